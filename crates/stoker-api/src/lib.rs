@@ -1,0 +1,1 @@
+//! The kinds of stoker.dev/v1alpha1: types, defaults, CEL rules, printer columns.

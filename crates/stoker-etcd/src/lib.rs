@@ -1,0 +1,1 @@
+//! The pool of etcd clusters: prefixes, grants, versions, owner records.

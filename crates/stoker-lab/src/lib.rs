@@ -1,0 +1,1 @@
+//! A real management cluster and worker hosts on one Linux machine.

@@ -1,0 +1,2 @@
+//! A real management cluster and worker hosts on one Linux machine.
+fn main() {}

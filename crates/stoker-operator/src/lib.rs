@@ -1,0 +1,1 @@
+//! The management binary: watches, reconcile loops, metrics.

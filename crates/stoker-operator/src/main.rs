@@ -1,0 +1,2 @@
+//! The management binary: watches, reconcile loops, metrics.
+fn main() {}

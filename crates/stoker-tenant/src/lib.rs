@@ -1,0 +1,1 @@
+//! The objects inside a tenant cluster: what kubeadm would have put there.

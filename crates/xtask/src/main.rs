@@ -1,0 +1,2 @@
+//! Project chores: generated files, benchmarks.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tests from the user side, on the lab.
