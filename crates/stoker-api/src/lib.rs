@@ -1,1 +1,11 @@
-//! The kinds of stoker.dev/v1alpha1: types, defaults, CEL rules, printer columns.
+//! The kinds of `stoker.dev/v1alpha1`: types, defaults, CEL rules and printer columns, and the
+//! identity of a tenant in the pool.
+//!
+//! This crate knows what users may write and what the operator answers. It talks to nobody: no
+//! client, no clock. What can be refused at admission is refused by CEL in the CRDs generated
+//! from these types.
+
+pub mod labels;
+pub mod tenant;
+pub mod v1alpha1;
+pub mod version;

@@ -1,0 +1,26 @@
+//! Labels and annotations on every object that Stoker makes.
+
+/// Who manages an object: [`MANAGED_BY_VALUE`] on everything of ours.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const MANAGED_BY_VALUE: &str = "stoker";
+/// The role of an object within its tenant.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// The tenant's name again, as `app.kubernetes.io` labels have it.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// The name of the application: `tenant-control-plane`.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// What the application belongs to: `stoker`.
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
+/// The tenant that an object belongs to; with its namespace the tenant's identity. The selector of
+/// the control plane's pods is this label alone, as in the reference contract.
+pub const TENANT: &str = "stoker.dev/name";
+/// The contract's label for everything of ours: `stoker`.
+pub const PROJECT: &str = "stoker.dev/project";
+/// Pauses reconciliation of the object that carries it, whatever its value.
+pub const PAUSED: &str = "stoker.dev/paused";
+/// Finalizer of a `TenantControlPlane`: its state in the pool is still there.
+pub const FINALIZER: &str = "stoker.dev/data-store";
+/// Set by a person to the storage id: delete the tenant although its pool is gone, leaving there
+/// whatever is left.
+pub const ABANDON_DATA: &str = "stoker.dev/abandon-data";

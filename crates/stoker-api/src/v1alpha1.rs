@@ -1,0 +1,33 @@
+//! `stoker.dev/v1alpha1`.
+
+mod addons;
+mod control_plane;
+mod data_store;
+mod kubernetes;
+mod network;
+mod status;
+mod tenant_control_plane;
+
+pub use addons::{Addon, Addons, KubeProxyAddon};
+pub use control_plane::{
+    AdditionalMetadata, ControlPlane, ControlPlaneDeployment, ControlPlaneService, ServiceType,
+};
+pub use data_store::{
+    Content, ContentReference, DataStore, DataStoreSpec, DataStoreStatus, Driver, KeyPair,
+    OptionalKeyPair, TlsConfig,
+};
+pub use kubernetes::{
+    Cgroupfs, JsonPatch, JsonPatchOperation, Kubelet, Kubernetes, NodeAddressType,
+};
+pub use network::NetworkProfile;
+pub use status::{
+    AddonStatus, AddonsStatus, CertificatesStatus, ConfigMapStatus, DeploymentStatus,
+    KubeconfigsStatus, KubernetesResourcesStatus, SecretStatus, ServiceStatus, StorageSetupStatus,
+    StorageStatus, TenantControlPlaneStatus, VersionState, VersionStatus,
+};
+pub use tenant_control_plane::{Deletion, TenantControlPlane, TenantControlPlaneSpec};
+
+/// The API group of the control-plane kinds.
+pub const GROUP: &str = "stoker.dev";
+/// The version served and stored.
+pub const VERSION: &str = "v1alpha1";
