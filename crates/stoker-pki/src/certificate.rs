@@ -1,0 +1,32 @@
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::Error;
+
+/// The first certificate of a PEM text, as DER.
+pub(crate) fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, Error> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NotPem("certificate"))
+}
+
+/// Parses one DER certificate; the result borrows from `der`.
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
+    match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => Ok(certificate),
+        Err(_) => Err(Error::ReadCertificate),
+    }
+}
+
+/// The pin of a certificate authority as `kubeadm join --discovery-token-ca-cert-hash` takes it:
+/// `sha256:` and the hex SHA-256 of its `SubjectPublicKeyInfo` (kubeadm `pubkeypin.Hash`).
+///
+/// Of a bundle, the first certificate counts.
+///
+/// # Errors
+/// [`Error::NotPem`] or [`Error::ReadCertificate`].
+pub fn ca_hash(ca_pem: &str) -> Result<String, Error> {
+    let der = certificate_der(ca_pem)?;
+    let certificate = parse(&der)?;
+    let digest = Sha256::digest(certificate.public_key().raw);
+    Ok(format!("sha256:{}", hex::encode(digest)))
+}
