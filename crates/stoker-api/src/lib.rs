@@ -6,6 +6,9 @@
 //! from these types.
 
 pub mod labels;
+pub mod storage_id;
 pub mod tenant;
 pub mod v1alpha1;
 pub mod version;
+
+pub use storage_id::StorageId;
