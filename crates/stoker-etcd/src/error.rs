@@ -1,0 +1,377 @@
+//! What can go wrong with a pool, and what to do about it.
+
+use std::error::Error as StdError;
+use std::io;
+
+use jiff::Timestamp;
+use stoker_api::StorageId;
+use tonic::{Code, Status};
+
+use crate::owner::Owner;
+use crate::version::Refusal;
+
+/// A failure of the pool. Every message says what to do; none contains a key or a certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration lists no endpoint.
+    #[error("the pool has no endpoint; list at least one as host:port")]
+    NoEndpoints,
+    /// An endpoint is not `host:port`.
+    #[error("endpoint {endpoint:?} is not host:port without a scheme")]
+    InvalidEndpoint {
+        /// The endpoint as configured.
+        endpoint: String,
+    },
+    /// A certificate or key is not usable PEM.
+    #[error(
+        "the certificates for the pool cannot be used; \
+         check that CA, client certificate and key are PEM and belong together"
+    )]
+    InvalidCredentials(#[source] Box<dyn StdError + Send + Sync>),
+    /// Nothing listens at the endpoint.
+    #[error(
+        "{endpoint} refuses connections; check that etcd runs there and that the port is right"
+    )]
+    ConnectionRefused {
+        /// The endpoint as configured.
+        endpoint: String,
+    },
+    /// The endpoint does not answer in time, or its name does not resolve.
+    #[error("{endpoint} does not answer ({reason}); check its name, the network and etcd there")]
+    Unreachable {
+        /// The endpoint as configured.
+        endpoint: String,
+        /// The deepest cause the connection gave.
+        reason: String,
+    },
+    /// The member's certificate does not verify against the configured CA.
+    #[error(
+        "the certificate of {endpoint} is not trusted ({reason}); \
+         check the pool's CA, and that the certificate names this host"
+    )]
+    UntrustedCertificate {
+        /// The endpoint as configured.
+        endpoint: String,
+        /// What the verification said.
+        reason: String,
+    },
+    /// The member does not accept our client certificate.
+    #[error(
+        "{endpoint} refuses the client certificate ({reason}); \
+         check that it is signed by etcd's trusted CA and has not expired"
+    )]
+    ClientCertificateRefused {
+        /// The endpoint as configured.
+        endpoint: String,
+        /// The TLS alert it sent.
+        reason: String,
+    },
+    /// The member has no leader, so nothing can be written.
+    #[error("{endpoint} has no leader; bring back enough etcd members for a majority")]
+    NoLeader {
+        /// The endpoint as configured.
+        endpoint: String,
+    },
+    /// Everyone may read and write everything.
+    #[error(
+        "authentication is off, so tenants are not kept apart; \
+         create user root with role root and run `etcdctl auth enable`"
+    )]
+    AuthDisabled,
+    /// Our client certificate is not that of a user with role root.
+    #[error(
+        "the client certificate has no root rights; \
+         its common name must be an etcd user that has the role root"
+    )]
+    NotRoot,
+    /// A member's version does not keep tenants apart.
+    #[error("{endpoint} runs etcd {version:?}: {refusal}")]
+    BelowFloor {
+        /// The endpoint as configured.
+        endpoint: String,
+        /// The version it reports.
+        version: String,
+        /// Why it is refused.
+        refusal: Refusal,
+    },
+    /// Two endpoints belong to different etcd clusters.
+    #[error("{endpoint} and {other} are different etcd clusters; list members of one cluster only")]
+    DifferentClusters {
+        /// The first endpoint.
+        endpoint: String,
+        /// One that is of another cluster.
+        other: String,
+    },
+    /// The pool has used up its space quota and takes no writes.
+    #[error("the pool is full; compact and defragment it, raise its quota, then disarm the alarm")]
+    OutOfSpace,
+    /// The storage id belongs to someone else.
+    #[error(
+        "storage id {id} belongs to {owner}{}; choose another id, or delete that owner first",
+        retained(*.retained_until)
+    )]
+    AlreadyOwned {
+        /// The id.
+        id: StorageId,
+        /// Who has it.
+        owner: Box<Owner>,
+        /// Set when that owner is gone and its data is kept until then.
+        retained_until: Option<Timestamp>,
+    },
+    /// There are keys below the id's prefix but no record of an owner.
+    #[error(
+        "storage id {id} has {keys} keys but no owner record, so nothing is deleted; \
+         find out whose they are and delete them by hand"
+    )]
+    Unowned {
+        /// The id.
+        id: StorageId,
+        /// How many keys there are.
+        keys: u64,
+    },
+    /// The owner record is not what we wrote.
+    #[error("the owner record of storage id {id} is damaged; restore {} by hand", crate::owner::owner_key(.id))]
+    DamagedOwnerRecord {
+        /// The id.
+        id: StorageId,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The range to delete is not exactly one tenant's.
+    #[error(
+        "refusing to delete {start:?} to {end:?}: not one tenant's range; report this as a bug"
+    )]
+    UnsafeRange {
+        /// The first key.
+        start: String,
+        /// The key after the last.
+        end: String,
+    },
+    /// Someone else changed the owner record at the same time.
+    #[error("the owner record of storage id {id} changed meanwhile; it will be tried again")]
+    Contended {
+        /// The id.
+        id: StorageId,
+    },
+    /// Keys appeared while a prefix was being purged.
+    #[error("storage id {id} still has {keys} keys after its deletion; it will be tried again")]
+    NotEmptied {
+        /// The id.
+        id: StorageId,
+        /// How many keys are left.
+        keys: u64,
+    },
+    /// etcd answered a call with an error that has no variant of its own.
+    #[error("etcd refused to {action}")]
+    Refused {
+        /// What was asked, as a verb and its object.
+        action: &'static str,
+        /// What etcd answered.
+        #[source]
+        source: Box<etcd_client::Error>,
+    },
+}
+
+fn retained(until: Option<Timestamp>) -> String {
+    until.map_or_else(String::new, |until| {
+        format!(", deleted, data kept until {until}")
+    })
+}
+
+impl Error {
+    /// A closed set of words for conditions and metric labels.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::NoEndpoints | Self::InvalidEndpoint { .. } => "InvalidEndpoints",
+            Self::InvalidCredentials(_) => "InvalidCredentials",
+            Self::ConnectionRefused { .. } => "ConnectionRefused",
+            Self::Unreachable { .. } => "Unreachable",
+            Self::UntrustedCertificate { .. } => "UntrustedCertificate",
+            Self::ClientCertificateRefused { .. } => "ClientCertificateRefused",
+            Self::NoLeader { .. } => "NoLeader",
+            Self::AuthDisabled => "AuthDisabled",
+            Self::NotRoot => "NotRoot",
+            Self::BelowFloor { .. } => "VersionBelowFloor",
+            Self::DifferentClusters { .. } => "DifferentClusters",
+            Self::OutOfSpace => "OutOfSpace",
+            Self::AlreadyOwned { .. } => "StorageIdOwned",
+            Self::Unowned { .. } => "StorageIdUnowned",
+            Self::DamagedOwnerRecord { .. } => "OwnerRecordDamaged",
+            Self::UnsafeRange { .. } => "UnsafeRange",
+            Self::Contended { .. } => "Contended",
+            Self::NotEmptied { .. } => "NotEmptied",
+            Self::Refused { .. } => "PoolRefused",
+        }
+    }
+
+    /// Whether the same call may succeed soon without anyone changing the configuration.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::ConnectionRefused { .. }
+            | Self::Unreachable { .. }
+            | Self::NoLeader { .. }
+            | Self::Contended { .. }
+            | Self::NotEmptied { .. } => true,
+            Self::Refused { source, .. } => {
+                matches!(source.as_ref(), etcd_client::Error::GRpcStatus(status)
+                    if Answer::of(status) == Answer::TryAgain)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What an answer of etcd means, told by gRPC code and, where etcd uses one code for several
+/// things, by its fixed message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The call never got an answer from etcd itself.
+    NoConnection,
+    /// The member has lost its leader.
+    NoLeader,
+    /// A passing state: authentication changed during the call, leader change, overload.
+    TryAgain,
+    /// What was to be created is there.
+    AlreadyExists,
+    /// What was asked for or was to be removed is not there.
+    NotFound,
+    /// The user may not do that, or there is no user.
+    Denied,
+    /// The space quota is used up.
+    OutOfSpace,
+    /// Anything else.
+    Other,
+}
+
+impl Answer {
+    pub(crate) fn of(status: &Status) -> Self {
+        let message = status.message();
+        let says = |text: &str| message.contains(text);
+        if status.source().is_some() || !says("etcdserver: ") && status.code() == Code::Unavailable
+        {
+            return Self::NoConnection;
+        }
+        match status.code() {
+            Code::Cancelled | Code::DeadlineExceeded => Self::NoConnection,
+            Code::Unavailable if says("no leader") => Self::NoLeader,
+            Code::Unavailable => Self::TryAgain,
+            Code::InvalidArgument if says("revision of auth store is old") => Self::TryAgain,
+            Code::InvalidArgument if says("user name is empty") => Self::Denied,
+            Code::FailedPrecondition if says("already exists") => Self::AlreadyExists,
+            Code::FailedPrecondition if says("not found") || says("is not granted to") => {
+                Self::NotFound
+            }
+            Code::PermissionDenied | Code::Unauthenticated => Self::Denied,
+            Code::ResourceExhausted if says("database space exceeded") => Self::OutOfSpace,
+            Code::ResourceExhausted if says("too many requests") => Self::TryAgain,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Finds out why a connection failed from the chain of its causes.
+pub(crate) fn connection_error(endpoint: &str, status: &Status) -> Error {
+    let endpoint = endpoint.to_owned();
+    let mut reason = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(tls) = tls_error(error) {
+            let reason = tls.to_string();
+            return match tls {
+                rustls::Error::AlertReceived(_) => {
+                    Error::ClientCertificateRefused { endpoint, reason }
+                }
+                rustls::Error::InvalidCertificate(_) => {
+                    Error::UntrustedCertificate { endpoint, reason }
+                }
+                _ => Error::Unreachable { endpoint, reason },
+            };
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return Error::ConnectionRefused { endpoint };
+        }
+        reason = error.to_string();
+        cause = error.source();
+    }
+    Error::Unreachable { endpoint, reason }
+}
+
+/// rustls errors come directly or wrapped into an I/O error, which does not name them as source.
+fn tls_error<'error>(error: &'error (dyn StdError + 'static)) -> Option<&'error rustls::Error> {
+    error.downcast_ref::<rustls::Error>().or_else(|| {
+        let io = error.downcast_ref::<io::Error>()?;
+        io.get_ref()?.downcast_ref::<rustls::Error>()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_etcd_are_told_apart() {
+        for (code, message, answer) in [
+            (
+                Code::InvalidArgument,
+                "etcdserver: revision of auth store is old",
+                Answer::TryAgain,
+            ),
+            (
+                Code::Unavailable,
+                "etcdserver: leader changed",
+                Answer::TryAgain,
+            ),
+            (Code::Unavailable, "etcdserver: no leader", Answer::NoLeader),
+            (Code::Unavailable, "tcp connect error", Answer::NoConnection),
+            (Code::Cancelled, "Timeout expired", Answer::NoConnection),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: role name already exists",
+                Answer::AlreadyExists,
+            ),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: user name not found",
+                Answer::NotFound,
+            ),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: permission is not granted to the role",
+                Answer::NotFound,
+            ),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: authentication is not enabled",
+                Answer::Other,
+            ),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                Answer::Denied,
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: user name is empty",
+                Answer::Denied,
+            ),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+                Answer::OutOfSpace,
+            ),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: too many requests",
+                Answer::TryAgain,
+            ),
+        ] {
+            assert_eq!(Answer::of(&Status::new(code, message)), answer, "{message}");
+        }
+    }
+}
