@@ -1,1 +1,44 @@
 //! From a validated tenant to the objects of its control plane on the management cluster.
+//!
+//! Owns: what the objects are called, every flag, mount, probe and permission of the three
+//! components, which certificates they use and what may be regenerated. Everything is a function of
+//! its arguments: equal arguments give equal objects, in a stable order.
+//!
+//! Must not: know a Kubernetes client, read a clock (`now` is passed in), or make randomness other
+//! than through `stoker-pki`.
+//!
+//! ```text
+//!  Tenant ──┬─────────────► service() ────────► Service ──► exposure() ──┐
+//!           │                                                            │
+//!  Secrets ─┼─► keys()   ─► Keys   (irreplaceable: lost ones are an error)│
+//!           │                  │                                         ▼
+//!           └─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
+//!                                                              Storage ───┘
+//! ```
+
+mod deployment;
+mod disruption;
+mod encryption;
+pub mod entry;
+mod exposure;
+mod keys;
+mod kubeadm;
+mod leaves;
+mod metadata;
+mod names;
+mod network_policy;
+mod objects;
+mod secrets;
+mod service;
+mod storage;
+
+pub use encryption::{EncryptionError, EncryptionKeys};
+pub use exposure::{Endpoint, Exposure, Host, exposure};
+pub use keys::{Keys, KeysError, Loss, keys};
+pub use kubeadm::cluster_configuration;
+pub use leaves::{Leaves, leaves};
+pub use metadata::COMPONENT;
+pub use names::Names;
+pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
+pub use service::{SERVICE_PORT_NAME, service};
+pub use storage::{Storage, StoragePeer, storage_client_request};

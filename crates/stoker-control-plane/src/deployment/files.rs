@@ -1,0 +1,163 @@
+//! The files of each container: only those that it needs, named as kubeadm names them.
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapProjection, KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
+    VolumeProjection,
+};
+
+use crate::{Names, entry};
+
+/// Where each container sees its files. The whole volume is mounted, never a part of it (`subPath`),
+/// or changes would not show.
+pub(crate) const DIRECTORY: &str = "/etc/kubernetes";
+
+/// File modes: readable by the pod's group (`fsGroup`), by nobody else.
+const MODE: i32 = 0o440;
+
+pub(super) const API_SERVER: &str = "api-server";
+pub(super) const CONTROLLER_MANAGER: &str = "controller-manager";
+pub(super) const SCHEDULER: &str = "scheduler";
+
+/// Certificate of the pool's authority, in the API server's container.
+pub(super) const POOL_CA: &str = "etcd-ca.crt";
+/// The tenant's client certificate in the pool.
+pub(super) const POOL_CERTIFICATE: &str = "etcd-client.crt";
+/// Its key.
+pub(super) const POOL_KEY: &str = "etcd-client.key";
+
+/// Path of a file in a container.
+pub(super) fn path(file: &str) -> String {
+    format!("{DIRECTORY}/{file}")
+}
+
+/// One volume per container.
+pub(super) fn volumes(names: &Names) -> Vec<Volume> {
+    vec![
+        volume(API_SERVER, api_server(names)),
+        volume(CONTROLLER_MANAGER, controller_manager(names)),
+        volume(
+            SCHEDULER,
+            vec![secret(
+                &names.scheduler_kubeconfig,
+                &[
+                    entry::SCHEDULER,
+                    entry::SCHEDULER_CERTIFICATE,
+                    entry::SCHEDULER_KEY,
+                ],
+            )],
+        ),
+    ]
+}
+
+/// The mount of a container's volume.
+pub(super) fn mount(volume: &str) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: DIRECTORY.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn api_server(names: &Names) -> Vec<VolumeProjection> {
+    vec![
+        secret(&names.ca, &[entry::CA_CERTIFICATE]),
+        secret(&names.front_proxy_ca, &[entry::FRONT_PROXY_CA_CERTIFICATE]),
+        secret(
+            &names.service_account_keys,
+            &[
+                entry::SERVICE_ACCOUNT_PUBLIC,
+                entry::SERVICE_ACCOUNT_PRIVATE,
+            ],
+        ),
+        secret(
+            &names.api_server_certificate,
+            &[entry::API_SERVER_CERTIFICATE, entry::API_SERVER_KEY],
+        ),
+        secret(
+            &names.kubelet_client,
+            &[entry::KUBELET_CLIENT_CERTIFICATE, entry::KUBELET_CLIENT_KEY],
+        ),
+        secret(
+            &names.front_proxy_client,
+            &[
+                entry::FRONT_PROXY_CLIENT_CERTIFICATE,
+                entry::FRONT_PROXY_CLIENT_KEY,
+            ],
+        ),
+        secret(&names.encryption, &[entry::ENCRYPTION]),
+        projection(
+            &names.datastore_certificate,
+            vec![
+                item(entry::CA_CERTIFICATE, POOL_CA),
+                item(entry::DATASTORE_CERTIFICATE, POOL_CERTIFICATE),
+                item(entry::DATASTORE_KEY, POOL_KEY),
+            ],
+        ),
+        VolumeProjection {
+            config_map: Some(ConfigMapProjection {
+                name: names.control_plane_config.clone(),
+                items: Some(vec![item(entry::AUTHENTICATION, entry::AUTHENTICATION)]),
+                optional: None,
+            }),
+            ..VolumeProjection::default()
+        },
+    ]
+}
+
+/// The authority's key is here because kube-controller-manager signs the nodes' certificates.
+fn controller_manager(names: &Names) -> Vec<VolumeProjection> {
+    vec![
+        secret(&names.ca, &[entry::CA_CERTIFICATE, entry::CA_KEY]),
+        secret(&names.front_proxy_ca, &[entry::FRONT_PROXY_CA_CERTIFICATE]),
+        secret(
+            &names.service_account_keys,
+            &[entry::SERVICE_ACCOUNT_PRIVATE],
+        ),
+        secret(
+            &names.controller_manager_kubeconfig,
+            &[
+                entry::CONTROLLER_MANAGER,
+                entry::CONTROLLER_MANAGER_CERTIFICATE,
+                entry::CONTROLLER_MANAGER_KEY,
+            ],
+        ),
+    ]
+}
+
+fn volume(name: &str, sources: Vec<VolumeProjection>) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(MODE),
+            sources: Some(sources),
+        }),
+        ..Volume::default()
+    }
+}
+
+fn secret(name: &str, entries: &[&str]) -> VolumeProjection {
+    projection(
+        name,
+        entries.iter().map(|entry| item(entry, entry)).collect(),
+    )
+}
+
+fn projection(name: &str, items: Vec<KeyToPath>) -> VolumeProjection {
+    VolumeProjection {
+        secret: Some(SecretProjection {
+            name: name.to_owned(),
+            items: Some(items),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn item(key: &str, path: &str) -> KeyToPath {
+    KeyToPath {
+        key: key.to_owned(),
+        path: path.to_owned(),
+        mode: None,
+    }
+}

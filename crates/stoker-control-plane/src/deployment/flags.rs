@@ -1,0 +1,183 @@
+//! Every flag of the three components.
+
+use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+
+use super::SHUTDOWN_DELAY_SECONDS;
+use super::files::{POOL_CA, POOL_CERTIFICATE, POOL_KEY, path};
+use crate::{Inputs, entry};
+
+/// Flags of kube-apiserver, sorted.
+pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut flags = serving(inputs);
+    flags.extend(storage(inputs));
+    flags.extend(identity(inputs.tenant));
+    rendered(flags)
+}
+
+type Flag = (&'static str, String);
+
+/// How it is reached and how it ends.
+fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
+    let tenant = inputs.tenant;
+    let preferred: Vec<_> = tenant
+        .kubelet
+        .preferred_address_types
+        .iter()
+        .map(|kind| format!("{kind:?}"))
+        .collect();
+    vec![
+        ("allow-privileged", "true".to_owned()),
+        // The operator owns the tenant's `kubernetes` endpoints, which name the tenant's endpoint
+        // and not pods of the management cluster; and an address change restarts nothing.
+        ("endpoint-reconciler-type", "none".to_owned()),
+        (
+            "kubelet-client-certificate",
+            path(entry::KUBELET_CLIENT_CERTIFICATE),
+        ),
+        ("kubelet-client-key", path(entry::KUBELET_CLIENT_KEY)),
+        ("kubelet-preferred-address-types", preferred.join(",")),
+        ("profiling", "false".to_owned()),
+        (
+            "proxy-client-cert-file",
+            path(entry::FRONT_PROXY_CLIENT_CERTIFICATE),
+        ),
+        ("proxy-client-key-file", path(entry::FRONT_PROXY_CLIENT_KEY)),
+        ("secure-port", API_SERVER_PORT.to_string()),
+        (
+            "service-cluster-ip-range",
+            tenant.network.service_cidr_flag(),
+        ),
+        // Keeps serving while load balancers move on, then asks clients to come again elsewhere
+        // until what is under way has ended.
+        (
+            "shutdown-delay-duration",
+            format!("{SHUTDOWN_DELAY_SECONDS}s"),
+        ),
+        ("shutdown-send-retry-after", "true".to_owned()),
+        ("tls-cert-file", path(entry::API_SERVER_CERTIFICATE)),
+        ("tls-private-key-file", path(entry::API_SERVER_KEY)),
+    ]
+}
+
+/// The pool.
+fn storage(inputs: &Inputs<'_>) -> Vec<Flag> {
+    vec![
+        ("encryption-provider-config", path(entry::ENCRYPTION)),
+        (
+            "encryption-provider-config-automatic-reload",
+            "true".to_owned(),
+        ),
+        ("etcd-cafile", path(POOL_CA)),
+        ("etcd-certfile", path(POOL_CERTIFICATE)),
+        // Compaction belongs to the operator: `compact_rev_key` is one key for the whole pool.
+        ("etcd-compaction-interval", "0".to_owned()),
+        // Else every tenant's metrics show the size of the pool that they share.
+        ("etcd-db-metric-poll-interval", "0".to_owned()),
+        ("etcd-keyfile", path(POOL_KEY)),
+        // The API server joins prefix and resource with `/`, so every key begins with `/<id>/`
+        // (`k8s.io/apiserver/pkg/storage/etcd3/store.go`, `pathPrefix`).
+        ("etcd-prefix", format!("/{}", inputs.storage.id)),
+        ("etcd-servers", inputs.storage.servers()),
+    ]
+}
+
+/// Who is authenticated how, and who may do what.
+fn identity(tenant: &Tenant) -> Vec<Flag> {
+    let issuer = format!(
+        "https://kubernetes.default.svc.{}",
+        tenant.network.cluster_domain
+    );
+    vec![
+        ("authentication-config", path(entry::AUTHENTICATION)),
+        ("authorization-mode", "Node,RBAC".to_owned()),
+        ("client-ca-file", path(entry::CA_CERTIFICATE)),
+        ("enable-admission-plugins", "NodeRestriction".to_owned()),
+        ("enable-bootstrap-token-auth", "true".to_owned()),
+        (
+            "requestheader-allowed-names",
+            "front-proxy-client".to_owned(),
+        ),
+        (
+            "requestheader-client-ca-file",
+            path(entry::FRONT_PROXY_CA_CERTIFICATE),
+        ),
+        (
+            "requestheader-extra-headers-prefix",
+            "X-Remote-Extra-".to_owned(),
+        ),
+        ("requestheader-group-headers", "X-Remote-Group".to_owned()),
+        ("requestheader-username-headers", "X-Remote-User".to_owned()),
+        // Else it is built from the pod's address.
+        (
+            "service-account-jwks-uri",
+            format!("{issuer}/openid/v1/jwks"),
+        ),
+        ("service-account-issuer", issuer),
+        (
+            "service-account-key-file",
+            path(entry::SERVICE_ACCOUNT_PUBLIC),
+        ),
+        (
+            "service-account-signing-key-file",
+            path(entry::SERVICE_ACCOUNT_PRIVATE),
+        ),
+    ]
+}
+
+/// Flags of kube-controller-manager, sorted.
+///
+/// It elects a leader even with one replica, because a rolling update has two pods for a while.
+/// `client-ca-file` and `requestheader-client-ca-file` spare it a look into the API server at its
+/// start, which is not up yet.
+pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
+    let kubeconfig = path(entry::CONTROLLER_MANAGER);
+    rendered(vec![
+        ("allocate-node-cidrs", "true".to_owned()),
+        ("authentication-kubeconfig", kubeconfig.clone()),
+        ("authorization-kubeconfig", kubeconfig.clone()),
+        ("client-ca-file", path(entry::CA_CERTIFICATE)),
+        ("cluster-cidr", tenant.network.pod_cidr_flag()),
+        ("cluster-name", tenant.name.clone()),
+        ("cluster-signing-cert-file", path(entry::CA_CERTIFICATE)),
+        ("cluster-signing-key-file", path(entry::CA_KEY)),
+        ("controllers", "*,bootstrapsigner,tokencleaner".to_owned()),
+        ("kubeconfig", kubeconfig),
+        ("leader-elect", "true".to_owned()),
+        ("profiling", "false".to_owned()),
+        (
+            "requestheader-client-ca-file",
+            path(entry::FRONT_PROXY_CA_CERTIFICATE),
+        ),
+        ("root-ca-file", path(entry::CA_CERTIFICATE)),
+        (
+            "service-account-private-key-file",
+            path(entry::SERVICE_ACCOUNT_PRIVATE),
+        ),
+        (
+            "service-cluster-ip-range",
+            tenant.network.service_cidr_flag(),
+        ),
+        ("use-service-account-credentials", "true".to_owned()),
+    ])
+}
+
+/// Flags of kube-scheduler, sorted.
+pub(super) fn scheduler() -> Vec<String> {
+    let kubeconfig = path(entry::SCHEDULER);
+    rendered(vec![
+        ("authentication-kubeconfig", kubeconfig.clone()),
+        ("authorization-kubeconfig", kubeconfig.clone()),
+        ("kubeconfig", kubeconfig),
+        ("leader-elect", "true".to_owned()),
+        ("profiling", "false".to_owned()),
+    ])
+}
+
+fn rendered(flags: Vec<Flag>) -> Vec<String> {
+    let mut rendered: Vec<_> = flags
+        .into_iter()
+        .map(|(name, value)| format!("--{name}={value}"))
+        .collect();
+    rendered.sort();
+    rendered
+}

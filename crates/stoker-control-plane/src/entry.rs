@@ -1,0 +1,63 @@
+//! Names of the entries in a tenant's Secrets and ConfigMaps: the contract's, which are kubeadm's
+//! file names.
+
+/// Certificate of the cluster authority, and of the pool's authority in the datastore Secret.
+pub const CA_CERTIFICATE: &str = "ca.crt";
+/// Key of the cluster authority.
+pub const CA_KEY: &str = "ca.key";
+/// The cluster authority's certificate once more, where Cluster API looks for it.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// The cluster authority's key once more, where Cluster API looks for it.
+pub const TLS_KEY: &str = "tls.key";
+/// Certificate of the front-proxy authority.
+pub const FRONT_PROXY_CA_CERTIFICATE: &str = "front-proxy-ca.crt";
+/// Key of the front-proxy authority.
+pub const FRONT_PROXY_CA_KEY: &str = "front-proxy-ca.key";
+/// Public service-account keys.
+pub const SERVICE_ACCOUNT_PUBLIC: &str = "sa.pub";
+/// Private service-account key.
+pub const SERVICE_ACCOUNT_PRIVATE: &str = "sa.key";
+/// The API server's serving certificate.
+pub const API_SERVER_CERTIFICATE: &str = "apiserver.crt";
+/// Its key.
+pub const API_SERVER_KEY: &str = "apiserver.key";
+/// The API server's client certificate towards kubelets.
+pub const KUBELET_CLIENT_CERTIFICATE: &str = "apiserver-kubelet-client.crt";
+/// Its key.
+pub const KUBELET_CLIENT_KEY: &str = "apiserver-kubelet-client.key";
+/// The API server's client certificate towards aggregated API servers.
+pub const FRONT_PROXY_CLIENT_CERTIFICATE: &str = "front-proxy-client.crt";
+/// Its key.
+pub const FRONT_PROXY_CLIENT_KEY: &str = "front-proxy-client.key";
+/// Kubeconfig for people, dialing the tenant's endpoint; absent until the endpoint is known.
+pub const ADMIN: &str = "admin.conf";
+/// Kubeconfig for people, dialing the Service inside the management cluster.
+pub const ADMIN_SERVICE: &str = "admin.svc";
+/// kube-controller-manager's kubeconfig.
+pub const CONTROLLER_MANAGER: &str = "controller-manager.conf";
+/// Client certificate that [`CONTROLLER_MANAGER`] refers to.
+pub const CONTROLLER_MANAGER_CERTIFICATE: &str = "controller-manager.crt";
+/// Its key.
+pub const CONTROLLER_MANAGER_KEY: &str = "controller-manager.key";
+/// kube-scheduler's kubeconfig.
+pub const SCHEDULER: &str = "scheduler.conf";
+/// Client certificate that [`SCHEDULER`] refers to.
+pub const SCHEDULER_CERTIFICATE: &str = "scheduler.crt";
+/// Its key.
+pub const SCHEDULER_KEY: &str = "scheduler.key";
+/// Addresses of the pool, `https://host:port` joined by commas.
+pub const DATASTORE_CONNECTION: &str = "DB_CONNECTION_STRING";
+/// The storage id; the tenant's keys live under `/<schema>/`.
+pub const DATASTORE_SCHEMA: &str = "DB_SCHEMA";
+/// The tenant's user in the pool.
+pub const DATASTORE_USER: &str = "DB_USER";
+/// The tenant's client certificate in the pool.
+pub const DATASTORE_CERTIFICATE: &str = "server.crt";
+/// Its key.
+pub const DATASTORE_KEY: &str = "server.key";
+/// `EncryptionConfiguration` of the API server.
+pub const ENCRYPTION: &str = "encryption-config.yaml";
+/// `AuthenticationConfiguration` of the API server.
+pub const AUTHENTICATION: &str = "authentication-config.yaml";
+/// kubeadm's `ClusterConfiguration`.
+pub const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";

@@ -1,0 +1,66 @@
+//! Metadata that all objects of a tenant share.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use stoker_api::labels;
+use stoker_api::tenant::Tenant;
+
+/// The contract's label for an object's role within its tenant.
+pub const COMPONENT: &str = "stoker.dev/component";
+
+/// The role of the pods and of the objects around them.
+pub(crate) const CONTROL_PLANE: &str = "control-plane";
+
+/// Name, namespace, labels and owner of an object of `tenant`.
+pub(crate) fn metadata(tenant: &Tenant, name: &str, component: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(tenant.namespace.clone()),
+        labels: Some(object_labels(tenant, component)),
+        owner_references: Some(vec![owner(tenant)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Labels of an object of `tenant`.
+pub(crate) fn object_labels(tenant: &Tenant, component: &str) -> BTreeMap<String, String> {
+    [
+        (labels::NAME, "tenant-control-plane"),
+        (labels::INSTANCE, &tenant.name),
+        (labels::COMPONENT, component),
+        (labels::MANAGED_BY, labels::MANAGED_BY_VALUE),
+        (labels::PART_OF, "stoker"),
+        (labels::PROJECT, "stoker"),
+        (labels::TENANT, &tenant.name),
+        (COMPONENT, component),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// Selects the control-plane pods by the tenant's name alone: the contract's selector, which cannot
+/// change on a Deployment.
+pub(crate) fn pod_selector(tenant: &Tenant) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(pod_match(tenant)),
+        ..LabelSelector::default()
+    }
+}
+
+/// [`pod_selector`] as a map.
+pub(crate) fn pod_match(tenant: &Tenant) -> BTreeMap<String, String> {
+    [(labels::TENANT.to_owned(), tenant.name.clone())].into()
+}
+
+fn owner(tenant: &Tenant) -> OwnerReference {
+    OwnerReference {
+        api_version: "stoker.dev/v1alpha1".to_owned(),
+        kind: "TenantControlPlane".to_owned(),
+        name: tenant.name.clone(),
+        uid: tenant.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}

@@ -1,0 +1,155 @@
+//! What a tenant's control-plane pods may reach and be reached on.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+    NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::metadata::{CONTROL_PLANE, metadata, pod_selector};
+use crate::{Inputs, Names, SERVICE_PORT_NAME, Storage, StoragePeer};
+
+/// Label that every namespace has, with its name (`kube-apiserver` sets it).
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Never reached from a control-plane pod, whatever the management networks are: loopback,
+/// link-local (cloud metadata services live there) and multicast.
+const NEVER: [&str; 6] = [
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+/// The policy of `tenant`'s pods.
+///
+/// In: the API server's port, from anywhere, since nodes and people are anywhere; who they are is
+/// for the API server to find out. kube-controller-manager's and kube-scheduler's ports are for the
+/// kubelet's probes, which a policy never blocks.
+///
+/// Out: a tenant's administrator can make the API server dial any address (webhooks, aggregated
+/// APIs, `nodes/proxy` with a forged Node), so this is the boundary towards the management cluster:
+/// the pool's peers on their ports, and everything outside the management networks, where the
+/// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool is known by
+/// names.
+pub(crate) fn network_policy(inputs: &Inputs<'_>) -> NetworkPolicy {
+    let tenant = inputs.tenant;
+    let mut egress = pool(inputs.storage);
+    egress.extend(names_in_pool(inputs.storage).then(cluster_dns));
+    egress.extend(outside(inputs.management_networks));
+    NetworkPolicy {
+        metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(pod_selector(tenant)),
+            policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                from: None,
+                ports: Some(vec![port(
+                    IntOrString::String(SERVICE_PORT_NAME.to_owned()),
+                    "TCP",
+                )]),
+            }]),
+            egress: Some(egress),
+        }),
+    }
+}
+
+fn pool(storage: &Storage) -> Vec<NetworkPolicyEgressRule> {
+    let peers: BTreeSet<_> = storage.peers.iter().collect();
+    peers
+        .into_iter()
+        .map(|peer| {
+            let (to, number) = match peer {
+                StoragePeer::Address { ip, port } => (block(IpNet::from(*ip), Vec::new()), *port),
+                StoragePeer::Namespace { name, port } => (namespace(name, None), *port),
+            };
+            NetworkPolicyEgressRule {
+                to: Some(vec![to]),
+                ports: Some(vec![port(IntOrString::Int(i32::from(number)), "TCP")]),
+            }
+        })
+        .collect()
+}
+
+/// Whether an endpoint of the pool must be looked up.
+fn names_in_pool(storage: &Storage) -> bool {
+    storage.endpoints.iter().any(|endpoint| {
+        let host = endpoint
+            .rsplit_once(':')
+            .map_or(endpoint.as_str(), |(host, _)| host);
+        host.trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_err()
+    })
+}
+
+fn cluster_dns() -> NetworkPolicyEgressRule {
+    let pods = LabelSelector {
+        match_labels: Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into()),
+        ..LabelSelector::default()
+    };
+    NetworkPolicyEgressRule {
+        to: Some(vec![namespace("kube-system", Some(pods))]),
+        ports: Some(vec![
+            port(IntOrString::Int(53), "UDP"),
+            port(IntOrString::Int(53), "TCP"),
+        ]),
+    }
+}
+
+/// Everything but the management networks, per IP family. A family that is management as a whole
+/// gets no rule: an exception must be smaller than what it is taken from.
+fn outside(management: &[IpNet]) -> Option<NetworkPolicyEgressRule> {
+    let never = NEVER.iter().filter_map(|network| network.parse().ok());
+    let closed: Vec<IpNet> = management.iter().map(IpNet::trunc).chain(never).collect();
+    let closed: BTreeSet<IpNet> = IpNet::aggregate(&closed).into_iter().collect();
+    let to: Vec<_> = ["0.0.0.0/0", "::/0"]
+        .iter()
+        .filter_map(|all| all.parse::<IpNet>().ok())
+        .filter(|all| !closed.contains(all))
+        .map(|all| {
+            let same_family = closed.iter().filter(|network| all.contains(*network));
+            block(all, same_family.map(ToString::to_string).collect())
+        })
+        .collect();
+    // A rule without peers would allow everything.
+    (!to.is_empty()).then(|| NetworkPolicyEgressRule {
+        to: Some(to),
+        ports: None,
+    })
+}
+
+fn block(network: IpNet, except: Vec<String>) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        ip_block: Some(IPBlock {
+            cidr: network.to_string(),
+            except: (!except.is_empty()).then_some(except),
+        }),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn namespace(name: &str, pods: Option<LabelSelector>) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector {
+            match_labels: Some([(NAMESPACE_NAME.to_owned(), name.to_owned())].into()),
+            ..LabelSelector::default()
+        }),
+        pod_selector: pods,
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn port(port: IntOrString, protocol: &str) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        port: Some(port),
+        protocol: Some(protocol.to_owned()),
+        ..NetworkPolicyPort::default()
+    }
+}

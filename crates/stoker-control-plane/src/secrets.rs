@@ -1,0 +1,232 @@
+//! The Secrets of a control plane.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_pki::{KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, kubeconfig};
+
+use crate::deployment::CONFIG_DIRECTORY;
+use crate::metadata::metadata;
+use crate::{Inputs, Names, entry};
+
+/// Where kube-controller-manager and kube-scheduler find the API server: in their own pod, so they
+/// work while the Service, the load balancer or cluster DNS does not.
+const LOCAL_SERVER: &str = "https://127.0.0.1";
+
+/// All Secrets, by name.
+pub(crate) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
+    let names = Names::of(inputs.tenant);
+    let mut secrets = keys(inputs, &names);
+    secrets.extend(certificates(inputs, &names));
+    secrets.extend(kubeconfigs(inputs, &names));
+    secrets.extend(data_store(inputs, &names));
+    secrets.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    secrets
+}
+
+fn keys(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
+    let keys = inputs.keys;
+    let ca = &keys.certificate_authority;
+    let front_proxy = &keys.front_proxy_authority;
+    vec![
+        secret(
+            inputs.tenant,
+            &names.ca,
+            &[
+                (entry::CA_CERTIFICATE, ca.certificate()),
+                (entry::CA_KEY, ca.key().as_pem()),
+                (entry::TLS_CERTIFICATE, ca.certificate()),
+                (entry::TLS_KEY, ca.key().as_pem()),
+            ],
+        ),
+        secret(
+            inputs.tenant,
+            &names.front_proxy_ca,
+            &[
+                (entry::FRONT_PROXY_CA_CERTIFICATE, front_proxy.certificate()),
+                (entry::FRONT_PROXY_CA_KEY, front_proxy.key().as_pem()),
+            ],
+        ),
+        secret(
+            inputs.tenant,
+            &names.service_account_keys,
+            &[
+                (
+                    entry::SERVICE_ACCOUNT_PUBLIC,
+                    keys.service_account.public_pem(),
+                ),
+                (
+                    entry::SERVICE_ACCOUNT_PRIVATE,
+                    keys.service_account.private_pem().as_pem(),
+                ),
+            ],
+        ),
+        secret(
+            inputs.tenant,
+            &names.encryption,
+            &[(entry::ENCRYPTION, keys.encryption.as_yaml())],
+        ),
+    ]
+}
+
+fn certificates(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
+    let leaves = inputs.leaves;
+    [
+        (
+            &names.api_server_certificate,
+            (entry::API_SERVER_CERTIFICATE, entry::API_SERVER_KEY),
+            &leaves.serving,
+        ),
+        (
+            &names.kubelet_client,
+            (entry::KUBELET_CLIENT_CERTIFICATE, entry::KUBELET_CLIENT_KEY),
+            &leaves.kubelet_client,
+        ),
+        (
+            &names.front_proxy_client,
+            (
+                entry::FRONT_PROXY_CLIENT_CERTIFICATE,
+                entry::FRONT_PROXY_CLIENT_KEY,
+            ),
+            &leaves.front_proxy_client,
+        ),
+    ]
+    .into_iter()
+    .map(|(name, (certificate, key), leaf)| {
+        secret(
+            inputs.tenant,
+            name,
+            &[(certificate, &leaf.certificate), (key, leaf.key.as_pem())],
+        )
+    })
+    .collect()
+}
+
+fn kubeconfigs(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
+    let leaves = inputs.leaves;
+    vec![
+        admin(inputs, &names.admin_kubeconfig),
+        component(
+            inputs,
+            &names.controller_manager_kubeconfig,
+            "system:kube-controller-manager",
+            [
+                entry::CONTROLLER_MANAGER,
+                entry::CONTROLLER_MANAGER_CERTIFICATE,
+                entry::CONTROLLER_MANAGER_KEY,
+            ],
+            &leaves.controller_manager,
+        ),
+        component(
+            inputs,
+            &names.scheduler_kubeconfig,
+            "system:kube-scheduler",
+            [
+                entry::SCHEDULER,
+                entry::SCHEDULER_CERTIFICATE,
+                entry::SCHEDULER_KEY,
+            ],
+            &leaves.scheduler,
+        ),
+    ]
+}
+
+/// One client certificate in two kubeconfigs: for the endpoint, and for the management cluster.
+fn admin(inputs: &Inputs<'_>, name: &str) -> Secret {
+    let tenant = inputs.tenant;
+    let request = |server: String| {
+        kubeconfig(&KubeconfigRequest {
+            cluster: tenant.name.clone(),
+            server,
+            tls_server_name: None,
+            authority: inputs.keys.certificate_authority.certificate().to_owned(),
+            user: "kubernetes-admin".to_owned(),
+            credentials: KubeconfigCredentials::Inline(inputs.leaves.admin.clone()),
+        })
+    };
+    let port = tenant.network.port.unwrap_or(API_SERVER_PORT);
+    let inside = request(format!(
+        "https://{}.{}.svc:{port}",
+        tenant.name, tenant.namespace
+    ));
+    let outside = inputs
+        .exposure
+        .endpoint
+        .as_ref()
+        .map(|endpoint| request(endpoint.url()));
+    let mut entries = vec![(entry::ADMIN_SERVICE, inside.as_str())];
+    entries.extend(outside.as_deref().map(|text| (entry::ADMIN, text)));
+    secret(tenant, name, &entries)
+}
+
+/// A kubeconfig that refers to files beside it, which client-go reloads when they change.
+fn component(
+    inputs: &Inputs<'_>,
+    name: &str,
+    user: &str,
+    [config, certificate, key]: [&'static str; 3],
+    leaf: &KeyedCertificate,
+) -> Secret {
+    let text = kubeconfig(&KubeconfigRequest {
+        cluster: inputs.tenant.name.clone(),
+        server: format!("{LOCAL_SERVER}:{API_SERVER_PORT}"),
+        tls_server_name: None,
+        authority: inputs.keys.certificate_authority.certificate().to_owned(),
+        user: user.to_owned(),
+        credentials: KubeconfigCredentials::Files {
+            certificate: format!("{CONFIG_DIRECTORY}/{certificate}"),
+            key: format!("{CONFIG_DIRECTORY}/{key}"),
+        },
+    });
+    secret(
+        inputs.tenant,
+        name,
+        &[
+            (config, &text),
+            (certificate, &leaf.certificate),
+            (key, leaf.key.as_pem()),
+        ],
+    )
+}
+
+fn data_store(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
+    let storage = inputs.storage;
+    vec![
+        secret(
+            inputs.tenant,
+            &names.datastore_config,
+            &[
+                (entry::DATASTORE_CONNECTION, &storage.servers()),
+                (entry::DATASTORE_SCHEMA, storage.id.as_str()),
+                (entry::DATASTORE_USER, storage.id.user()),
+            ],
+        ),
+        secret(
+            inputs.tenant,
+            &names.datastore_certificate,
+            &[
+                (entry::CA_CERTIFICATE, &storage.certificate_authority),
+                (entry::DATASTORE_CERTIFICATE, &storage.client.certificate),
+                (entry::DATASTORE_KEY, storage.client.key.as_pem()),
+            ],
+        ),
+    ]
+}
+
+/// A Secret whose role is its name without the tenant's.
+fn secret(tenant: &Tenant, name: &str, entries: &[(&str, &str)]) -> Secret {
+    let role = name
+        .strip_prefix(&tenant.name)
+        .unwrap_or(name)
+        .trim_start_matches('-');
+    let data = entries
+        .iter()
+        .map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec())))
+        .collect();
+    Secret {
+        metadata: metadata(tenant, name, role),
+        type_: Some("Opaque".to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    }
+}
