@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use kube::ResourceExt;
 
 use crate::v1alpha1::{
-    AdditionalMetadata, Addons, Kubelet, NetworkProfile, ServiceType, TenantControlPlane,
+    AdditionalMetadata, Addons, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet, NetworkProfile,
+    ServiceType, TenantControlPlane,
 };
 use crate::version::{KubernetesVersion, VersionError};
 
@@ -111,6 +112,10 @@ pub enum InvalidTenant {
     Overlap { first: IpNet, second: IpNet },
     #[error("spec.networkProfile.dnsServiceIPs: {0} is outside every Service network")]
     DnsOutsideServices(IpAddr),
+    #[error(
+        "spec.networkProfile.dnsServiceIPs: {0} belongs to the kubernetes Service, the first address of its network; choose another"
+    )]
+    DnsOnKubernetesService(IpAddr),
     #[error("spec.networkProfile.{0}: two networks must be of different IP families")]
     SameFamily(&'static str),
     #[error(
@@ -162,13 +167,13 @@ impl Network {
             "serviceCidrs",
             &profile.service_cidrs,
             profile.service_cidr.as_deref(),
-            "10.96.0.0/16",
+            DEFAULT_SERVICE_CIDR,
         )?;
         let pod_cidrs = networks(
             "podCidrs",
             &profile.pod_cidrs,
             profile.pod_cidr.as_deref(),
-            "10.244.0.0/16",
+            DEFAULT_POD_CIDR,
         )?;
         for first in &service_cidrs {
             for second in &pod_cidrs {
@@ -242,10 +247,15 @@ fn dns_service_ips(
         .iter()
         .map(|value| {
             let address = parse("dnsServiceIPs", value, "an IP address")?;
-            if service_cidrs.iter().any(|net| net.contains(&address)) {
-                Ok(address)
-            } else {
+            if !service_cidrs.iter().any(|net| net.contains(&address)) {
                 Err(InvalidTenant::DnsOutsideServices(address))
+            } else if service_cidrs
+                .iter()
+                .any(|net| nth_address(*net, 1) == Some(address))
+            {
+                Err(InvalidTenant::DnsOnKubernetesService(address))
+            } else {
+                Ok(address)
             }
         })
         .collect()

@@ -1,10 +1,16 @@
 //! `stoker.dev/v1alpha1`.
 
+#![expect(
+    unreachable_pub,
+    reason = "kube's KubeSchema derive copies each struct, `pub` and all, into a function body"
+)]
+
 mod addons;
 mod control_plane;
 mod data_store;
 mod kubernetes;
 mod network;
+mod rules;
 mod status;
 mod tenant_control_plane;
 
@@ -20,6 +26,7 @@ pub use kubernetes::{
     Cgroupfs, JsonPatch, JsonPatchOperation, Kubelet, Kubernetes, NodeAddressType,
 };
 pub use network::NetworkProfile;
+pub(crate) use network::{DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR};
 pub use status::{
     AddonStatus, AddonsStatus, CertificatesStatus, ConfigMapStatus, DeploymentStatus,
     KubeconfigsStatus, KubernetesResourcesStatus, SecretStatus, ServiceStatus, StorageSetupStatus,

@@ -24,9 +24,11 @@ pub struct Addons {
 pub struct Addon {
     /// Repository of the image, without the image's own name. Default: kubeadm's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
     pub image_repository: Option<String>,
     /// Tag of the image. Default: kubeadm's for the Kubernetes version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub image_tag: Option<String>,
 }
 
@@ -43,5 +45,6 @@ pub struct KubeProxyAddon {
         rename = "configurationJSONPatches",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schemars(length(max = 64))]
     pub configuration_json_patches: Vec<JsonPatch>,
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One etcd cluster of the pool, shared by many tenants, each under a prefix of its own.
+#[expect(clippy::duplicated_attributes, reason = "two columns are strings")]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "stoker.dev",
@@ -25,15 +26,34 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.driver != 'etcd' || has(self.tlsConfig.certificateAuthority.privateKey)"
+).message(
+    "tlsConfig.certificateAuthority.privateKey is required for etcd: it signs one client \
+     certificate per tenant"
+))]
 pub struct DataStoreSpec {
     /// Kind of store. It cannot change later.
+    #[x_kube(validation = Rule::new("self == oldSelf").message(
+        "driver cannot change: make a new DataStore with the other driver"
+    ))]
     pub driver: Driver,
     /// Members' client addresses, `host:port` without a scheme.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 261)))]
+    #[x_kube(
+        validation = Rule::new(format!("self.all(endpoint, endpoint.matches('{ENDPOINT}'))")).message(
+            "endpoints: every entry must be host:port without a scheme, such as \
+             etcd-0.etcd:2379, 192.0.2.1:2379 or [2001:db8::1]:2379"
+        ),
+        merge_strategy = ListMerge::Set
+    )]
     pub endpoints: Vec<String>,
     /// Certificates of the store.
     pub tls_config: TlsConfig,
 }
+
+/// Host name, IPv4 or bracketed IPv6 address, and a port from 1 to 65535.
+const ENDPOINT: &str = r"^([a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?|\\[[0-9a-fA-F:.]+\\]):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$";
 
 /// Kinds of stores.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +96,11 @@ pub struct KeyPair {
 }
 
 /// Bytes given in place or by reference to a Secret; `content` wins.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "(has(self.content) && size(self.content) > 0) || has(self.secretReference)"
+).message("give content (base64) or secretReference"))]
 pub struct Content {
     /// The bytes, base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +112,8 @@ pub struct Content {
 }
 
 fn base64_bytes(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "string", "format": "byte" })
+    // 64 KiB: an authority is one to a few kilobytes.
+    schemars::json_schema!({ "type": "string", "format": "byte", "maxLength": 65536 })
 }
 
 /// A key of a Secret.
@@ -97,11 +121,13 @@ fn base64_bytes(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[serde(rename_all = "camelCase")]
 pub struct ContentReference {
     /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Namespace of the Secret.
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
     /// Key in the Secret's data.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 253))]
     pub key_path: String,
 }
 

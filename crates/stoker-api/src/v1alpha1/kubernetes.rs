@@ -1,20 +1,40 @@
 //! `spec.kubernetes`: the release and the kubelets' settings.
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::version;
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Kubernetes {
-    /// Release of the control plane, `vMAJOR.MINOR.PATCH`; minors 1.33 to 1.36.
+    /// Release of the control plane, `vMAJOR.MINOR.PATCH`; minors 1.33 to 1.36. Its minor goes up
+    /// one at a time and never down; patches are free.
+    #[schemars(length(max = 12))]
+    #[x_kube(
+        validation = Rule::new(version::is_release())
+            .message("version must be a release such as v1.36.3"),
+        validation = Rule::new(version::is_supported())
+            .message(format!("version is not supported: use {}", version::supported()).as_str()),
+        validation = Rule::new(version::no_downgrade()).message(
+            "version: a control plane's minor cannot go down, its state may already be of the \
+             newer one; restore a backup into a new tenant instead"
+        ),
+        validation = Rule::new(version::no_skip())
+            .message(
+            "version: upgrade one minor at a time: kube-apiserver's stored state and the kubelets \
+             around it are only sure to work with the neighbouring minors"
+        )
+    )]
     pub version: String,
     /// Settings of the kubelets that join.
     pub kubelet: Kubelet,
 }
 
 /// Settings of the kubelets that join.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Kubelet {
     /// RFC 6902 patches applied to the `kubelet-config` of the tenant before it is published.
@@ -23,12 +43,14 @@ pub struct Kubelet {
         rename = "configurationJSONPatches",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schemars(length(max = 64))]
     pub configuration_json_patches: Vec<JsonPatch>,
     /// Order in which the API server tries a node's addresses
     /// (`kube-apiserver --kubelet-preferred-address-types`).
     /// Default: `InternalIP`, `ExternalIP`, `Hostname`.
     #[serde(default = "default_preferred_address_types")]
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 5))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub preferred_address_types: Vec<NodeAddressType>,
     /// cgroup driver of the kubelets (`KubeletConfiguration.cgroupDriver`); left out, kubelets
     /// decide.
@@ -44,24 +66,61 @@ fn default_preferred_address_types() -> Vec<NodeAddressType> {
     ]
 }
 
+impl Default for Kubelet {
+    fn default() -> Self {
+        Self {
+            configuration_json_patches: Vec::new(),
+            preferred_address_types: default_preferred_address_types(),
+            cgroupfs: None,
+        }
+    }
+}
+
 /// One RFC 6902 operation.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new("!(self.op in ['move', 'copy']) || has(self.from)")
+        .message("op move and op copy need from: the place to take the value from")
+)]
+#[schemars(extend("anyOf" = [
+    { "required": ["value"] },
+    { "not": { "properties": { "op": { "enum": ["add", "replace", "test"] } } } },
+]))]
 pub struct JsonPatch {
     /// What to do.
     pub op: JsonPatchOperation,
     /// JSON pointer (RFC 6901) of the place to change.
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new(IS_POINTER).message(POINTER_MESSAGE))]
     pub path: String,
     /// JSON pointer of the source, for `move` and `copy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new(IS_POINTER).message(POINTER_MESSAGE))]
     pub from: Option<String>,
-    /// The value, for `add`, `replace` and `test`: any JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The value, required for `add`, `replace` and `test`: any JSON, `null` too.
+    #[serde(
+        default,
+        deserialize_with = "any_value",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(schema_with = "any_json")]
     pub value: Option<serde_json::Value>,
 }
 
+const IS_POINTER: &str = "self == '' || self.startsWith('/')";
+const POINTER_MESSAGE: &str =
+    "a JSON pointer is empty (the whole document) or starts with /, such as /maxPods";
+
+/// Keeps an explicit `null` apart from no value at all.
+fn any_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<serde_json::Value>, D::Error> {
+    serde_json::Value::deserialize(deserializer).map(Some)
+}
+
 fn any_json(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+    schemars::json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
 }
 
 /// The operations of RFC 6902.

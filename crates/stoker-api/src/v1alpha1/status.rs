@@ -46,6 +46,7 @@ pub struct StorageStatus {
     /// Driver of the `DataStore`.
     pub driver: String,
     /// Name of the `DataStore`.
+    #[schemars(length(max = 253))]
     pub data_store_name: String,
     /// Secret with the identity in the store.
     #[serde(default)]
@@ -74,11 +75,11 @@ pub struct SecretStatus {
     pub secret_name: String,
 }
 
-/// A ConfigMap that the operator keeps.
+/// A `ConfigMap` that the operator keeps.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigMapStatus {
-    /// Name of the ConfigMap.
+    /// Name of the `ConfigMap`.
     #[serde(rename = "configmapName")]
     pub config_map_name: String,
 }
@@ -132,6 +133,7 @@ pub struct KubernetesResourcesStatus {
 pub struct VersionStatus {
     /// Release that was last rolled out completely.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 12))]
     pub version: Option<String>,
     /// The tenant's state in one word.
     pub status: VersionState,

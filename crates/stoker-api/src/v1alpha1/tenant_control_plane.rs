@@ -4,6 +4,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::version::RELEASE;
+
+use super::rules::{DNS_LABEL, DNS_NAME};
 use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlaneStatus};
 
 /// A Kubernetes control plane for one tenant.
@@ -21,6 +24,20 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
     namespaced,
     status = "TenantControlPlaneStatus",
     derive = "PartialEq",
+    validation = Rule::new(format!(
+        "size(self.metadata.name) <= 63 && self.metadata.name.matches('{DNS_LABEL}')"
+    )).message(
+        "metadata.name must be a DNS-1035 label: at most 63 lower-case letters, digits and '-', \
+         starting with a letter; a Service and labels carry it"
+    ),
+    validation = Rule::new(DATA_STORE_IS_THE_ONE_IN_USE).message(
+        "spec.dataStore cannot change: the tenant's state is in the DataStore of \
+         status.storage.dataStoreName"
+    ),
+    validation = Rule::new(no_second_upgrade()).message(
+        "spec.kubernetes.version: the upgrade before is still under way; wait until \
+         status.kubernetesResources.version.version shows it"
+    ),
     scale(
         spec_replicas_path = ".spec.controlPlane.deployment.replicas",
         status_replicas_path = ".status.kubernetesResources.deployment.replicas",
@@ -63,10 +80,27 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "!has(oldSelf.dataStore) || (has(self.dataStore) && self.dataStore == oldSelf.dataStore)"
+    ).message(
+        "dataStore cannot be changed or removed once set: the tenant's state would stay behind"
+    ),
+    validation = Rule::new(
+        "self.controlPlane.service.serviceType != 'NodePort' || has(self.networkProfile.address)"
+    ).message(
+        "networkProfile.address is required with serviceType NodePort: give the address of the \
+         nodes that people dial"
+    )
+)]
 pub struct TenantControlPlaneSpec {
     /// Name of the `DataStore` that holds this tenant's state. Left out, the operator takes the one
     /// named by its `--datastore` flag, else the only one there is. It cannot change later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{DNS_NAME}')")).message(
+        "dataStore must be the name of a DataStore: lower-case letters, digits, '-' and '.'"
+    ))]
     pub data_store: Option<String>,
     /// How the control plane runs and is exposed.
     pub control_plane: ControlPlane,
@@ -92,6 +126,24 @@ pub struct Deletion {
     #[serde(default = "default_retention")]
     #[schemars(range(min = 0))]
     pub data_retention_seconds: i64,
+}
+
+/// CEL: a change of `spec.dataStore` may only write down what is so already.
+const DATA_STORE_IS_THE_ONE_IN_USE: &str = "\
+    (has(self.spec.dataStore) ? self.spec.dataStore : '') \
+    == (has(oldSelf.spec.dataStore) ? oldSelf.spec.dataStore : '') \
+    || !has(oldSelf.status) || !has(oldSelf.status.storage) \
+    || (has(self.spec.dataStore) && self.spec.dataStore == oldSelf.status.storage.dataStoreName)";
+
+/// CEL: while one minor is being rolled out, the next cannot be asked for.
+fn no_second_upgrade() -> String {
+    let new = "self.spec.kubernetes.version";
+    let installed = "oldSelf.status.kubernetesResources.version.version";
+    format!(
+        "{new} == oldSelf.spec.kubernetes.version || !has(oldSelf.status) || !has({installed}) \
+         || !{new}.matches('{RELEASE}') || !{installed}.matches('{RELEASE}') \
+         || int({new}.split('.')[1]) - int({installed}.split('.')[1]) <= 1"
+    )
 }
 
 fn default_retention() -> i64 {
