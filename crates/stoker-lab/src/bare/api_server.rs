@@ -1,0 +1,142 @@
+//! A kube-apiserver with its etcd on loopback: custom resources, CEL and server-side apply as they are.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use stoker_pki::ServiceAccountKey;
+
+use super::guarded::Guarded;
+use super::{BareEtcd, free_ports};
+use crate::credentials;
+use crate::steps::Steps;
+use crate::upstream::Upstream;
+use crate::versions::{ETCD, KubernetesVersion, default_kubernetes};
+
+/// A running API server without controllers or nodes; it ends when the value is dropped.
+#[derive(Debug)]
+pub struct BareApiServer {
+    // Before its etcd, as fields are dropped in order.
+    process: Guarded,
+    etcd: BareEtcd,
+    kubeconfig: String,
+}
+
+impl BareApiServer {
+    /// The default Kubernetes version.
+    ///
+    /// # Errors
+    /// When it cannot be built, or is not ready within 60 s; the error has the end of its log.
+    pub async fn start() -> Result<Self> {
+        Self::start_version(default_kubernetes()).await
+    }
+
+    /// A version of the table.
+    ///
+    /// # Errors
+    /// As [`BareApiServer::start`].
+    pub async fn start_version(version: KubernetesVersion) -> Result<Self> {
+        let binaries = Upstream::open(Steps::new())?.kubernetes(version).await?;
+        let etcd = BareEtcd::start(ETCD).await?;
+        let directory = etcd.directory().to_owned();
+        let [port] = free_ports()?;
+        let kubeconfig = write_credentials(&directory, port)?;
+        let log = directory.join("kube-apiserver.log");
+        let arguments = arguments(&directory, port, &etcd.endpoint());
+        let process = Guarded::start(&binaries.join("kube-apiserver"), &arguments, &log)?;
+        let mut server = Self { process, etcd, kubeconfig };
+        server.wait_ready().await?;
+        Ok(server)
+    }
+
+    /// Kubeconfig of a `system:masters` administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
+    /// The etcd behind it.
+    #[must_use]
+    pub fn etcd(&self) -> &BareEtcd {
+        &self.etcd
+    }
+
+    /// An administrator's client without retries.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub async fn client(&self) -> Result<kube::Client> {
+        credentials::kube_client(&self.kubeconfig).await
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let client = self.client().await?;
+        loop {
+            self.process.still_running().context("kube-apiserver")?;
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            let Err(error) = client.request_text(request).await else { return Ok(()) };
+            ensure!(
+                begun.elapsed() < Duration::from_mins(1),
+                "kube-apiserver is not ready ({error}): {}",
+                self.process.log_end()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn write_credentials(directory: &Path, port: u16) -> Result<String> {
+    let authority = credentials::authority("bare-kubernetes")?;
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let server = credentials::server(&authority, "kube-apiserver", &["localhost"], &[address])?;
+    credentials::write_authority(directory, "kubernetes-ca", &authority)?;
+    credentials::write_leaf(directory, "kube-apiserver", &server)?;
+    let key = ServiceAccountKey::generate().context("making the service-account key")?;
+    credentials::write_service_account_key(directory, &key)?;
+    let admin = credentials::client(&authority, "admin", Some("system:masters"))?;
+    let url = format!("https://127.0.0.1:{port}");
+    Ok(credentials::kubeconfig_text("bare", &url, &authority, "admin", admin))
+}
+
+fn arguments(directory: &Path, port: u16, etcd: &str) -> Vec<String> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    vec![
+        format!("--etcd-servers={etcd}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--advertise-address=127.0.0.1".to_owned(),
+        format!("--secure-port={port}"),
+        format!("--tls-cert-file={}", file("kube-apiserver.crt")),
+        format!("--tls-private-key-file={}", file("kube-apiserver.key")),
+        format!("--client-ca-file={}", file("kubernetes-ca.crt")),
+        format!("--service-account-key-file={}", file("sa.pub")),
+        format!("--service-account-signing-key-file={}", file("sa.key")),
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
+        "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
+        // Objects are made and removed by tests alone; no controller would clear this.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Namespace;
+    use kube::Api;
+    use kube::api::ObjectMeta;
+
+    #[tokio::test]
+    async fn an_administrator_can_write() {
+        let server = BareApiServer::start().await.unwrap();
+        let namespaces = Api::<Namespace>::all(server.client().await.unwrap());
+        let namespace = Namespace {
+            metadata: ObjectMeta { name: Some("made".into()), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
+        namespaces.create(&Default::default(), &namespace).await.unwrap();
+        assert!(namespaces.get("made").await.is_ok());
+    }
+}
