@@ -1,0 +1,158 @@
+//! RBAC of the operator: the declared table from which `cargo xtask gen` writes the roles.
+//!
+//! Whatever the operator asks an API server for is listed here and nothing more. Tenants live in
+//! namespaces of their own, not known beforehand, so most rules are cluster-wide; what RBAC cannot
+//! narrow to our own objects (it knows no labels) the operator narrows itself.
+
+/// Where a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In every namespace, and for kinds that have none.
+    Cluster,
+    /// In the operator's own namespace.
+    OwnNamespace,
+}
+
+/// One rule of a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where it holds.
+    pub scope: Scope,
+    /// API group; empty is the core group.
+    pub group: &'static str,
+    /// Plural resource names, subresources as `resource/subresource`.
+    pub resources: &'static [&'static str],
+    /// What may be done.
+    pub verbs: &'static [&'static str],
+    /// What it is for, in one line.
+    pub why: &'static str,
+}
+
+/// Server-side apply of objects that the operator also watches, lists for orphans and deletes.
+const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
+
+const fn cluster(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Rule {
+    Rule {
+        scope: Scope::Cluster,
+        group,
+        resources,
+        verbs,
+        why,
+    }
+}
+
+const RULES: &[Rule] = &[
+    cluster(
+        "stoker.dev",
+        &["datastores", "tenantcontrolplanes"],
+        &["get", "list", "patch", "watch"],
+        "reads what is asked for; patches finalizers",
+    ),
+    cluster(
+        "stoker.dev",
+        &["datastores/status", "tenantcontrolplanes/status"],
+        &["patch"],
+        "reports what it did",
+    ),
+    cluster(
+        "stoker.dev",
+        &["datastores/finalizers", "tenantcontrolplanes/finalizers"],
+        &["update"],
+        "owner references that block deletion, where OwnerReferencesPermissionEnforcement is on",
+    ),
+    cluster(
+        "",
+        &["configmaps", "secrets", "services"],
+        OWN,
+        "a tenant's keys, configuration and address; a DataStore's credentials in any namespace",
+    ),
+    cluster("apps", &["deployments"], OWN, "a tenant's control plane"),
+    cluster(
+        "policy",
+        &["poddisruptionbudgets"],
+        OWN,
+        "keeps one control-plane pod through drains",
+    ),
+    cluster(
+        "networking.k8s.io",
+        &["networkpolicies"],
+        OWN,
+        "what control-plane pods may reach",
+    ),
+    cluster(
+        "",
+        &["pods"],
+        &["list", "patch", "watch"],
+        "sees control-plane pods start and end; an annotation makes the kubelet refresh Secrets",
+    ),
+    cluster(
+        "events.k8s.io",
+        &["events"],
+        &["create", "patch"],
+        "tells people what happens",
+    ),
+    cluster(
+        "",
+        &["nodes"],
+        &["list", "watch"],
+        "networks of the management cluster, closed to control-plane pods",
+    ),
+    cluster(
+        "networking.k8s.io",
+        &["servicecidrs"],
+        &["list", "watch"],
+        "Service networks of the management cluster, closed to control-plane pods",
+    ),
+    Rule {
+        scope: Scope::OwnNamespace,
+        group: "coordination.k8s.io",
+        resources: &["leases"],
+        verbs: &["create", "get", "patch", "update"],
+        why: "one replica works at a time",
+    },
+];
+
+/// The whole table, in the order of the generated roles.
+#[must_use]
+pub fn rules() -> &'static [Rule] {
+    RULES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_granted_by_a_wildcard() {
+        for rule in rules() {
+            assert!(!rule.group.contains('*'), "{rule:?}");
+            assert!(
+                !rule
+                    .resources
+                    .iter()
+                    .chain(rule.verbs)
+                    .any(|text| text.contains('*'))
+            );
+            assert!(!rule.why.is_empty() && !rule.why.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn the_operator_cannot_raise_its_own_rights() {
+        for rule in rules() {
+            assert_ne!(rule.group, "rbac.authorization.k8s.io");
+            let risky = ["escalate", "bind", "impersonate", "deletecollection"];
+            assert!(
+                !rule.verbs.iter().any(|verb| risky.contains(verb)),
+                "{rule:?}"
+            );
+            let pods = rule.resources.contains(&"pods");
+            assert!(!(pods && rule.verbs.contains(&"create")), "{rule:?}");
+        }
+    }
+}
