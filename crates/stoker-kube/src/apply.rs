@@ -1,0 +1,280 @@
+//! Server-side apply of what we want, and removal of what we no longer want.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch,
+    PatchParams, Preconditions,
+};
+use kube::{Client, ResourceExt as _};
+
+use crate::desired::{Desired, ObjectKey};
+use crate::error::Error;
+use crate::ledger::Ledger;
+
+/// How often an object is applied again within one pass because somebody else wrote it while our
+/// write was on its way. A further attempt belongs to the next pass, with its backoff.
+const OVERTAKEN_ATTEMPTS: usize = 3;
+
+/// Objects per page when looking for leftovers: metadata alone, at most 256 KiB of annotations each.
+const PAGE: u32 = 100;
+
+/// Writes objects to one API server under one field manager.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    field_manager: &'static str,
+}
+
+/// What became of one object in [`Writer::apply_all`].
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which object.
+    pub key: ObjectKey,
+    /// Whether the API server stored something new. Also `true` for the first apply of an object
+    /// that the ledger has never seen.
+    pub changed: bool,
+    /// The object as stored, without managed fields; `None` when nothing had to be sent.
+    pub object: Option<DynamicObject>,
+}
+
+impl Writer {
+    /// A writer whose fields belong to `field_manager`: one constant name per controller.
+    #[must_use]
+    pub fn new(client: Client, field_manager: &'static str) -> Self {
+        Self {
+            client,
+            field_manager,
+        }
+    }
+
+    /// The client beneath, for reads.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Applies one object, taking its fields from whoever else set them. The API server stores
+    /// nothing when nothing differs.
+    ///
+    /// # Errors
+    /// [`Error::Apply`].
+    pub async fn apply(&self, desired: &Desired) -> Result<DynamicObject, Error> {
+        let key = desired.key();
+        let params = PatchParams::apply(self.field_manager).force();
+        let mut object = self
+            .objects::<DynamicObject>(key)
+            .patch(key.name(), &params, &Patch::Apply(desired.body()))
+            .await
+            .map_err(|source| Error::Apply {
+                key: key.clone(),
+                source: Box::new(source),
+            })?;
+        object.managed_fields_mut().clear();
+        Ok(object)
+    }
+
+    /// Applies the objects that the ledger does not know to be current, at most `concurrency` at
+    /// once, and keeps the ledger. Every object is attempted even when another fails. The outcomes
+    /// have the order of `desired`.
+    ///
+    /// # Errors
+    /// The first failure in the order of `desired`; it names its object.
+    pub async fn apply_all(
+        &self,
+        desired: Vec<Desired>,
+        ledger: &Ledger,
+        concurrency: usize,
+    ) -> Result<Vec<Outcome>, Error> {
+        let results: Vec<Result<Outcome, Error>> = stream::iter(desired)
+            .map(|desired| self.apply_noted(desired, ledger))
+            .buffered(concurrency.max(1))
+            .collect()
+            .await;
+        results.into_iter().collect()
+    }
+
+    async fn apply_noted(&self, desired: Desired, ledger: &Ledger) -> Result<Outcome, Error> {
+        let key = desired.key().clone();
+        let mut changed = false;
+        let mut object = None;
+        for _ in 0..OVERTAKEN_ATTEMPTS {
+            if ledger.is_current(&desired) {
+                break;
+            }
+            ledger.begin(&key);
+            let answer = match self.apply(&desired).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    ledger.abandon(&key);
+                    return Err(error);
+                }
+            };
+            let recorded = ledger.record(&desired, &answer.metadata);
+            changed |= recorded.changed;
+            object = Some(answer);
+            if !recorded.overtaken {
+                break;
+            }
+        }
+        Ok(Outcome {
+            key,
+            changed,
+            object,
+        })
+    }
+
+    /// Deletes an object, its dependents in the background. `false` when it was not there, or when
+    /// `uid` is given and another object has taken its name since.
+    ///
+    /// # Errors
+    /// [`Error::Delete`].
+    pub async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<bool, Error> {
+        let mut params = DeleteParams::background();
+        params.preconditions = uid.map(|uid| Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        });
+        let objects = self.objects::<PartialObjectMeta<DynamicObject>>(key);
+        match objects.delete(key.name(), &params).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            // The API server's own words for a failed uid precondition
+            // (apiserver/pkg/storage/interfaces.go); other conflicts are real ones.
+            Err(kube::Error::Api(status))
+                if uid.is_some()
+                    && status.is_conflict()
+                    && status.message.contains("UID in precondition") =>
+            {
+                Ok(false)
+            }
+            Err(source) => Err(Error::Delete {
+                key: key.clone(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Deletes what this ledger has applied and `keep` does not name, and forgets it. Returns
+    /// what existed. All are attempted even when one fails.
+    ///
+    /// # Errors
+    /// The first failure, [`Error::Delete`].
+    pub async fn prune(
+        &self,
+        ledger: &Ledger,
+        keep: &BTreeSet<ObjectKey>,
+    ) -> Result<Vec<ObjectKey>, Error> {
+        let mut removed = Vec::new();
+        let mut failure = None;
+        for key in ledger.keys() {
+            if keep.contains(&key) {
+                continue;
+            }
+            match self.delete(&key, ledger.uid(&key).as_deref()).await {
+                Ok(existed) => {
+                    ledger.forget(&key);
+                    if existed {
+                        removed.push(key);
+                    }
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(removed), Err)
+    }
+
+    /// Lists the objects of these kinds that carry the labels of `selector` and deletes those that
+    /// `keep` does not name: leftovers from before this process started. Objects already being
+    /// deleted are left alone. `namespace` limits the search and must be `None` for kinds of the
+    /// whole cluster.
+    ///
+    /// # Errors
+    /// The first [`Error::List`] or [`Error::Delete`]; what comes after it was not attempted.
+    pub async fn prune_kinds(
+        &self,
+        kinds: &[ApiResource],
+        namespace: Option<&str>,
+        selector: &str,
+        keep: &BTreeSet<ObjectKey>,
+    ) -> Result<Vec<ObjectKey>, Error> {
+        let mut removed = Vec::new();
+        for kind in kinds {
+            for (key, uid) in self.list_keys(kind, namespace, selector).await? {
+                if !keep.contains(&key) && self.delete(&key, uid.as_deref()).await? {
+                    removed.push(key);
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Deletes every object of these kinds that carries the labels of `selector`.
+    ///
+    /// # Errors
+    /// As [`Writer::prune_kinds`].
+    pub async fn delete_labelled(
+        &self,
+        kinds: &[ApiResource],
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<ObjectKey>, Error> {
+        self.prune_kinds(kinds, namespace, selector, &BTreeSet::new())
+            .await
+    }
+
+    /// The objects of a kind that carry the labels, with their uids, metadata read page by page,
+    /// without those already being deleted.
+    async fn list_keys(
+        &self,
+        kind: &ApiResource,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<(ObjectKey, Option<String>)>, Error> {
+        let objects: Api<PartialObjectMeta<DynamicObject>> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, kind),
+            None => Api::all_with(self.client.clone(), kind),
+        };
+        let pages = stream::try_unfold(Some(None::<String>), |token| {
+            let objects = objects.clone();
+            async move {
+                let Some(token) = token else { return Ok(None) };
+                let mut params = ListParams::default().labels(selector).limit(PAGE);
+                params.continue_token = token;
+                let page = objects.list(&params).await?;
+                let next = page.metadata.continue_.filter(|token| !token.is_empty());
+                Ok::<_, kube::Error>(Some((page.items, next.map(Some))))
+            }
+        });
+        let found: Vec<Vec<_>> = pages.try_collect().await.map_err(|source| Error::List {
+            kind: kind.kind.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(found
+            .into_iter()
+            .flatten()
+            .filter(|object| object.metadata.deletion_timestamp.is_none())
+            .map(|object| {
+                let meta = object.metadata;
+                let name = meta.name.unwrap_or_default();
+                (ObjectKey::new(kind, meta.namespace.as_deref(), &name), meta.uid)
+            })
+            .collect())
+    }
+
+    fn objects<K>(&self, key: &ObjectKey) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
+    {
+        match key.namespace() {
+            Some(namespace) => {
+                Api::namespaced_with(self.client.clone(), namespace, key.resource())
+            }
+            None => Api::all_with(self.client.clone(), key.resource()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

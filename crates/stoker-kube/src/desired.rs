@@ -1,0 +1,270 @@
+//! An object as we want it, ready for server-side apply.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::api::ApiResource;
+use serde::Serialize;
+use serde::ser::Error as _;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// The name of one object on one cluster. Two keys are the same when group, kind, namespace and
+/// name are: the version of the API does not count.
+#[derive(Clone, Debug)]
+pub struct ObjectKey {
+    resource: Arc<ApiResource>,
+    namespace: Option<String>,
+    name: String,
+}
+
+impl ObjectKey {
+    /// The key of an object of a kind that is known only at run time.
+    #[must_use]
+    pub fn new(resource: &ApiResource, namespace: Option<&str>, name: &str) -> Self {
+        Self {
+            resource: interned(resource),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The key of an object of a Rust type.
+    #[must_use]
+    pub fn of<K: Resource<DynamicType = ()>>(namespace: Option<&str>, name: &str) -> Self {
+        Self::new(&ApiResource::erase::<K>(&()), namespace, name)
+    }
+
+    /// Where the API server serves the object's kind.
+    #[must_use]
+    pub fn resource(&self) -> &ApiResource {
+        &self.resource
+    }
+
+    /// The kind, as in `ConfigMap`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.resource.kind
+    }
+
+    /// The namespace; `None` for objects of the whole cluster.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The object's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> (&str, &str, Option<&str>, &str) {
+        (
+            &self.resource.kind,
+            &self.resource.group,
+            self.namespace.as_deref(),
+            &self.name,
+        )
+    }
+}
+
+impl PartialEq for ObjectKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for ObjectKey {}
+
+impl PartialOrd for ObjectKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ObjectKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl Hash for ObjectKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+/// `Secret namespace/name`, as people write it.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.resource.kind, self.name),
+            None => write!(f, "{} {}", self.resource.kind, self.name),
+        }
+    }
+}
+
+/// One description per kind for the whole process: a ledger of a thousand tenants holds tens of
+/// thousands of keys of two dozen kinds.
+fn interned(resource: &ApiResource) -> Arc<ApiResource> {
+    static KINDS: Mutex<Vec<Arc<ApiResource>>> = Mutex::new(Vec::new());
+    let mut kinds = KINDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kinds.iter().find(|known| ***known == *resource) {
+        return Arc::clone(known);
+    }
+    let new = Arc::new(resource.clone());
+    kinds.push(Arc::clone(&new));
+    new
+}
+
+/// An object as we want it: the body that server-side apply sends, and a digest of it.
+///
+/// The body may hold keys of a tenant, so `Debug` shows only the key.
+#[derive(Clone)]
+pub struct Desired {
+    key: ObjectKey,
+    metadata: ObjectMeta,
+    body: Value,
+    digest: [u8; 32],
+}
+
+impl Desired {
+    /// Takes an object built from nothing. Its `status` is left out: it is not ours to apply here.
+    ///
+    /// # Errors
+    /// When the object does not turn into a JSON object or has no name.
+    pub fn of<K>(object: &K) -> Result<Self, serde_json::Error>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let meta = object.meta();
+        let name = meta
+            .name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| serde_json::Error::custom("the object has no name"))?;
+        let mut body = serde_json::to_value(object)?;
+        let fields = body
+            .as_object_mut()
+            .ok_or_else(|| serde_json::Error::custom("the object is not a JSON object"))?;
+        fields.remove("status");
+        fields
+            .entry("apiVersion")
+            .or_insert_with(|| K::api_version(&()).into());
+        fields.entry("kind").or_insert_with(|| K::kind(&()).into());
+        // Equal objects serialise alike: structs in a fixed order, maps sorted.
+        let digest = Sha256::digest(serde_json::to_vec(&body)?).into();
+        Ok(Self {
+            key: ObjectKey::of::<K>(meta.namespace.as_deref(), name),
+            metadata: meta.clone(),
+            body,
+            digest,
+        })
+    }
+
+    /// Whose body this is.
+    #[must_use]
+    pub fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    /// The metadata in the body.
+    #[must_use]
+    pub fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    /// The body, `apiVersion` and `kind` set.
+    #[must_use]
+    pub fn body(&self) -> &Value {
+        &self.body
+    }
+
+    /// SHA-256 of the body.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for Desired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Desired({})", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    fn named(name: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some("ns".into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_body_has_its_type_and_no_status() {
+        let service = Service {
+            metadata: named("a"),
+            status: Some(ServiceStatus::default()),
+            ..Service::default()
+        };
+        let desired = Desired::of(&service).unwrap();
+        assert_eq!(desired.body()["apiVersion"], "v1");
+        assert_eq!(desired.body()["kind"], "Service");
+        assert!(desired.body().get("status").is_none());
+        assert_eq!(desired.key().to_string(), "Service ns/a");
+    }
+
+    #[test]
+    fn equal_objects_have_equal_digests_and_others_not() {
+        let of = |value: &str| {
+            let data = [("k".to_owned(), value.to_owned())].into();
+            Desired::of(&ConfigMap {
+                metadata: named("a"),
+                data: Some(data),
+                ..ConfigMap::default()
+            })
+            .unwrap()
+        };
+        assert_eq!(of("x").digest(), of("x").digest());
+        assert_ne!(of("x").digest(), of("y").digest());
+    }
+
+    #[test]
+    fn an_object_without_a_name_is_refused() {
+        assert!(Desired::of(&ConfigMap::default()).is_err());
+    }
+
+    #[test]
+    fn a_key_is_group_kind_namespace_and_name_whatever_the_version() {
+        let mut beta = ApiResource::erase::<Secret>(&());
+        beta.version = "v2".into();
+        beta.api_version = "v2".into();
+        let old = ObjectKey::of::<Secret>(Some("ns"), "a");
+        let new = ObjectKey::new(&beta, Some("ns"), "a");
+        assert_eq!(old, new);
+        assert_ne!(old, ObjectKey::of::<ConfigMap>(Some("ns"), "a"));
+        assert_ne!(old, ObjectKey::of::<Secret>(None, "a"));
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let secret = Secret {
+            metadata: named("a"),
+            string_data: Some([("key".to_owned(), "hunter2".to_owned())].into()),
+            ..Secret::default()
+        };
+        assert!(!format!("{:?}", Desired::of(&secret).unwrap()).contains("hunter2"));
+    }
+}

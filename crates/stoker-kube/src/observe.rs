@@ -1,0 +1,224 @@
+//! Watches of the objects that we own: metadata only, and no copy of them is kept.
+
+use std::collections::BTreeMap;
+
+use futures::{Stream, StreamExt as _, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+
+use crate::desired::ObjectKey;
+use crate::error::Error;
+use crate::fingerprint::Fingerprint;
+
+/// Which objects to watch.
+#[derive(Clone, Debug)]
+pub struct OwnedWatch {
+    /// The kinds; one watch each.
+    pub resources: Vec<ApiResource>,
+    /// The label selector that finds what we own, as in `a=b,c`.
+    pub selector: String,
+    /// The namespace, or `None` for the whole cluster.
+    pub namespace: Option<String>,
+    /// The label that names the owner. Its value is kept per object, so that an object that
+    /// vanished while the watch was broken can still be told to its owner.
+    pub owner_label: Option<&'static str>,
+    /// Objects per kind that are remembered. Beyond it an object that vanishes while the watch is
+    /// broken goes unnoticed; whoever owns the cluster can create labelled objects without end.
+    pub remembered: usize,
+}
+
+/// An object was created, changed or deleted, or was reported again after the watch was reopened.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which object.
+    pub key: ObjectKey,
+    /// Its metadata, without managed fields. Of an object that vanished while the watch was broken
+    /// only uid, resource version, generation and the owner's label are known.
+    pub metadata: ObjectMeta,
+    /// Whether it is gone.
+    pub deleted: bool,
+}
+
+impl Change {
+    /// The incarnation and state that this reports.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.metadata)
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata
+            .labels
+            .as_ref()?
+            .get(key)
+            .map(String::as_str)
+    }
+}
+
+type Meta = PartialObjectMeta<DynamicObject>;
+
+/// Follows the objects until dropped. Broken watches are reported as [`Error::Watch`] and opened
+/// again with backoff (0.8 s to 30 s); after one had to start over, every object is reported again
+/// and those that vanished meanwhile are reported as deleted.
+pub fn watch_owned(
+    client: Client,
+    watch: OwnedWatch,
+) -> impl Stream<Item = Result<Change, Error>> + Send {
+    let streams = watch
+        .resources
+        .iter()
+        .map(|resource| watch_kind(client.clone(), resource.clone(), &watch).boxed())
+        .collect::<Vec<_>>();
+    stream::select_all(streams)
+}
+
+fn watch_kind(
+    client: Client,
+    resource: ApiResource,
+    watch: &OwnedWatch,
+) -> impl Stream<Item = Result<Change, Error>> + Send + use<> {
+    let api: Api<Meta> = match &watch.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let config = watcher::Config::default()
+        .labels(&watch.selector)
+        .page_size(PAGE)
+        .timeout(WATCH_SECONDS);
+    let mut known = Known::new(resource, watch.owner_label, watch.remembered);
+    watcher(api, config)
+        .default_backoff()
+        .flat_map(move |event| stream::iter(known.changes(event)))
+}
+
+/// Objects per page of the first list: metadata alone, at most 256 KiB of annotations each.
+const PAGE: u32 = 100;
+
+/// How long one watch request lasts. Dead peers are found by the connection's pings, so this only
+/// bounds how long a server that forgot a watch goes unnoticed.
+const WATCH_SECONDS: u32 = 20 * 60;
+
+/// What one kind's watch remembers of each object.
+struct Known {
+    resource: ApiResource,
+    owner_label: Option<&'static str>,
+    limit: usize,
+    objects: BTreeMap<(Option<String>, String), Remembered>,
+    /// Counts the times that the watch started over.
+    round: u32,
+}
+
+struct Remembered {
+    uid: Box<str>,
+    resource_version: Box<str>,
+    owner: Option<Box<str>>,
+    round: u32,
+}
+
+impl Known {
+    fn new(resource: ApiResource, owner_label: Option<&'static str>, limit: usize) -> Self {
+        Self {
+            resource,
+            owner_label,
+            limit,
+            objects: BTreeMap::new(),
+            round: 0,
+        }
+    }
+
+    fn changes(
+        &mut self,
+        event: Result<watcher::Event<Meta>, watcher::Error>,
+    ) -> Vec<Result<Change, Error>> {
+        match event {
+            Ok(watcher::Event::Init) => {
+                self.round = self.round.wrapping_add(1);
+                Vec::new()
+            }
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                vec![Ok(self.alive(object))]
+            }
+            Ok(watcher::Event::Delete(object)) => vec![Ok(self.deleted(object))],
+            Ok(watcher::Event::InitDone) => self.vanished().into_iter().map(Ok).collect(),
+            Err(source) => vec![Err(Error::Watch {
+                kind: self.resource.kind.clone(),
+                source: Box::new(source),
+            })],
+        }
+    }
+
+    fn alive(&mut self, object: Meta) -> Change {
+        let change = self.change(object, false);
+        let name = (
+            change.key.namespace().map(str::to_owned),
+            change.key.name().to_owned(),
+        );
+        if self.objects.len() < self.limit || self.objects.contains_key(&name) {
+            let state = change.fingerprint();
+            let remembered = Remembered {
+                uid: state.uid().into(),
+                resource_version: state.resource_version().into(),
+                owner: self
+                    .owner_label
+                    .and_then(|label| change.label(label))
+                    .map(Into::into),
+                round: self.round,
+            };
+            self.objects.insert(name, remembered);
+        }
+        change
+    }
+
+    fn deleted(&mut self, object: Meta) -> Change {
+        let change = self.change(object, true);
+        self.objects.remove(&(
+            change.key.namespace().map(str::to_owned),
+            change.key.name().to_owned(),
+        ));
+        change
+    }
+
+    fn change(&self, mut object: Meta, deleted: bool) -> Change {
+        object.managed_fields_mut().clear();
+        let meta = object.metadata;
+        Change {
+            key: ObjectKey::new(
+                &self.resource,
+                meta.namespace.as_deref(),
+                meta.name.as_deref().unwrap_or_default(),
+            ),
+            metadata: meta,
+            deleted,
+        }
+    }
+
+    /// The list is complete: what it did not name is gone.
+    fn vanished(&mut self) -> Vec<Change> {
+        let round = self.round;
+        self.objects
+            .extract_if(.., |_, remembered| remembered.round != round)
+            .map(|((namespace, name), remembered)| Change {
+                key: ObjectKey::new(&self.resource, namespace.as_deref(), &name),
+                metadata: ObjectMeta {
+                    uid: Some(remembered.uid.into()),
+                    resource_version: Some(remembered.resource_version.into()),
+                    labels: self
+                        .owner_label
+                        .zip(remembered.owner)
+                        .map(|(label, owner)| [(label.to_owned(), owner.into())].into()),
+                    name: Some(name),
+                    namespace,
+                    ..ObjectMeta::default()
+                },
+                deleted: true,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
