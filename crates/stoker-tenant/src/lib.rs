@@ -1,1 +1,99 @@
-//! The objects inside a tenant cluster: what kubeadm would have put there.
+//! The objects inside a tenant cluster: what the phases of `kubeadm init` would have put there, so
+//! that an unmodified `kubeadm join` works and a tenant sees the cluster it would have made itself.
+//!
+//! This crate turns a checked [`Tenant`] and the way to reach its API server into objects. It holds
+//! no client, no clock and no random source, and it never looks at what is already in the cluster:
+//! every object lists only the fields that Stoker sets, to be applied server-side, so that what
+//! others add (the `jws-kubeconfig-*` keys of `cluster-info`, a node's own fields) survives.
+//!
+//! ```text
+//! Tenant + Access ─► build ─► kubeadm-config, kubelet-config      what `kubeadm join` reads
+//!                             cluster-info, bootstrap RBAC         how a node gets in
+//!                             the kubernetes Endpoints and slices  how pods reach the API server
+//!                             CoreDNS, kube-proxy                  when the spec asks for them
+//! ```
+//!
+//! Followed: kubeadm 1.33.13, 1.34.4, 1.35.4 and 1.36.3 (`cmd/kubeadm/app/phases`).
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use stoker_api::tenant::Tenant;
+
+mod access;
+mod bootstrap;
+pub mod component;
+mod core_dns;
+mod endpoints;
+mod kube_proxy;
+mod kubeadm_config;
+mod kubelet_config;
+mod object_meta;
+mod patch;
+mod rbac;
+mod release;
+#[cfg(test)]
+mod tests;
+mod watched;
+mod yaml;
+
+pub use access::Access;
+pub use patch::PatchError;
+pub use watched::{WatchedKind, watched_kinds};
+
+/// The objects of one tenant cluster, by kind. Apart from [`Endpoints`] and slices, whose Service
+/// the API server makes, none needs another to be there first but its namespace (`kube-system`,
+/// `kube-public`), which the API server makes within a second of its birth.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    missing_docs,
+    reason = "the fields are named after the kinds they hold"
+)]
+pub struct TenantObjects {
+    pub config_maps: Vec<ConfigMap>,
+    pub service_accounts: Vec<ServiceAccount>,
+    pub roles: Vec<Role>,
+    pub role_bindings: Vec<RoleBinding>,
+    pub cluster_roles: Vec<ClusterRole>,
+    pub cluster_role_bindings: Vec<ClusterRoleBinding>,
+    pub services: Vec<Service>,
+    pub endpoints: Vec<Endpoints>,
+    pub endpoint_slices: Vec<EndpointSlice>,
+    pub deployments: Vec<Deployment>,
+    pub daemon_sets: Vec<DaemonSet>,
+}
+
+/// Builds every object that belongs into `tenant`'s cluster, reached as `access` says. The same
+/// input gives the same objects in the same order. An object with our labels in the cluster that
+/// is not among them (an add-on taken out of the spec) is to be removed.
+///
+/// # Errors
+/// The first of the user's JSON patches that does not apply.
+pub fn build(tenant: &Tenant, access: &Access) -> Result<TenantObjects, PatchError> {
+    let mut objects = TenantObjects::default();
+    kubeadm_config::add(&mut objects, tenant, access);
+    kubelet_config::add(&mut objects, tenant)?;
+    bootstrap::add(&mut objects, access);
+    endpoints::add(&mut objects, tenant, access);
+    if let Some(addon) = &tenant.addons.core_dns {
+        core_dns::add(&mut objects, tenant, addon);
+    }
+    if let Some(addon) = &tenant.addons.kube_proxy {
+        kube_proxy::add(&mut objects, tenant, addon, access)?;
+    }
+    Ok(objects)
+}
+
+/// Checks `tenant`'s JSON patches before anything is written: [`build`] fails exactly when this
+/// does.
+///
+/// # Errors
+/// The first patch that does not apply.
+pub fn check_patches(tenant: &Tenant) -> Result<(), PatchError> {
+    kubelet_config::document(tenant)?;
+    if let Some(addon) = &tenant.addons.kube_proxy {
+        kube_proxy::document(tenant, addon)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! How nodes and people reach a tenant's API server.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// How nodes and people reach a tenant's API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// IP address (IPv6 without brackets) or name that nodes dial.
+    pub host: String,
+    /// Port that nodes dial.
+    pub port: u16,
+    /// Addresses behind `host` for the `kubernetes` Endpoints, resolved by the caller when `host`
+    /// is a name. Neither loopback nor link-local: the API server refuses those in Endpoints. When
+    /// a lookup fails, pass the addresses known before: empty means that there are none.
+    pub addresses: Vec<IpAddr>,
+    /// Authorities that sign the API server's certificate, PEM, one or more.
+    pub certificate_authority: String,
+}
+
+impl Access {
+    /// `host:port`, an IPv6 address in brackets (Go's `net.JoinHostPort`, as kubeadm writes it).
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        if self.host.parse::<Ipv6Addr>().is_ok() {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// `https://host:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.endpoint())
+    }
+}
