@@ -10,7 +10,7 @@ use crate::key::read_key;
 use crate::{Error, KeyedCertificate, LeafRequest, MINIMUM_LIFETIME, PrivateKey};
 
 /// How far a certificate's begin lies before its issue, so that a host whose clock is behind
-/// accepts it at once. kubeadm's certificates begin with their authority; cert-manager's at issue.
+/// accepts it at once: kubeadm's `CertificateBackdate`.
 const BACKDATE: Duration = Duration::minutes(5);
 
 /// A certificate authority: its certificate and its private key, known to belong together.

@@ -12,7 +12,8 @@ const EC_PUBLIC_KEY: &[u64] = &[1, 2, 840, 10045, 2, 1];
 /// The curves that ring signs with: P-256 and P-384.
 const CURVES: [&[u64]; 2] = [&[1, 2, 840, 10045, 3, 1, 7], &[1, 3, 132, 0, 34]];
 
-/// A private key as PKCS#8 PEM, wiped from memory when dropped; `Debug` does not show it.
+/// A private key as PKCS#8 PEM. Its text is wiped from memory when dropped, which rcgen's and ring's
+/// copies inside an [`Authority`](crate::Authority) are not; `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrivateKey(Zeroizing<String>);
 

@@ -241,20 +241,18 @@ fn order_case_and_repetition_of_names_change_nothing() {
     assert!(matches!(state, LeafState::Valid { .. }), "{state:?}");
 }
 
+/// It is signed by the right key and has the right subject and usage, but could sign others.
 #[test]
 fn an_authority_in_place_of_a_leaf_is_issued_anew() {
-    let authority = authority();
+    let (certificate, key) = (fixture("serving-ca.crt"), fixture("p256-sec1.key"));
+    let authority = Authority::from_pem(&certificate, &key).unwrap();
     let request = LeafRequest {
-        common_name: "test-ca".into(),
+        common_name: "serving-ca".into(),
+        dns_names: vec![],
+        ip_addresses: vec![],
         ..server_request()
     };
-    let state = leaf_state(
-        authority.certificate(),
-        authority.key().as_pem(),
-        &request,
-        &authority,
-        now(),
-    );
+    let state = leaf_state(&certificate, &key, &request, &authority, now());
     assert_eq!(reason(state), ReissueReason::UsageChanged);
 }
 
