@@ -5,8 +5,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+const API_VERSION: &str = "apiserver.config.k8s.io/v1";
+const KIND: &str = "EncryptionConfiguration";
 /// Length of a secretbox key in bytes.
 const KEY_LENGTH: usize = 32;
 
@@ -22,13 +25,15 @@ pub struct EncryptionKeys(Zeroizing<String>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncryptionError {
     /// Not YAML of the expected shape.
-    #[error("it is not an EncryptionConfiguration with secretbox and identity providers only")]
+    #[error(
+        "it is not an EncryptionConfiguration of secrets with providers secretbox and identity"
+    )]
     Shape,
     /// No secretbox key in it.
     #[error("it has no secretbox key")]
     NoKey,
-    /// A key that is not 32 bytes in base64.
-    #[error("a secretbox key in it is not 32 bytes in base64")]
+    /// A key without a name, or that is not 32 bytes in base64.
+    #[error("a secretbox key in it has no name or is not 32 bytes in base64")]
     BadKey,
 }
 
@@ -41,8 +46,8 @@ impl EncryptionKeys {
         let key = stoker_pki::encryption_key()?;
         let encoded = Zeroizing::new(STANDARD.encode(key.as_ref()));
         Ok(Self(Zeroizing::new(format!(
-            "apiVersion: apiserver.config.k8s.io/v1
-kind: EncryptionConfiguration
+            "apiVersion: {API_VERSION}
+kind: {KIND}
 resources:
 - resources:
   - secrets
@@ -64,7 +69,10 @@ resources:
     pub fn from_yaml(text: &str) -> Result<Self, EncryptionError> {
         let configuration: Configuration =
             serde_saphyr::from_str(text).map_err(|_| EncryptionError::Shape)?;
-        if configuration.kind != "EncryptionConfiguration" {
+        if configuration.api_version != API_VERSION
+            || configuration.kind != KIND
+            || !configuration.resources.iter().any(Resources::holds_secrets)
+        {
             return Err(EncryptionError::Shape);
         }
         let providers = configuration
@@ -78,7 +86,7 @@ resources:
         }
         for key in keys {
             let bytes = STANDARD.decode(&key.secret).map(Zeroizing::new);
-            if bytes.map_or(0, |bytes| bytes.len()) != KEY_LENGTH {
+            if key.name.is_empty() || bytes.map_or(0, |bytes| bytes.len()) != KEY_LENGTH {
                 return Err(EncryptionError::BadKey);
             }
         }
@@ -101,8 +109,7 @@ impl fmt::Debug for EncryptionKeys {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Configuration {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
+    api_version: String,
     kind: String,
     resources: Vec<Resources>,
 }
@@ -110,9 +117,14 @@ struct Configuration {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Resources {
-    #[serde(rename = "resources")]
-    _resources: Vec<String>,
+    resources: Vec<String>,
     providers: Vec<Provider>,
+}
+
+impl Resources {
+    fn holds_secrets(&self) -> bool {
+        self.resources.iter().any(|resource| resource == "secrets")
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,12 +132,8 @@ struct Resources {
 struct Provider {
     secretbox: Option<Secretbox>,
     #[serde(rename = "identity")]
-    _identity: Option<Identity>,
+    _identity: Option<IgnoredAny>,
 }
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Identity {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,7 +144,6 @@ struct Secretbox {
 #[derive(Deserialize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 struct Key {
-    #[serde(rename = "name")]
-    _name: String,
+    name: String,
     secret: String,
 }

@@ -1,4 +1,4 @@
-//! Names of the entries in a tenant's Secrets and ConfigMaps: the contract's, which are kubeadm's
+//! Names of the entries in a tenant's Secrets and `ConfigMap`s: the contract's, which are kubeadm's
 //! file names.
 
 /// Certificate of the cluster authority, and of the pool's authority in the datastore Secret.

@@ -24,7 +24,7 @@ const ANONYMOUS_PATHS: [&str; 4] = [
     "/readyz",
 ];
 
-/// Both ConfigMaps, by name.
+/// Both `ConfigMap`s, by name.
 pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
     let tenant = inputs.tenant;
     let names = Names::of(tenant);

@@ -119,6 +119,7 @@ pub fn leaves(
 }
 
 /// Where in its Secret a leaf is.
+#[derive(Clone, Copy)]
 enum Place {
     /// Entries of the certificate and of its key.
     Files(&'static str, &'static str),
@@ -127,9 +128,9 @@ enum Place {
 }
 
 impl Place {
-    fn read(&self, data: &SecretData) -> Option<KeyedCertificate> {
+    fn read(self, data: &SecretData) -> Option<KeyedCertificate> {
         let text = |name| std::str::from_utf8(data.get(name)?).ok();
-        match *self {
+        match self {
             Self::Files(certificate, key) => Some(KeyedCertificate {
                 certificate: text(certificate)?.to_owned(),
                 key: PrivateKey::from_pem(text(key)?).ok()?,
@@ -161,19 +162,17 @@ impl Issuer<'_> {
         authority: &Authority,
     ) -> Result<KeyedCertificate, stoker_pki::Error> {
         if let Some(data) = self.existing.get(secret) {
-            let (state, present) = match place.read(data) {
-                Some(leaf) => (self.state(&leaf, request, authority), Some(leaf)),
-                None => (LeafState::Reissue(ReissueReason::Unreadable), None),
-            };
-            match (state, present) {
-                (LeafState::Valid { renew_at }, Some(leaf)) => {
+            let present = place.read(data);
+            let state = present
+                .as_ref()
+                .map(|leaf| self.state(leaf, request, authority));
+            match (present, state) {
+                (Some(leaf), Some(LeafState::Valid { renew_at })) => {
                     self.look_again(renew_at);
                     return Ok(leaf);
                 }
-                (LeafState::Reissue(reason), _) => {
-                    self.reissued.insert(secret.to_owned(), reason);
-                }
-                (LeafState::Valid { .. }, None) => {}
+                (_, Some(LeafState::Reissue(reason))) => self.note(secret, reason),
+                (None, _) | (_, None) => self.note(secret, ReissueReason::Unreadable),
             }
         }
         let leaf = authority.issue(request, self.now)?;
@@ -196,6 +195,10 @@ impl Issuer<'_> {
             authority,
             self.now,
         )
+    }
+
+    fn note(&mut self, secret: &str, reason: ReissueReason) {
+        self.reissued.insert(secret.to_owned(), reason);
     }
 
     fn look_again(&mut self, at: OffsetDateTime) {

@@ -4,7 +4,7 @@ use stoker_api::tenant::Tenant;
 
 /// Longest name of a tenant: a DNS-1035 label, since its Service has the same name.
 const TENANT_NAME_LENGTH: usize = 63;
-/// Longest name of a Secret or ConfigMap: a DNS-1123 subdomain.
+/// Longest name of a Secret or `ConfigMap`: a DNS-1123 subdomain.
 const OBJECT_NAME_LENGTH: usize = 253;
 
 const CA: &str = "-ca";
@@ -39,7 +39,7 @@ const SECRETS: [&str; 12] = [
     ENCRYPTION,
 ];
 
-/// Every suffix of a ConfigMap; none ends in another.
+/// Every suffix of a `ConfigMap`; none ends in another.
 const CONFIG_MAPS: [&str; 2] = [KUBEADM_CONFIG, CONTROL_PLANE_CONFIG];
 
 const _: () = assert!(longest(&SECRETS) + TENANT_NAME_LENGTH <= OBJECT_NAME_LENGTH);
@@ -118,9 +118,9 @@ pub struct Names {
     pub datastore_certificate: String,
     /// Secret: the keys that encrypt the tenant's Secrets at rest.
     pub encryption: String,
-    /// ConfigMap: the kubeadm configuration that the tenant answers to.
+    /// `ConfigMap`: the kubeadm configuration that the tenant answers to.
     pub kubeadm_config: String,
-    /// ConfigMap: configuration files of the API server that hold no secret.
+    /// `ConfigMap`: configuration files of the API server that hold no secret.
     pub control_plane_config: String,
 }
 

@@ -119,7 +119,7 @@ fn outside(management: &[IpNet]) -> Option<NetworkPolicyEgressRule> {
         })
         .collect();
     // A rule without peers would allow everything.
-    (!to.is_empty()).then(|| NetworkPolicyEgressRule {
+    (!to.is_empty()).then_some(NetworkPolicyEgressRule {
         to: Some(to),
         ports: None,
     })

@@ -11,10 +11,29 @@ pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
     let mut flags = serving(inputs);
     flags.extend(storage(inputs));
     flags.extend(identity(inputs.tenant));
+    if inputs.tenant.version.minor >= PEER_PROXY_ON {
+        flags.push(("feature-gates", format!("{PEER_PROXY}=false")));
+    }
+    // Else it is the pod's address, which the tenant can read at `/api`.
+    let address = inputs
+        .tenant
+        .network
+        .kubernetes_service_ips()
+        .first()
+        .copied();
+    flags.extend(address.map(|address| ("advertise-address", address.to_string())));
     rendered(flags)
 }
 
 type Flag = (&'static str, String);
+
+/// First minor in which [`PEER_PROXY`] is on by default.
+const PEER_PROXY_ON: u32 = 36;
+/// A gate under which every API server writes its address to the pool again and again, so that API
+/// servers of different releases can serve for each other. It takes a peer authority, which we do
+/// not configure, and would show the tenant addresses of management pods
+/// (`k8s.io/kubernetes/pkg/controlplane/apiserver/server.go`, `peer-endpoint-reconciler-controller`).
+const PEER_PROXY: &str = "UnknownVersionInteroperabilityProxy";
 
 /// How it is reached and how it ends.
 fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {

@@ -1,0 +1,123 @@
+//! Every object of a few tenants, as YAML. `UPDATE_GOLDEN=1` accepts what is built now.
+
+use std::path::Path;
+
+use k8s_openapi::serde::Serialize;
+use serde_json::{Value, json};
+use stoker_control_plane::{StoragePeer, service};
+
+use crate::redaction::redacted;
+use crate::scenario::{Scenario, cluster_ip, spec};
+
+#[test]
+fn cluster_ip_with_one_replica() {
+    check("cluster-ip", &cluster_ip());
+}
+
+/// The oldest release, a pool known by names, and a node port that the cluster chose.
+#[test]
+fn node_port_without_a_port_on_the_oldest_release() {
+    let scenario = Scenario::new(
+        &spec(
+            "NodePort",
+            1,
+            "v1.33.13",
+            &json!({ "address": "198.51.100.20" }),
+        ),
+        Some(&json!({
+            "metadata": {},
+            "spec": {
+                "clusterIP": "10.100.7.8",
+                "clusterIPs": ["10.100.7.8"],
+                "ports": [{ "name": "kube-apiserver", "port": 6443, "nodePort": 31234 }],
+            },
+        })),
+    );
+    let peer = StoragePeer::Namespace {
+        name: "stoker-system".to_owned(),
+        port: 2379,
+    };
+    check(
+        "node-port",
+        &scenario.pool(&["etcd.stoker-system.svc:2379"], vec![peer]),
+    );
+}
+
+#[test]
+fn load_balancer_with_two_replicas_and_dual_stack() {
+    let mut spec = spec(
+        "LoadBalancer",
+        2,
+        "v1.34.4",
+        &json!({
+            "port": 443,
+            "certSANs": ["api.gpu-17.example.com", "2001:db8:5::5"],
+            "clusterDomain": "gpu.example",
+            "serviceCidrs": ["fd00:10:96::/112", "10.97.0.0/16"],
+            "podCidrs": ["fd00:10:244::/56", "10.245.0.0/16"],
+        }),
+    );
+    spec["controlPlane"]["service"]["additionalMetadata"] = json!({
+        "labels": { "team": "gpu", "stoker.dev/name": "not-this" },
+        "annotations": { "example.com/pool": "public" },
+    });
+    spec["kubernetes"]["kubelet"]["preferredAddressTypes"] = json!(["ExternalIP", "InternalDNS"]);
+    let scenario = Scenario::new(
+        &spec,
+        Some(&json!({
+            "metadata": {},
+            "spec": { "clusterIP": "10.100.7.9", "clusterIPs": ["10.100.7.9", "fd00:100::9"] },
+            "status": { "loadBalancer": { "ingress": [{ "hostname": "lb-1.example.net" }] } },
+        })),
+    );
+    check("load-balancer", &scenario);
+}
+
+/// Nothing waits for the load balancer: only the kubeconfig for its address comes later.
+#[test]
+fn load_balancer_before_its_address_is_known() {
+    let spec = spec("LoadBalancer", 2, "v1.35.4", &json!({}));
+    check("load-balancer-pending", &Scenario::new(&spec, None));
+}
+
+fn check(name: &str, scenario: &Scenario) {
+    let objects = scenario.build();
+    let mut values = vec![
+        value(&service(&scenario.tenant)),
+        value(&objects.deployment),
+    ];
+    values.extend(objects.pod_disruption_budget.as_ref().map(value));
+    values.push(value(&objects.network_policy));
+    values.extend(objects.config_maps.iter().map(value));
+    values.extend(objects.secrets.iter().map(value));
+    let documents: Vec<_> = values
+        .into_iter()
+        .map(|value| serde_saphyr::to_string(&redacted(value)).unwrap())
+        .collect();
+    let actual = documents.join("---\n");
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.yaml"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    if expected != actual {
+        let line = expected
+            .lines()
+            .zip(actual.lines())
+            .take_while(|(a, b)| a == b)
+            .count();
+        panic!(
+            "{} differs from line {}: expected {:?}, built {:?}; UPDATE_GOLDEN=1 accepts what is built",
+            path.display(),
+            line + 1,
+            expected.lines().nth(line),
+            actual.lines().nth(line),
+        );
+    }
+}
+
+fn value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).unwrap()
+}

@@ -1,0 +1,183 @@
+//! Certificates are kept while they are good, and replaced when they are not.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use stoker_control_plane::{Endpoint, ExistingSecrets, Host, Leaves, Names, leaves};
+use stoker_pki::ReissueReason;
+use time::{Duration, OffsetDateTime};
+
+use crate::scenario::{Scenario, cluster_ip, now, spec};
+
+/// Every certificate by the name of its Secret.
+fn certificates(scenario: &Scenario, leaves: &Leaves) -> BTreeMap<String, String> {
+    let names = Names::of(&scenario.tenant);
+    [
+        (names.api_server_certificate, &leaves.serving),
+        (names.kubelet_client, &leaves.kubelet_client),
+        (names.front_proxy_client, &leaves.front_proxy_client),
+        (names.admin_kubeconfig, &leaves.admin),
+        (
+            names.controller_manager_kubeconfig,
+            &leaves.controller_manager,
+        ),
+        (names.scheduler_kubeconfig, &leaves.scheduler),
+    ]
+    .map(|(name, leaf)| (name, leaf.certificate.clone()))
+    .into()
+}
+
+fn again(scenario: &Scenario, existing: &ExistingSecrets, now: OffsetDateTime) -> Leaves {
+    leaves(
+        &scenario.tenant,
+        &scenario.keys,
+        &scenario.exposure,
+        existing,
+        now,
+    )
+    .unwrap()
+}
+
+/// Names of the Secrets whose certificates changed.
+fn changed(scenario: &Scenario, after: &Leaves) -> Vec<String> {
+    let before = certificates(scenario, &scenario.leaves);
+    let after = certificates(scenario, after);
+    before
+        .into_iter()
+        .filter(|(name, leaf)| after[name] != *leaf)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+#[test]
+fn good_certificates_are_kept_byte_for_byte_and_so_are_the_objects() {
+    let mut scenario = cluster_ip();
+    let before = scenario.build();
+    let after = again(&scenario, &scenario.existing(), now() + Duration::days(30));
+    assert_eq!(changed(&scenario, &after), Vec::<String>::new());
+    assert!(after.reissued.is_empty());
+    assert_eq!(after.renew_at, scenario.leaves.renew_at);
+    scenario.leaves = after;
+    assert_eq!(scenario.build(), before);
+}
+
+#[test]
+fn all_are_renewed_together_in_the_last_third_of_their_year() {
+    let scenario = cluster_ip();
+    let renew_at = scenario.leaves.renew_at;
+    assert!(renew_at > now() + Duration::days(240) && renew_at < now() + Duration::days(246));
+    let before = again(&scenario, &scenario.existing(), renew_at - Duration::SECOND);
+    assert!(before.reissued.is_empty());
+    let after = again(&scenario, &scenario.existing(), renew_at);
+    assert_eq!(changed(&scenario, &after).len(), 6);
+    assert_eq!(after.reissued.len(), 6);
+    assert!(
+        after
+            .reissued
+            .values()
+            .all(|reason| *reason == ReissueReason::Expiring)
+    );
+    assert!(after.renew_at > renew_at + Duration::days(240));
+}
+
+#[test]
+fn a_new_address_changes_the_serving_certificate_only() {
+    let mut scenario = cluster_ip();
+    let existing = scenario.existing();
+    let host = Host::Name("lb-1.example.net".to_owned());
+    scenario.exposure.endpoint = Some(Endpoint { host, port: 443 });
+    let after = again(&scenario, &existing, now());
+    let serving = Names::of(&scenario.tenant).api_server_certificate;
+    assert_eq!(changed(&scenario, &after), [serving.clone()]);
+    let reason = ReissueReason::MissingName("lb-1.example.net".to_owned());
+    assert_eq!(after.reissued, [(serving, reason)].into());
+}
+
+#[test]
+fn a_name_asked_for_is_added_and_one_no_longer_asked_for_goes() {
+    let mut scenario = cluster_ip();
+    let existing = scenario.existing();
+    scenario.tenant.network.cert_sans = vec!["203.0.113.9".to_owned()];
+    let with = again(&scenario, &existing, now());
+    let reason = ReissueReason::MissingName("203.0.113.9".to_owned());
+    assert_eq!(with.reissued.into_values().collect::<Vec<_>>(), [reason]);
+    scenario.leaves.serving = with.serving;
+    let existing = scenario.existing();
+    scenario.tenant.network.cert_sans.clear();
+    let without = again(&scenario, &existing, now());
+    let reason = ReissueReason::ExtraName("203.0.113.9".to_owned());
+    assert_eq!(without.reissued.into_values().collect::<Vec<_>>(), [reason]);
+}
+
+#[test]
+fn a_deleted_secret_heals_alone() {
+    let scenario = cluster_ip();
+    for name in certificates(&scenario, &scenario.leaves).into_keys() {
+        let mut existing = scenario.existing();
+        existing.remove(&name);
+        let after = again(&scenario, &existing, now());
+        assert_eq!(changed(&scenario, &after), [name]);
+        assert!(
+            after.reissued.is_empty(),
+            "nothing was there to be replaced"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_entry_heals_alone() {
+    let scenario = cluster_ip();
+    for name in certificates(&scenario, &scenario.leaves).into_keys() {
+        // What is not read from: the rendering of another part.
+        let unread = ["admin.conf", "controller-manager.conf", "scheduler.conf"];
+        let entries: Vec<_> = scenario.existing()[&name].keys().cloned().collect();
+        for entry in entries
+            .into_iter()
+            .filter(|entry| !unread.contains(&entry.as_str()))
+        {
+            let mut existing = scenario.existing();
+            existing
+                .get_mut(&name)
+                .unwrap()
+                .insert(entry, b"rubbish".to_vec());
+            let after = again(&scenario, &existing, now());
+            assert_eq!(changed(&scenario, &after), [name.clone()]);
+            assert_eq!(
+                after.reissued,
+                [(name.clone(), ReissueReason::Unreadable)].into()
+            );
+        }
+    }
+}
+
+#[test]
+fn certificates_of_another_authority_are_replaced() {
+    let scenario = cluster_ip();
+    let other = cluster_ip();
+    let after = again(&scenario, &other.existing(), now());
+    assert_eq!(after.reissued.len(), 6);
+    assert!(
+        after
+            .reissued
+            .values()
+            .all(|reason| *reason == ReissueReason::WrongAuthority)
+    );
+}
+
+#[test]
+fn a_name_that_is_none_is_an_error() {
+    let network = json!({});
+    let mut scenario = Scenario::new(&spec("ClusterIP", 1, "v1.36.3", &network), None);
+    scenario.tenant.network.cert_sans = vec!["not a name".to_owned()];
+    let error = leaves(
+        &scenario.tenant,
+        &scenario.keys,
+        &scenario.exposure,
+        &ExistingSecrets::new(),
+        now(),
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "\"not a name\" is not a DNS name"
+    );
+}
