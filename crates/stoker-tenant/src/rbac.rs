@@ -59,14 +59,14 @@ pub(crate) fn config_map_reader(
     subjects: Vec<Subject>,
 ) -> (Role, RoleBinding) {
     let metadata = namespaced(component, namespace, role);
-    let rule = PolicyRule {
+    let get = PolicyRule {
         resource_names: Some(vec![config_map.to_owned()]),
         ..rule("", &["configmaps"], &["get"])
     };
     (
         Role {
             metadata: metadata.clone(),
-            rules: Some(vec![rule]),
+            rules: Some(vec![get]),
         },
         RoleBinding {
             metadata,

@@ -1,1 +1,82 @@
+//! What is built, against golden files and against the user's patches.
 
+mod endpoints;
+mod golden;
+mod patches;
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::TenantControlPlane;
+
+use crate::{Access, TenantObjects};
+
+/// The tenant of a manifest's `spec`, YAML indented by nothing.
+fn tenant(spec: &str) -> Tenant {
+    let indented = spec
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect::<String>();
+    let manifest = format!(
+        "apiVersion: stoker.dev/v1alpha1
+kind: TenantControlPlane
+metadata: {{ name: acme, namespace: acme, uid: 0b7f1d3e-0000-4000-8000-000000000001 }}
+spec:
+{indented}"
+    );
+    let object: TenantControlPlane = serde_saphyr::from_str(&manifest).unwrap();
+    Tenant::validate(&object).unwrap()
+}
+
+/// A tenant with nothing but its version and the `more` fields of its spec.
+fn plain(version: &str, more: &str) -> Tenant {
+    tenant(&format!(
+        "controlPlane: {{ service: {{ serviceType: ClusterIP }} }}
+kubernetes: {{ version: {version}, kubelet: {{}} }}
+{more}"
+    ))
+}
+
+fn access(host: &str, addresses: &[&str]) -> Access {
+    Access {
+        host: host.to_owned(),
+        port: 6443,
+        addresses: addresses
+            .iter()
+            .map(|text| text.parse::<IpAddr>().unwrap())
+            .collect(),
+        certificate_authority: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+            .to_owned(),
+    }
+}
+
+/// Every object as JSON, in the order of the fields.
+fn all(objects: &TenantObjects) -> Vec<Value> {
+    fn each<K: serde::Serialize>(list: &[K]) -> impl Iterator<Item = Value> {
+        list.iter()
+            .map(|object| serde_json::to_value(object).unwrap())
+    }
+    each(&objects.config_maps)
+        .chain(each(&objects.service_accounts))
+        .chain(each(&objects.roles))
+        .chain(each(&objects.role_bindings))
+        .chain(each(&objects.cluster_roles))
+        .chain(each(&objects.cluster_role_bindings))
+        .chain(each(&objects.services))
+        .chain(each(&objects.endpoints))
+        .chain(each(&objects.endpoint_slices))
+        .chain(each(&objects.deployments))
+        .chain(each(&objects.daemon_sets))
+        .collect()
+}
+
+/// A document inside a ConfigMap.
+fn document(objects: &TenantObjects, config_map: &str, key: &str) -> Value {
+    let config_map = objects
+        .config_maps
+        .iter()
+        .find(|object| object.metadata.name.as_deref() == Some(config_map))
+        .unwrap();
+    serde_saphyr::from_str(&config_map.data.as_ref().unwrap()[key]).unwrap()
+}

@@ -1,0 +1,79 @@
+//! Golden files: `UPDATE_GOLDEN=1 cargo test -p stoker-tenant` accepts what is built.
+
+use std::path::Path;
+
+use super::{access, all, plain, tenant};
+use crate::build;
+
+fn check(scenario: &str, objects: &crate::TenantObjects) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format!("{scenario}.yaml"));
+    let built = serde_saphyr::to_string_multiple(&all(objects)).unwrap();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &built).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    for (number, (is, was)) in built.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(is, was, "{scenario}.yaml line {}", number + 1);
+    }
+    assert_eq!(built.len(), golden.len(), "{scenario}.yaml: length");
+}
+
+const ADD_ONS: &str = "addons: { coreDNS: {}, kubeProxy: {} }";
+
+#[test]
+fn the_newest_minor_with_both_add_ons() {
+    let objects = build(
+        &plain("v1.36.3", ADD_ONS),
+        &access("192.0.2.10", &["192.0.2.10"]),
+    );
+    check("plain-1.36", &objects.unwrap());
+}
+
+#[test]
+fn the_oldest_minor_with_both_add_ons() {
+    let objects = build(
+        &plain("v1.33.13", ADD_ONS),
+        &access("192.0.2.10", &["192.0.2.10"]),
+    );
+    check("plain-1.33", &objects.unwrap());
+}
+
+#[test]
+fn no_add_ons_and_a_name_to_dial() {
+    let objects = build(
+        &plain("v1.35.4", ""),
+        &access(
+            "acme.tenants.example.com",
+            &["198.51.100.7", "198.51.100.6"],
+        ),
+    );
+    check("name-without-add-ons", &objects.unwrap());
+}
+
+#[test]
+fn dual_stack_with_ipv6_first_own_images_and_patches() {
+    let tenant = tenant(
+        "controlPlane: { service: { serviceType: LoadBalancer } }
+kubernetes:
+  version: v1.34.4
+  kubelet:
+    cgroupfs: cgroupfs
+    configurationJSONPatches:
+    - { op: add, path: /failCgroupV1, value: false }
+    - { op: replace, path: /logging/verbosity, value: 2 }
+networkProfile:
+  clusterDomain: acme.internal
+  serviceCidrs: [ 'fd00:10:96::/112', '10.96.0.0/16' ]
+  podCidrs: [ 'fd00:10:244::/56', '10.244.0.0/16' ]
+addons:
+  coreDNS: { imageRepository: registry.example.com/dns }
+  kubeProxy:
+    imageTag: v1.34.1
+    configurationJSONPatches:
+    - { op: replace, path: /conntrack, value: { maxPerCore: 0, min: 0 } }",
+    );
+    let access = access("2001:db8::10", &["192.0.2.10", "2001:db8::10"]);
+    check("dual-stack", &build(&tenant, &access).unwrap());
+}
