@@ -15,7 +15,7 @@ struct AuthStatusResponse {
     enabled: bool,
 }
 
-/// Whether authentication is on. Any authenticated user may ask, and anyone when it is off.
+/// Whether authentication is on. While it is, only a user with the role root is told.
 pub(crate) async fn auth_enabled(channel: Channel) -> Result<bool, Status> {
     let mut grpc = Grpc::new(channel);
     grpc.ready()

@@ -273,33 +273,43 @@ impl Answer {
     }
 }
 
-/// Finds out why a connection failed from the chain of its causes.
-pub(crate) fn connection_error(endpoint: &str, status: &Status) -> Error {
+/// Finds out why a connection failed from the chain of its causes, where one says it clearly.
+pub(crate) fn connection_error(endpoint: &str, error: &(dyn StdError + 'static)) -> Option<Error> {
     let endpoint = endpoint.to_owned();
-    let mut reason = status.message().to_owned();
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if let Some(tls) = tls_error(error) {
+    for cause in causes(error) {
+        if let Some(tls) = tls_error(cause) {
             let reason = tls.to_string();
             return match tls {
                 rustls::Error::AlertReceived(_) => {
-                    Error::ClientCertificateRefused { endpoint, reason }
+                    Some(Error::ClientCertificateRefused { endpoint, reason })
                 }
                 rustls::Error::InvalidCertificate(_) => {
-                    Error::UntrustedCertificate { endpoint, reason }
+                    Some(Error::UntrustedCertificate { endpoint, reason })
                 }
-                _ => Error::Unreachable { endpoint, reason },
+                _ => None,
             };
         }
-        if let Some(io) = error.downcast_ref::<io::Error>()
+        if let Some(io) = cause.downcast_ref::<io::Error>()
             && io.kind() == io::ErrorKind::ConnectionRefused
         {
-            return Error::ConnectionRefused { endpoint };
+            return Some(Error::ConnectionRefused { endpoint });
         }
-        reason = error.to_string();
-        cause = error.source();
     }
-    Error::Unreachable { endpoint, reason }
+    None
+}
+
+/// What the last of the causes says.
+pub(crate) fn deepest(status: &Status) -> String {
+    match status.source().and_then(|source| causes(source).last()) {
+        Some(cause) => cause.to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+fn causes<'error>(
+    error: &'error (dyn StdError + 'static),
+) -> impl Iterator<Item = &'error (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 /// rustls errors come directly or wrapped into an I/O error, which does not name them as source.

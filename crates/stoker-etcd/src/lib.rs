@@ -16,6 +16,7 @@ pub mod pool;
 pub mod version;
 
 mod auth_status;
+mod handshake;
 mod member;
 mod retry;
 

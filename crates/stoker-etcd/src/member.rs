@@ -5,7 +5,8 @@ use std::time::Duration;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::error::{Answer, Error, connection_error};
+use crate::error::{Answer, Error, connection_error, deepest};
+use crate::handshake::Handshake;
 use crate::pool::PoolConfig;
 
 /// The longest any single call may take, connecting included.
@@ -20,6 +21,7 @@ pub(crate) struct Member {
     pub(crate) endpoint: String,
     channel: Channel,
     client: Client,
+    handshake: Handshake,
 }
 
 impl Member {
@@ -31,6 +33,7 @@ impl Member {
         if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
             return Err(invalid());
         }
+        let handshake = Handshake::new(config).map_err(Error::InvalidCredentials)?;
         let identity = Identity::from_pem(&config.client_certificate, config.client_key.as_bytes());
         let tls = TlsOptions::new()
             .ca_certificate(Certificate::from_pem(&config.certificate_authority))
@@ -57,6 +60,7 @@ impl Member {
             endpoint: endpoint.to_owned(),
             channel,
             client,
+            handshake,
         })
     }
 
@@ -68,11 +72,31 @@ impl Member {
         self.channel.clone()
     }
 
+    /// Like [`Self::explain`], and asks the member once more where the connection did not say why
+    /// it failed.
+    pub(crate) async fn diagnose(&self, action: &'static str, error: etcd_client::Error) -> Error {
+        let explained = self.explain(action, error);
+        if let Error::Unreachable { .. } = &explained
+            && let Some(failure) = self.handshake.failure(&self.endpoint).await
+        {
+            return connection_error(&self.endpoint, &failure).unwrap_or(explained);
+        }
+        explained
+    }
+
     /// Turns what a call to this member returned into an error that says what to do.
     pub(crate) fn explain(&self, action: &'static str, error: etcd_client::Error) -> Error {
         if let etcd_client::Error::GRpcStatus(status) = &error {
             match Answer::of(status) {
-                Answer::NoConnection => return connection_error(&self.endpoint, status),
+                Answer::NoConnection => {
+                    let endpoint = self.endpoint.clone();
+                    return connection_error(&endpoint, status).unwrap_or_else(|| {
+                        Error::Unreachable {
+                            endpoint,
+                            reason: deepest(status),
+                        }
+                    });
+                }
                 Answer::NoLeader => {
                     return Error::NoLeader {
                         endpoint: self.endpoint.clone(),

@@ -141,9 +141,9 @@ impl Pool {
         }
     }
 
-    /// Fails unless authentication is on.
+    /// Fails unless authentication is on and we have root rights, without which etcd does not tell.
     async fn require_auth(&self) -> Result<(), Error> {
-        let enabled = self
+        let answer = self
             .call_member("read whether authentication is on", |member| {
                 let channel = member.channel();
                 async move {
@@ -152,7 +152,14 @@ impl Pool {
                         .map_err(etcd_client::Error::from)
                 }
             })
-            .await?;
+            .await;
+        let enabled = match answer {
+            // Not that something is missing: our own user is.
+            Err(Error::Refused { source, .. }) if answers(&source, Answer::NotFound) => {
+                return Err(Error::NotRoot);
+            }
+            answer => answer?,
+        };
         if enabled {
             Ok(())
         } else {

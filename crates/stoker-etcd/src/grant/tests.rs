@@ -7,7 +7,7 @@ fn id(text: &str) -> StorageId {
     StorageId::try_from(text).unwrap()
 }
 
-/// Ids that differ late, early, hardly, or not at all in what sorts next to `/` and `0`.
+/// Random ids, and ids that differ in one digit or only in digits that sort next to each other.
 fn adversarial() -> impl Strategy<Value = String> {
     let edge = prop::sample::select(vec!['0', '1', '9', 'a', 'f']);
     prop_oneof![
@@ -39,7 +39,6 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// The first key after the range, or `None` without an end.
 fn overlap(one: &Grant, other: &Grant) -> bool {
     one.key.as_slice() < other.range_end.as_slice()
         && other.key.as_slice() < one.range_end.as_slice()
@@ -55,7 +54,9 @@ proptest! {
         prop_assert_eq!(one == other, overlap(&left, &right));
         prop_assert_eq!(one == other, one.user() == other.user());
     }
+}
 
+proptest! {
     #[test]
     fn a_grant_covers_exactly_the_keys_below_the_prefix(text in adversarial(), key in any_key()) {
         let id = id(&text);

@@ -123,7 +123,7 @@ impl Pool {
         Ok(Observed { role, user })
     }
 
-    pub(super) async fn role_grants(&self, role: &str) -> Result<Option<Vec<Grant>>, Error> {
+    async fn role_grants(&self, role: &str) -> Result<Option<Vec<Grant>>, Error> {
         let found = self
             .call("read a role", |mut client| async move {
                 client.role_get(role).await
