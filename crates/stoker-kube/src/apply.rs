@@ -258,7 +258,10 @@ impl Writer {
             .map(|object| {
                 let meta = object.metadata;
                 let name = meta.name.unwrap_or_default();
-                (ObjectKey::new(kind, meta.namespace.as_deref(), &name), meta.uid)
+                (
+                    ObjectKey::new(kind, meta.namespace.as_deref(), &name),
+                    meta.uid,
+                )
             })
             .collect())
     }
@@ -268,9 +271,7 @@ impl Writer {
         K: kube::Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
     {
         match key.namespace() {
-            Some(namespace) => {
-                Api::namespaced_with(self.client.clone(), namespace, key.resource())
-            }
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, key.resource()),
             None => Api::all_with(self.client.clone(), key.resource()),
         }
     }

@@ -141,6 +141,7 @@ impl Error {
         matches!(
             self.category(),
             "Unreachable"
+                | "ConnectionRefused"
                 | "Timeout"
                 | "TooManyRequests"
                 | "Unavailable"
@@ -148,6 +149,12 @@ impl Error {
                 | "Conflict"
                 | "Expired"
         )
+    }
+
+    /// Whether the object, or the namespace it should go into, does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.category() == "NotFound"
     }
 
     /// The object this is about, where it is about one of those that we apply.
@@ -230,6 +237,9 @@ fn connection_category(error: &(dyn StdError + 'static)) -> &'static str {
         }
         next = match cause.downcast_ref::<io::Error>() {
             Some(io) if io.kind() == io::ErrorKind::TimedOut => return "Timeout",
+            Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => {
+                return "ConnectionRefused";
+            }
             // A TLS failure travels inside an io::Error, whose source() skips the wrapped one.
             Some(io) => match io.get_ref() {
                 Some(inner) if inner.is::<rustls::Error>() => return "TlsFailed",
@@ -240,20 +250,6 @@ fn connection_category(error: &(dyn StdError + 'static)) -> &'static str {
         };
     }
     "Unreachable"
-}
-
-/// Whether nothing listens at the address: the connection was refused.
-pub(crate) fn is_connection_refused(error: &kube::Error) -> bool {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::ConnectionRefused
-        {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
 }
 
 #[cfg(test)]
@@ -299,11 +295,11 @@ mod tests {
 
     #[test]
     fn broken_connections_are_unreachable_and_late_ones_time_out() {
-        let refused = kube::Error::Service(Box::new(io::Error::from(
-            io::ErrorKind::ConnectionRefused,
-        )));
-        assert_eq!(category_of(&refused), "Unreachable");
-        assert!(is_connection_refused(&refused));
+        let refused =
+            kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(category_of(&refused), "ConnectionRefused");
+        let reset = kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+        assert_eq!(category_of(&reset), "Unreachable");
         let late = kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::TimedOut)));
         assert_eq!(category_of(&late), "Timeout");
         let tls = kube::Error::Service(Box::new(io::Error::new(
@@ -311,7 +307,6 @@ mod tests {
             rustls::Error::DecryptError,
         )));
         assert_eq!(category_of(&tls), "TlsFailed");
-        assert!(!is_connection_refused(&tls));
     }
 
     #[test]

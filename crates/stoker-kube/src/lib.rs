@@ -1,16 +1,39 @@
 //! The only code that writes to an API server: server-side apply, status, events, lease.
-pub use kube::api::ApiResource;
+//!
+//! ```text
+//!   desired objects ──► Writer::apply_all ──► API server
+//!                          │    ▲                │
+//!                  records │    │ skips what     │ metadata-only watches
+//!                          ▼    │ is current     ▼
+//!                         Ledger ◄────────── watch_owned
+//! ```
+//! An operator keeps one [`Ledger`] per tenant and cluster side. A pass applies everything it
+//! wants; what the ledger knows to be so already costs nothing. A change that comes back from a
+//! watch is looked up in the ledger: an echo of our own write wakes nobody, tampering does.
+//!
+//! What to apply, when, and for whom is decided elsewhere.
 
 mod apply;
+pub mod conditions;
 mod desired;
 mod error;
+mod events;
 mod fingerprint;
+mod lease;
 mod ledger;
 mod observe;
+mod requests;
+mod status;
+mod tenant_client;
 
 pub use apply::{Outcome, Writer};
 pub use desired::{Desired, ObjectKey};
 pub use error::{Error, category_of};
+pub use events::Events;
 pub use fingerprint::Fingerprint;
+pub use lease::{Election, Leadership, Lost};
 pub use ledger::{Ledger, Observation};
 pub use observe::{Change, OwnedWatch, watch_owned};
+pub use requests::{CountRequests, Counted, RequestCounter, management_client};
+pub use status::write_status;
+pub use tenant_client::{TenantEndpoint, ready, tenant_client};

@@ -1,6 +1,8 @@
 //! Watches of the objects that we own: metadata only, and no copy of them is kept.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -51,11 +53,7 @@ impl Change {
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.metadata
-            .labels
-            .as_ref()?
-            .get(key)
-            .map(String::as_str)
+        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
 }
 
@@ -88,7 +86,7 @@ fn watch_kind(
     let config = watcher::Config::default()
         .labels(&watch.selector)
         .page_size(PAGE)
-        .timeout(WATCH_SECONDS);
+        .timeout(WATCH_SECONDS + spread());
     let mut known = Known::new(resource, watch.owner_label, watch.remembered);
     watcher(api, config)
         .default_backoff()
@@ -98,9 +96,16 @@ fn watch_kind(
 /// Objects per page of the first list: metadata alone, at most 256 KiB of annotations each.
 const PAGE: u32 = 100;
 
-/// How long one watch request lasts. Dead peers are found by the connection's pings, so this only
-/// bounds how long a server that forgot a watch goes unnoticed.
+/// How long one watch request lasts at least. Dead peers are found by the connection (pings of the
+/// tenant's client, the read timeout of the management one); this only bounds how long a server
+/// that forgot a watch goes unnoticed, and each renewal costs every tenant a request.
 const WATCH_SECONDS: u32 = 20 * 60;
+
+/// Up to ten minutes more, at random: watches opened together must not be renewed together.
+fn spread() -> u32 {
+    let random = RandomState::new().build_hasher().finish();
+    u32::try_from(random % 600).unwrap_or_default()
+}
 
 /// What one kind's watch remembers of each object.
 struct Known {
