@@ -1,0 +1,40 @@
+//! The operator's roles, from the table in `stoker_operator::rbac`.
+
+use stoker_operator::rbac::{Rule, Scope, rules};
+
+/// A ClusterRole for the cluster-wide rules and a Role for those of the operator's own namespace.
+pub(super) fn roles() -> String {
+    let cluster = role("ClusterRole", "", Scope::Cluster);
+    let own = role("Role", "  namespace: stoker-system\n", Scope::OwnNamespace);
+    format!("{cluster}---\n{own}")
+}
+
+fn role(kind: &str, namespace: &str, scope: Scope) -> String {
+    let rules: String = rules()
+        .iter()
+        .filter(|rule| rule.scope == scope)
+        .map(policy_rule)
+        .collect();
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: {kind}\n\
+         metadata:\n  \
+           name: stoker-operator\n\
+         {namespace}  \
+           labels:\n    \
+             app.kubernetes.io/name: stoker-operator\n    \
+             app.kubernetes.io/part-of: stoker\n\
+         rules:\n\
+         {rules}"
+    )
+}
+
+fn policy_rule(rule: &Rule) -> String {
+    format!(
+        "  # {}\n  - apiGroups: [\"{}\"]\n    resources: [{}]\n    verbs: [{}]\n",
+        rule.why,
+        rule.group,
+        rule.resources.join(", "),
+        rule.verbs.join(", ")
+    )
+}

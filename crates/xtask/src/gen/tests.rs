@@ -1,0 +1,120 @@
+//! The generated manifest is one that an API server takes as it stands.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::DeepMerge as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use stoker_operator::rbac::rules;
+
+use super::*;
+
+fn documents() -> Vec<Value> {
+    let text = manifest().unwrap();
+    let documents: Vec<Value> = text
+        .split("---\n")
+        .map(|text| serde_saphyr::from_str(text).unwrap())
+        .collect();
+    documents
+}
+
+/// Reads `document` as a `K` and fails when a field got lost on the way.
+fn read<K: DeserializeOwned + Serialize>(document: &Value) -> K {
+    let typed: K = serde_json::from_value(document.clone()).unwrap();
+    assert_eq!(&serde_json::to_value(&typed).unwrap(), document);
+    typed
+}
+
+fn find<K: DeserializeOwned + Serialize>(kind: &str) -> K {
+    read(
+        documents()
+            .iter()
+            .find(|document| document["kind"] == kind)
+            .unwrap(),
+    )
+}
+
+#[test]
+fn every_document_is_of_a_known_kind_and_has_only_known_fields() {
+    for document in documents() {
+        match document["kind"].as_str().unwrap() {
+            "Namespace" => drop(read::<Namespace>(&document)),
+            "CustomResourceDefinition" => drop(read::<CustomResourceDefinition>(&document)),
+            "ServiceAccount" => drop(read::<ServiceAccount>(&document)),
+            "ClusterRole" => drop(read::<ClusterRole>(&document)),
+            "ClusterRoleBinding" => drop(read::<ClusterRoleBinding>(&document)),
+            "Role" => drop(read::<Role>(&document)),
+            "RoleBinding" => drop(read::<RoleBinding>(&document)),
+            "Deployment" => drop(read::<Deployment>(&document)),
+            "PodDisruptionBudget" => drop(read::<PodDisruptionBudget>(&document)),
+            kind => panic!("{kind} is not expected"),
+        }
+    }
+}
+
+#[test]
+fn the_roles_are_the_table() {
+    let mut granted = find::<ClusterRole>("ClusterRole").rules.unwrap();
+    granted.merge_from(find::<Role>("Role").rules.unwrap());
+    let granted: BTreeSet<_> = granted
+        .into_iter()
+        .map(|rule| {
+            (
+                rule.api_groups.unwrap(),
+                rule.resources.unwrap(),
+                rule.verbs,
+            )
+        })
+        .collect();
+    let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let table: BTreeSet<_> = rules()
+        .iter()
+        .map(|rule| {
+            (
+                strings(&[rule.group]),
+                strings(rule.resources),
+                strings(rule.verbs),
+            )
+        })
+        .collect();
+    assert_eq!(granted, table);
+}
+
+#[test]
+fn the_operators_flags_are_those_that_it_has() {
+    use clap::Parser as _;
+    let deployment: Deployment = find("Deployment");
+    let container = deployment
+        .spec
+        .unwrap()
+        .template
+        .spec
+        .unwrap()
+        .containers
+        .remove(0);
+    assert_eq!(container.image.as_deref(), Some(DEFAULT_IMAGE));
+    let arguments = std::iter::once("stoker-operator".to_owned()).chain(container.args.unwrap());
+    stoker_operator::args::Args::try_parse_from(arguments).unwrap();
+}
+
+#[test]
+fn another_image_replaces_the_default_once() {
+    assert_eq!(manifest().unwrap().matches(DEFAULT_IMAGE).count(), 1);
+    assert!(print_manifest("two images").is_err());
+}
+
+#[test]
+fn the_same_bytes_come_out_twice() {
+    assert_eq!(manifest().unwrap(), manifest().unwrap());
+}
+
+#[test]
+fn the_files_in_the_repository_are_up_to_date() {
+    run(true).unwrap();
+}

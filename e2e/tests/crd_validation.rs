@@ -1,0 +1,202 @@
+//! The CRDs, the installation manifest and the examples on a real kube-apiserver.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what these functions do is test")]
+
+#[path = "../../crates/stoker-api/tests/admission/cases.rs"]
+mod cases;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cases::{Case, Table};
+use http::{Method, Request};
+use kube::core::Status;
+use kube::{Client, CustomResourceExt};
+use serde_json::{Value, json};
+use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_lab::bare::BareApiServer;
+
+const TENANTS: &str = "/apis/stoker.dev/v1alpha1/namespaces/default/tenantcontrolplanes";
+const DATA_STORES: &str = "/apis/stoker.dev/v1alpha1/datastores";
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+/// One request; unknown fields are refused, as `kubectl` has it.
+async fn send(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, Box<Status>> {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{path}?fieldValidation=Strict&fieldManager=e2e"))
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(body).unwrap())
+        .unwrap();
+    match client.request(request).await {
+        Ok(object) => Ok(object),
+        Err(kube::Error::Api(status)) => Err(status),
+        Err(error) => panic!("{path}: {error}"),
+    }
+}
+
+async fn create(client: &Client, path: &str, object: &Value) -> Result<Value, Box<Status>> {
+    send(client, Method::POST, path, object).await
+}
+
+/// The API server with the CRDs served.
+async fn server_with_crds() -> (BareApiServer, Client) {
+    let server = BareApiServer::start().await.unwrap();
+    let client = server.client().await.unwrap();
+    for crd in [TenantControlPlane::crd(), DataStore::crd()] {
+        create(&client, CRDS, &serde_json::to_value(crd).unwrap()).await.unwrap();
+    }
+    let begun = Instant::now();
+    for path in [TENANTS, DATA_STORES] {
+        while send(&client, Method::GET, path, &Value::Null).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{path} is not served");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    (server, client)
+}
+
+/// What the API server says to `case`: the object, or its refusal.
+async fn attempt(
+    client: &Client,
+    path: &str,
+    table: &Table,
+    case: &Case,
+) -> Result<Value, Box<Status>> {
+    let Some(stored) = table.stored(case) else {
+        return create(client, path, &table.sent(case)).await;
+    };
+    let mut object = create(client, path, &stored).await.unwrap();
+    let object_path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+    if let Some(status) = &case.status {
+        object["status"] = status.clone();
+        let status_path = format!("{object_path}/status");
+        object = send(client, Method::PUT, &status_path, &object).await.unwrap();
+    }
+    json_patch::merge(&mut object, &case.patch);
+    send(client, Method::PUT, &object_path, &object).await
+}
+
+async fn check(client: &Client, path: &str, table: &Table) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for case in &table.cases {
+        assert!(!case.by_schema || case.refused.is_some(), "{}: what refuses?", case.name);
+        let outcome = attempt(client, path, table, case).await;
+        let expected = case.server_says.as_ref().or(case.refused.as_ref());
+        match (expected, outcome) {
+            (None, Ok(_)) => {}
+            (Some(text), Err(status)) if status.message.contains(text) => {}
+            (_, outcome) => {
+                let said = outcome.map_or_else(|status| status.message, |_| "accepted".to_owned());
+                wrong.push(format!("{}: {said}", case.name));
+            }
+        }
+        let name = table.sent(case)["metadata"]["name"].as_str().unwrap().to_owned();
+        // A refused object is not there to be deleted.
+        let _ = send(client, Method::DELETE, &format!("{path}/{name}"), &json!({})).await;
+    }
+    wrong
+}
+
+#[tokio::test]
+async fn the_api_server_accepts_and_refuses_as_the_tables_say() {
+    let (_server, client) = server_with_crds().await;
+    let mut wrong = check(&client, TENANTS, &cases::tenant_control_planes()).await;
+    wrong.extend(check(&client, DATA_STORES, &cases::data_stores()).await);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn the_documented_defaults_are_filled_in() {
+    let (_server, client) = server_with_crds().await;
+    let table = cases::tenant_control_planes();
+    let stored = create(&client, TENANTS, &table.base).await.unwrap();
+    assert_eq!(
+        stored["spec"],
+        json!({
+            "addons": {},
+            "controlPlane": {
+                "deployment": { "replicas": 2 },
+                "service": { "serviceType": "ClusterIP", "additionalMetadata": {} },
+            },
+            "deletion": { "dataRetentionSeconds": 604_800 },
+            "kubernetes": {
+                "version": "v1.35.4",
+                "kubelet": { "preferredAddressTypes": ["InternalIP", "ExternalIP", "Hostname"] },
+            },
+            "networkProfile": {
+                "clusterDomain": "cluster.local",
+                "serviceCidr": "10.96.0.0/16",
+                "podCidr": "10.244.0.0/16",
+            },
+        })
+    );
+    let scale = send(&client, Method::GET, &format!("{TENANTS}/demo/scale"), &Value::Null).await;
+    assert_eq!(scale.unwrap()["spec"]["replicas"], 2);
+}
+
+fn documents(path: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+}
+
+/// Path of the collection that `object` belongs to.
+fn collection(object: &Value) -> String {
+    let version = object["apiVersion"].as_str().unwrap();
+    let group = if version.contains('/') { "apis" } else { "api" };
+    let kind = object["kind"].as_str().unwrap().to_lowercase();
+    let plural = kind.strip_suffix('y').map_or(format!("{kind}s"), |stem| format!("{stem}ies"));
+    let namespace = object["metadata"]["namespace"].as_str();
+    let within = namespace.map_or(String::new(), |name| format!("/namespaces/{name}"));
+    format!("/{group}/{version}{within}/{plural}")
+}
+
+#[tokio::test]
+async fn the_examples_are_accepted_and_come_back_as_written() {
+    let (_server, client) = server_with_crds().await;
+    for file in ["tenant", "datastore", "workload"] {
+        for document in documents(&format!("examples/{file}.yaml")) {
+            let stored = create(&client, &collection(&document), &document)
+                .await
+                .unwrap_or_else(|status| panic!("{file}: {}", status.message));
+            let mut merged = stored.clone();
+            json_patch::merge(&mut merged, &document);
+            assert_eq!(merged, stored, "{file}: something got lost");
+            if document["kind"] == "TenantControlPlane" {
+                serde_json::from_value::<TenantControlPlane>(stored).unwrap();
+            } else if document["kind"] == "DataStore" {
+                serde_json::from_value::<DataStore>(stored).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_installation_manifest_applies_and_its_pods_are_restricted() {
+    let server = BareApiServer::start().await.unwrap();
+    let client = server.client().await.unwrap();
+    for document in documents("manifests/install.yaml") {
+        create(&client, &collection(&document), &document)
+            .await
+            .unwrap_or_else(|status| panic!("{}: {}", document["kind"], status.message));
+        if document["kind"] != "Deployment" {
+            continue;
+        }
+        let mut pod = document["spec"]["template"].clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!("operator");
+        let pods = "/api/v1/namespaces/stoker-system/pods";
+        create(&client, pods, &pod).await.unwrap();
+        pod["metadata"]["name"] = json!("privileged");
+        pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
+        let refused = create(&client, pods, &pod).await.unwrap_err();
+        assert!(refused.message.contains("violates PodSecurity \"restricted"), "{refused:?}");
+    }
+}
