@@ -35,17 +35,7 @@ pub(super) fn volumes(names: &Names) -> Vec<Volume> {
     vec![
         volume(API_SERVER, api_server(names)),
         volume(CONTROLLER_MANAGER, controller_manager(names)),
-        volume(
-            SCHEDULER,
-            vec![secret(
-                &names.scheduler_kubeconfig,
-                &[
-                    entry::SCHEDULER,
-                    entry::SCHEDULER_CERTIFICATE,
-                    entry::SCHEDULER_KEY,
-                ],
-            )],
-        ),
+        volume(SCHEDULER, scheduler(names)),
     ]
 }
 
@@ -120,6 +110,21 @@ fn controller_manager(names: &Names) -> Vec<VolumeProjection> {
                 entry::CONTROLLER_MANAGER,
                 entry::CONTROLLER_MANAGER_CERTIFICATE,
                 entry::CONTROLLER_MANAGER_KEY,
+            ],
+        ),
+    ]
+}
+
+fn scheduler(names: &Names) -> Vec<VolumeProjection> {
+    vec![
+        secret(&names.ca, &[entry::CA_CERTIFICATE]),
+        secret(&names.front_proxy_ca, &[entry::FRONT_PROXY_CA_CERTIFICATE]),
+        secret(
+            &names.scheduler_kubeconfig,
+            &[
+                entry::SCHEDULER,
+                entry::SCHEDULER_CERTIFICATE,
+                entry::SCHEDULER_KEY,
             ],
         ),
     ]

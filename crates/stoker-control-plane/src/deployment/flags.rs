@@ -1,6 +1,7 @@
 //! Every flag of the three components.
 
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_api::v1alpha1::NodeAddressType;
 
 use super::SHUTDOWN_DELAY_SECONDS;
 use super::files::{POOL_CA, POOL_CERTIFICATE, POOL_KEY, path};
@@ -11,17 +12,6 @@ pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
     let mut flags = serving(inputs);
     flags.extend(storage(inputs));
     flags.extend(identity(inputs.tenant));
-    if inputs.tenant.version.minor >= PEER_PROXY_ON {
-        flags.push(("feature-gates", format!("{PEER_PROXY}=false")));
-    }
-    // Else it is the pod's address, which the tenant can read at `/api`.
-    let address = inputs
-        .tenant
-        .network
-        .kubernetes_service_ips()
-        .first()
-        .copied();
-    flags.extend(address.map(|address| ("advertise-address", address.to_string())));
     rendered(flags)
 }
 
@@ -42,9 +32,9 @@ fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
         .kubelet
         .preferred_address_types
         .iter()
-        .map(|kind| format!("{kind:?}"))
+        .map(|kind| address_type(*kind))
         .collect();
-    vec![
+    let mut flags = vec![
         ("allow-privileged", "true".to_owned()),
         // The operator owns the tenant's `kubernetes` endpoints, which name the tenant's endpoint
         // and not pods of the management cluster; and an address change restarts nothing.
@@ -75,7 +65,24 @@ fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
         ("shutdown-send-retry-after", "true".to_owned()),
         ("tls-cert-file", path(entry::API_SERVER_CERTIFICATE)),
         ("tls-private-key-file", path(entry::API_SERVER_KEY)),
-    ]
+    ];
+    // Else it is the pod's address, which the tenant could read at `/api`.
+    let address = tenant.network.kubernetes_service_ips().first().copied();
+    flags.extend(address.map(|address| ("advertise-address", address.to_string())));
+    if tenant.version.minor >= PEER_PROXY_ON {
+        flags.push(("feature-gates", format!("{PEER_PROXY}=false")));
+    }
+    flags
+}
+
+fn address_type(kind: NodeAddressType) -> &'static str {
+    match kind {
+        NodeAddressType::Hostname => "Hostname",
+        NodeAddressType::InternalIP => "InternalIP",
+        NodeAddressType::ExternalIP => "ExternalIP",
+        NodeAddressType::InternalDNS => "InternalDNS",
+        NodeAddressType::ExternalDNS => "ExternalDNS",
+    }
 }
 
 /// The pool.
@@ -180,15 +187,21 @@ pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
     ])
 }
 
-/// Flags of kube-scheduler, sorted.
+/// Flags of kube-scheduler, sorted. As for kube-controller-manager, it needs no look into the API
+/// server to know who may read its metrics; kube-scheduler would go on without knowing.
 pub(super) fn scheduler() -> Vec<String> {
     let kubeconfig = path(entry::SCHEDULER);
     rendered(vec![
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig.clone()),
+        ("client-ca-file", path(entry::CA_CERTIFICATE)),
         ("kubeconfig", kubeconfig),
         ("leader-elect", "true".to_owned()),
         ("profiling", "false".to_owned()),
+        (
+            "requestheader-client-ca-file",
+            path(entry::FRONT_PROXY_CA_CERTIFICATE),
+        ),
     ])
 }
 
