@@ -1,2 +1,21 @@
-//! The management binary: watches, reconcile loops, metrics.
-fn main() {}
+//! The management binary.
+
+use clap::Parser;
+use stoker_operator::args::Args;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter);
+    if args.log_json {
+        logs.json().init();
+    } else {
+        logs.with_ansi(false).init();
+    }
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
+    stoker_operator::run::run(args).await
+}

@@ -1,0 +1,59 @@
+//! Command line of the operator. Every flag has an environment variable.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use ipnet::IpNet;
+
+/// Runs tenant control planes on this cluster.
+#[derive(Parser, Debug, Clone)]
+#[command(name = "stoker-operator", version)]
+pub struct Args {
+    /// `DataStore` for tenants that name none. Left out, the only one there is.
+    #[arg(long, env = "STOKER_DATASTORE")]
+    pub datastore: Option<String>,
+
+    /// Work only while holding the lease `stoker` in the operator's namespace; needed with more
+    /// than one replica.
+    #[arg(long, env = "STOKER_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// Address that serves Prometheus metrics at /metrics.
+    #[arg(
+        long,
+        env = "STOKER_METRICS_BIND_ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub metrics_bind_address: SocketAddr,
+
+    /// Address that serves /healthz and /readyz.
+    #[arg(
+        long,
+        env = "STOKER_HEALTH_BIND_ADDRESS",
+        default_value = "0.0.0.0:8081"
+    )]
+    pub health_bind_address: SocketAddr,
+
+    /// Networks of the management cluster (nodes, pods, Services), comma-separated, that
+    /// control-plane pods must not reach. Left out, they are read from the Nodes and ServiceCIDRs;
+    /// give them on clusters with very many nodes, or whose pod networks the Nodes do not name.
+    #[arg(long, env = "STOKER_MANAGEMENT_CIDRS", value_delimiter = ',')]
+    pub management_cidrs: Vec<IpNet>,
+
+    /// Tenants worked on at the same time.
+    #[arg(long, env = "STOKER_MAX_CONCURRENT_RECONCILES", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub max_concurrent_reconciles: u16,
+
+    /// Log as JSON lines instead of text.
+    #[arg(long, env = "STOKER_LOG_JSON", default_value_t = false)]
+    pub log_json: bool,
+
+    /// Name of this pod: the holder's identity in the lease and in events.
+    #[arg(long, env = "POD_NAME", default_value = "stoker-operator")]
+    pub pod_name: String,
+
+    /// Namespace of the operator: where its lease and the keys of retained data are.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "stoker-system")]
+    pub pod_namespace: String,
+}

@@ -1,0 +1,89 @@
+//! What every pass shares.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::Client;
+use kube::runtime::reflector::{ObjectRef, Store};
+use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_kube::{Events, Writer};
+use tokio::sync::{mpsc, watch};
+
+use crate::args::Args;
+use crate::data_store::Pools;
+use crate::data_store::reconcile::data_store_of;
+use crate::metrics::Metrics;
+use crate::retry::Backoff;
+use crate::tenant::Tenants;
+
+/// Caches of the management cluster, filled by watches.
+pub struct Stores {
+    /// All tenants.
+    pub tenants: Store<TenantControlPlane>,
+    /// All `DataStore`s.
+    pub data_stores: Store<DataStore>,
+    /// Our Services.
+    pub services: Store<Service>,
+    /// Our Deployments.
+    pub deployments: Store<Deployment>,
+}
+
+/// What every pass shares.
+pub struct Context {
+    /// Command line.
+    pub args: Args,
+    /// The management cluster.
+    pub client: Client,
+    /// Server-side apply on the management cluster.
+    pub writer: Writer,
+    /// Events on the management cluster.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Caches.
+    pub stores: Stores,
+    /// Networks that control-plane pods must not reach.
+    pub management_networks: watch::Receiver<Vec<IpNet>>,
+    /// Connections to the `DataStore`s.
+    pub pools: Pools,
+    /// What is kept in memory per tenant.
+    pub tenants: Tenants,
+    /// Asks for a pass over a tenant.
+    pub wake: mpsc::UnboundedSender<ObjectRef<TenantControlPlane>>,
+    /// Asks for a pass over a `DataStore`.
+    pub wake_data_store: mpsc::UnboundedSender<ObjectRef<DataStore>>,
+    /// Failures in a row, per tenant.
+    pub tenant_failures: Backoff<ObjectRef<TenantControlPlane>>,
+    /// Failures in a row, per `DataStore`.
+    pub data_store_failures: Backoff<ObjectRef<DataStore>>,
+}
+
+impl Context {
+    /// Asks for a pass over `tenant`. Nobody listens any more only while the process ends.
+    pub fn wake(&self, tenant: ObjectRef<TenantControlPlane>) {
+        let _ = self.wake.send(tenant);
+    }
+
+    /// Asks for a pass over every tenant that is in the `DataStore`, or has none yet.
+    pub fn wake_tenants_of(&self, data_store: &str) {
+        for tenant in self.stores.tenants.state() {
+            if data_store_of(&tenant).is_none_or(|name| name == data_store) {
+                self.wake(ObjectRef::from_obj(tenant.as_ref()));
+            }
+        }
+    }
+
+    /// Asks for a pass over a `DataStore`.
+    pub fn wake_data_store(&self, name: &str) {
+        let _ = self.wake_data_store.send(ObjectRef::new(name));
+    }
+
+    /// Asks for a pass over every tenant.
+    pub fn wake_all_tenants(&self) {
+        for tenant in self.stores.tenants.state() {
+            self.wake(ObjectRef::from_obj(tenant.as_ref()));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One connection per `DataStore`, shared by all tenants.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use stoker_control_plane::StoragePeer;
+use stoker_etcd::Pool;
+use stoker_pki::Authority;
+
+use super::credentials::Credentials;
+
+/// A `DataStore` that is connected.
+pub struct OpenPool {
+    /// What it was opened with.
+    pub credentials: Credentials,
+    /// The connection, as etcd's root user.
+    pub pool: Pool,
+    /// Signs tenants' client certificates.
+    pub authority: Arc<Authority>,
+    /// Where control-plane pods reach it.
+    pub peers: Vec<StoragePeer>,
+    /// Why tenants cannot be placed or changed here now: condition reason and message.
+    pub problem: Option<(&'static str, String)>,
+}
+
+/// All `DataStore`s by name.
+#[derive(Default)]
+pub struct Pools {
+    by_name: RwLock<HashMap<String, Entry>>,
+}
+
+/// What is known of a `DataStore`.
+#[derive(Clone)]
+pub enum Entry {
+    /// Connected, with or without a problem.
+    Open(Arc<OpenPool>),
+    /// Its credentials cannot be read: condition reason and message.
+    Closed(&'static str, String),
+}
+
+impl Pools {
+    /// What is known of `name`; `None` until it was looked at.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Entry> {
+        self.by_name
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+    }
+
+    /// Records what was found; returns whether tenants have reason to look again.
+    pub fn set(&self, name: &str, entry: Entry) -> bool {
+        let news = summary(&entry);
+        let mut pools = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let before = pools.insert(name.to_owned(), entry);
+        before.as_ref().map(summary) != Some(news)
+    }
+
+    /// Forgets a deleted `DataStore`.
+    pub fn remove(&self, name: &str) {
+        self.by_name
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+    }
+}
+
+/// What tenants depend on: the reason of a problem, the way in, and the authority.
+fn summary(entry: &Entry) -> (Option<&'static str>, Vec<StoragePeer>, String) {
+    match entry {
+        Entry::Open(open) => (
+            open.problem.as_ref().map(|(reason, _)| *reason),
+            open.peers.clone(),
+            format!(
+                "{:?}{}",
+                open.credentials.endpoints, open.credentials.authority_certificate
+            ),
+        ),
+        Entry::Closed(reason, _) => (Some(reason), Vec::new(), String::new()),
+    }
+}

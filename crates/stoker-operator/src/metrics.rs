@@ -1,0 +1,207 @@
+//! Prometheus metrics. Label sets are closed: no tenant names in histograms or counters.
+
+use std::sync::Mutex;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Reconcile loops.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Controller {
+    /// `TenantControlPlane`.
+    Tenant,
+    /// `DataStore`.
+    DataStore,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Outcome {
+    /// Everything is as wanted.
+    Done,
+    /// It waits for something that will wake it.
+    Waiting,
+    /// It failed and is tried again.
+    Failed,
+}
+
+/// Steps of a tenant's pass that are timed.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Step {
+    /// Reads, the claim in the pool, Service.
+    Prepare,
+    /// Secrets, `ConfigMap`s, policy, then the Deployment.
+    Apply,
+    /// Objects inside the tenant.
+    Inside,
+    /// From the first sight of a new tenant to its Deployment applied.
+    Birth,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    controller: Controller,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StepLabels {
+    step: Step,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    side: Side,
+    verb: String,
+    resource: String,
+}
+
+/// Which API server a request went to.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Side {
+    /// The management cluster's.
+    Management,
+    /// A tenant's.
+    Tenant,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: String,
+}
+
+/// All metrics of the operator.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    outcomes: Family<OutcomeLabels, Counter>,
+    steps: Family<StepLabels, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    tenants: Family<StateLabels, Gauge>,
+    leader: Gauge,
+}
+
+/// 5 ms to 40 s: the operator's own share is tens of milliseconds, a wait for etcd may be seconds.
+fn step_histogram() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
+        0.005, 2.0, 14,
+    ))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("stoker")),
+            outcomes: Family::default(),
+            steps: Family::new_with_constructor(step_histogram),
+            requests: Family::default(),
+            tenants: Family::default(),
+            leader: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = self.lock();
+        registry.register(
+            "reconcile",
+            "Passes by controller and outcome",
+            self.outcomes.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_step",
+            "Duration of a tenant's steps",
+            Unit::Seconds,
+            self.steps.clone(),
+        );
+        registry.register(
+            "api_requests",
+            "Requests to API servers",
+            self.requests.clone(),
+        );
+        registry.register(
+            "tenant_control_planes",
+            "Tenants by state",
+            self.tenants.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 while this process holds the lease",
+            self.leader.clone(),
+        );
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Counts a finished pass.
+    pub fn finished(&self, controller: Controller, outcome: Outcome) {
+        self.outcomes
+            .get_or_create(&OutcomeLabels {
+                controller,
+                outcome,
+            })
+            .inc();
+    }
+
+    /// Records how long a step took.
+    pub fn step(&self, step: Step, took: std::time::Duration) {
+        self.steps
+            .get_or_create(&StepLabels { step })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a request.
+    pub fn request(&self, side: Side, verb: &str, resource: &str) {
+        let labels = RequestLabels {
+            side,
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Moves one tenant from a state to another.
+    pub fn state_changed(&self, from: Option<&str>, to: Option<&str>) {
+        if let Some(state) = from {
+            self.tenants
+                .get_or_create(&StateLabels {
+                    state: state.to_owned(),
+                })
+                .dec();
+        }
+        if let Some(state) = to {
+            self.tenants
+                .get_or_create(&StateLabels {
+                    state: state.to_owned(),
+                })
+                .inc();
+        }
+    }
+
+    /// Says whether this process leads.
+    pub fn leading(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Everything in the Prometheus text format.
+    ///
+    /// # Errors
+    /// Formatting failed.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.lock())?;
+        Ok(text)
+    }
+}

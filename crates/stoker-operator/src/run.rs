@@ -1,0 +1,248 @@
+//! The process: servers, lease, watches, loops.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryFutureExt};
+use kube::runtime::controller::{self, Action};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{applier, reflector};
+use kube::{Client, ResourceExt};
+use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_kube::{Election, Events, Writer};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tracing::Instrument;
+
+use crate::args::Args;
+use crate::context::{Context, Stores};
+use crate::health::{self, Health};
+use crate::metrics::{Controller, Metrics, Outcome, Side};
+use crate::{FIELD_MANAGER, data_store, tenant, watches};
+
+/// Runs until the process is told to stop or loses the lease.
+///
+/// # Errors
+/// The cluster cannot be reached at all, a port is taken, or the lease is lost: the process must
+/// end, and start anew if it is to go on.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::default());
+    let client = management_client(&metrics).await?;
+    tokio::spawn({
+        let health = health.clone();
+        async move { health.beat().await }
+    });
+    let probes = health::serve_probes(args.health_bind_address, health.clone())
+        .map_err(|error| anyhow::anyhow!("health server: {error}"));
+    let exposition = health::serve_metrics(args.metrics_bind_address, metrics.clone())
+        .map_err(|error| anyhow::anyhow!("metrics server: {error}"));
+    tokio::select! {
+        served = async { tokio::try_join!(probes, exposition) } => served.map(|_| ()),
+        done = lead(args, client, metrics, health) => done,
+        () = stopped() => {
+            tracing::info!("stopping");
+            Ok(())
+        }
+    }
+}
+
+async fn management_client(metrics: &Arc<Metrics>) -> anyhow::Result<Client> {
+    let config = kube::Config::infer().await?;
+    let metrics = metrics.clone();
+    let count = Arc::new(move |verb: &'static str, resource: &'static str| {
+        metrics.request(Side::Management, verb, resource);
+    });
+    Ok(stoker_kube::management_client(config, count)?)
+}
+
+/// SIGTERM, as a kubelet sends, or SIGINT, as a person does.
+async fn stopped() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Waits for the lease, then works until it is lost.
+async fn lead(
+    args: Args,
+    client: Client,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> anyhow::Result<()> {
+    if !args.leader_elect {
+        return work(args, client, metrics, health).await;
+    }
+    // A standby is ready: it stands by.
+    health.set_ready();
+    let election = Election::new(
+        client.clone(),
+        &args.pod_namespace,
+        FIELD_MANAGER,
+        &args.pod_name,
+    );
+    let held = election.acquire().await?;
+    metrics.leading(true);
+    tracing::info!(holder = %args.pod_name, "leading");
+    let ended = tokio::select! {
+        done = work(args, client, metrics.clone(), health) => done,
+        lost = held.hold() => Err(anyhow::anyhow!("lease lost: {lost:?}")),
+        () = stopped() => Ok(()),
+    };
+    metrics.leading(false);
+    if ended.is_ok() {
+        held.release().await;
+    }
+    ended
+}
+
+async fn work(
+    args: Args,
+    client: Client,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> anyhow::Result<()> {
+    let (tenants, tenants_writer) = reflector::store();
+    let (data_stores, data_stores_writer) = reflector::store();
+    let (services, services_writer) = reflector::store();
+    let (deployments, deployments_writer) = reflector::store();
+    let (wake, woken) = mpsc::unbounded_channel();
+    let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
+    let (networks_sender, management_networks) = watch::channel(args.management_cidrs.clone());
+    let ctx = Arc::new(Context {
+        writer: Writer::new(client.clone(), FIELD_MANAGER),
+        events: Events::new(client.clone(), FIELD_MANAGER, &args.pod_name),
+        stores: Stores {
+            tenants,
+            data_stores,
+            services,
+            deployments,
+        },
+        management_networks,
+        pools: data_store::Pools::default(),
+        tenants: tenant::Tenants::default(),
+        wake,
+        wake_data_store,
+        tenant_failures: crate::retry::Backoff::default(),
+        data_store_failures: crate::retry::Backoff::default(),
+        args,
+        client,
+        metrics,
+    });
+    let watches = watches::Watches {
+        tenants: tenants_writer,
+        data_stores: data_stores_writer,
+        services: services_writer,
+        deployments: deployments_writer,
+        networks: networks_sender,
+    };
+    let (pods_listed, networks_listed) = (Arc::default(), Arc::default());
+    let watching = watches.run(
+        ctx.clone(),
+        Arc::clone(&pods_listed),
+        Arc::clone(&networks_listed),
+    );
+    let reconciling = async {
+        ctx.stores.tenants.wait_until_ready().await?;
+        ctx.stores.data_stores.wait_until_ready().await?;
+        ctx.stores.services.wait_until_ready().await?;
+        ctx.stores.deployments.wait_until_ready().await?;
+        watches::listed(&pods_listed).await;
+        watches::listed(&networks_listed).await;
+        health.set_ready();
+        tracing::info!(tenants = ctx.stores.tenants.len(), "caches filled");
+        tokio::join!(
+            tenants_loop(ctx.clone(), woken),
+            data_stores_loop(ctx.clone(), woken_data_stores)
+        );
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        () = watching => anyhow::bail!("the watches ended"),
+        ended = reconciling => ended,
+    }
+}
+
+async fn tenants_loop(
+    ctx: Arc<Context>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
+) {
+    let config = controller::Config::default().concurrency(ctx.args.max_concurrent_reconciles);
+    let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
+    let reconcile = |object: Arc<TenantControlPlane>, ctx: Arc<Context>| {
+        let span = tracing::info_span!(
+            "tenant",
+            namespace = object.namespace().unwrap_or_default(),
+            tenant = object.name_any(),
+            generation = object.metadata.generation,
+        );
+        Box::pin(tenant::reconcile::reconcile(object, ctx).instrument(span))
+    };
+    applier(
+        reconcile,
+        tenant_failed,
+        ctx.clone(),
+        ctx.stores.tenants.clone(),
+        queue,
+        config,
+    )
+    .for_each(async |_| {})
+    .await;
+}
+
+fn tenant_failed(
+    object: Arc<TenantControlPlane>,
+    error: &tenant::Error,
+    ctx: Arc<Context>,
+) -> Action {
+    ctx.metrics.finished(Controller::Tenant, Outcome::Failed);
+    let wait = ctx
+        .tenant_failures
+        .after_failure(ObjectRef::from_obj(object.as_ref()));
+    tracing::warn!(
+        namespace = object.namespace().unwrap_or_default(),
+        tenant = object.name_any(),
+        reason = error.category(),
+        error = %error,
+        retry_in = ?wait,
+        "pass failed",
+    );
+    Action::requeue(wait)
+}
+
+async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<ObjectRef<DataStore>>) {
+    let config = controller::Config::default().concurrency(4);
+    let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
+    let reconcile = |object: Arc<DataStore>, ctx: Arc<Context>| {
+        let span = tracing::info_span!("data_store", data_store = object.name_any());
+        Box::pin(data_store::reconcile::reconcile(object, ctx).instrument(span))
+    };
+    let failed = |object: Arc<DataStore>,
+                  error: &data_store::reconcile::Error,
+                  ctx: Arc<Context>| {
+        ctx.metrics.finished(Controller::DataStore, Outcome::Failed);
+        let wait = ctx
+            .data_store_failures
+            .after_failure(ObjectRef::from_obj(object.as_ref()));
+        tracing::warn!(data_store = object.name_any(), error = %error, retry_in = ?wait, "pass failed");
+        Action::requeue(wait)
+    };
+    applier(
+        reconcile,
+        failed,
+        ctx.clone(),
+        ctx.stores.data_stores.clone(),
+        queue,
+        config,
+    )
+    .for_each(async |_| {})
+    .await;
+}

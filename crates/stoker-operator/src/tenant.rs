@@ -1,0 +1,16 @@
+//! `TenantControlPlane`s: one pass over one tenant, and what is kept in memory between passes.
+
+pub mod apply;
+pub mod delete;
+pub mod error;
+pub mod identity;
+pub mod inside;
+pub mod pods;
+pub mod reconcile;
+pub mod retained;
+pub mod state;
+pub mod status;
+pub mod storage_client;
+
+pub use error::Error;
+pub use state::{TenantState, Tenants};

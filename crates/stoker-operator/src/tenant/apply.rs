@@ -1,0 +1,440 @@
+//! The management side of a pass: the claim in the pool, the Service, then everything that the
+//! control-plane pods mount, then the Deployment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use stoker_api::StorageId;
+use stoker_api::labels::TENANT;
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_control_plane::{
+    self as control_plane, ExistingSecrets, Exposure, Keys, Names, Storage,
+};
+use stoker_etcd::Owner;
+use stoker_kube::{Desired, ObjectKey};
+use time::OffsetDateTime;
+
+use super::error::Error;
+use super::identity;
+use super::state::{Inputs, TenantState, lock};
+use super::status::{Aspect, Findings};
+use super::storage_client::storage_client;
+use crate::FIELD_MANAGER;
+use crate::context::Context;
+use crate::data_store::OpenPool;
+use crate::data_store::pools::Entry;
+use crate::metrics::Step;
+
+/// Objects applied at the same time for one tenant.
+const CONCURRENCY: usize = 16;
+/// Set on control-plane pods when a mounted Secret changed: a kubelet then refreshes the pod's
+/// volumes at once, which it otherwise does about once a minute.
+const REFRESHED: &str = "stoker.dev/secrets-refreshed";
+
+/// The management side after a pass.
+pub struct Applied {
+    /// Whether anything had to be applied.
+    pub changed: bool,
+    /// Where the API server is reached.
+    pub exposure: Exposure,
+    /// The tenant's keys, when this pass had to read them.
+    pub keys: Option<Keys>,
+}
+
+/// Brings the management cluster and the pool to what the tenant wants. `None`: it waits for
+/// something, as the findings say.
+///
+/// # Errors
+/// The pool or the management API failed.
+pub async fn apply(
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    state: &Arc<TenantState>,
+    ctx: &Context,
+    findings: &mut Findings,
+) -> Result<Option<Applied>, Error> {
+    let born = is_born(object);
+    let Some((store, open)) = choose_store(object, tenant, born, ctx, findings) else {
+        return Ok(None);
+    };
+    let started = Instant::now();
+    let id = identify(object, tenant, state, ctx, &store, findings).await?;
+    let (claim, service) = tokio::join!(
+        claim(object, &id, &open, born, state),
+        apply_service(tenant, state, ctx),
+    );
+    match (claim, &open.problem) {
+        (Ok(()), None) => findings.holds(Aspect::DataStoreReady, "Claimed", format!("in {store}")),
+        (_, Some((reason, message))) => {
+            findings.fails(
+                Aspect::DataStoreReady,
+                reason,
+                format!("DataStore {store}: {message}"),
+            );
+        }
+        (Err(error), None) => return Err(error),
+    }
+    let exposure = control_plane::exposure(tenant, Some(&service?));
+    findings.exposure = Some(exposure.clone());
+
+    let inputs = Inputs {
+        generation: tenant.generation,
+        exposure: exposure.clone(),
+        peers: open.peers.clone(),
+        endpoints: open.credentials.endpoints.clone(),
+        pool_authority: open.credentials.authority_certificate.clone(),
+        management_networks: ctx.management_networks.borrow().clone(),
+    };
+    findings.applied = born;
+    findings.deployment = deployment(tenant, ctx);
+    let applied = "every object of the control plane is applied";
+    if state.is_settled(&inputs, OffsetDateTime::now_utc()) {
+        findings.applied = true;
+        findings.holds(Aspect::ControlPlaneApplied, "Applied", applied);
+        return Ok(Some(Applied {
+            changed: false,
+            exposure,
+            keys: None,
+        }));
+    }
+    let keys = apply_objects(
+        tenant,
+        state,
+        ctx,
+        Materials {
+            id,
+            store,
+            open,
+            inputs,
+            born,
+            started,
+        },
+    )
+    .await?;
+    findings.applied = true;
+    findings.holds(Aspect::ControlPlaneApplied, "Applied", applied);
+    Ok(Some(Applied {
+        changed: true,
+        exposure,
+        keys: Some(keys),
+    }))
+}
+
+/// Whether the tenant's keys were once recorded as made: from then on a missing one is lost.
+pub fn is_born(object: &TenantControlPlane) -> bool {
+    object
+        .status
+        .as_ref()
+        .is_some_and(|status| !status.certificates.ca.secret_name.is_empty())
+}
+
+/// The `DataStore` of the tenant: as recorded, as asked for, by the flag, or the only one there is.
+fn choose_store(
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    born: bool,
+    ctx: &Context,
+    findings: &mut Findings,
+) -> Option<(String, Arc<OpenPool>)> {
+    let recorded = crate::data_store::reconcile::data_store_of(object).map(str::to_owned);
+    let wanted = recorded
+        .or_else(|| tenant.data_store.clone())
+        .or_else(|| ctx.args.datastore.clone());
+    let name = wanted.or_else(|| {
+        let all = ctx.stores.data_stores.state();
+        let [only] = all.as_slice() else { return None };
+        Some(only.name_any())
+    });
+    let Some(name) = name else {
+        findings.fails(
+            Aspect::DataStoreReady,
+            "DataStoreNotChosen",
+            "there is none or more than one DataStore: name one in spec.dataStore or start the operator with --datastore",
+        );
+        return None;
+    };
+    if ctx.stores.data_stores.get(&ObjectRef::new(&name)).is_none() {
+        findings.fails(
+            Aspect::DataStoreReady,
+            "DataStoreNotFound",
+            format!("DataStore {name} does not exist: create it or name another in spec.dataStore"),
+        );
+        return None;
+    }
+    match ctx.pools.get(&name) {
+        // A running tenant is kept as it is while its pool is away; a new one waits.
+        Some(Entry::Open(open)) if born || open.problem.is_none() => Some((name, open)),
+        Some(Entry::Open(open)) => {
+            if let Some((reason, message)) = &open.problem {
+                findings.fails(
+                    Aspect::DataStoreReady,
+                    reason,
+                    format!("DataStore {name}: {message}"),
+                );
+            }
+            None
+        }
+        Some(Entry::Closed(reason, message)) => {
+            findings.fails(
+                Aspect::DataStoreReady,
+                reason,
+                format!("DataStore {name}: {message}"),
+            );
+            None
+        }
+        None => {
+            findings.fails(
+                Aspect::DataStoreReady,
+                "DataStoreUnknown",
+                format!("DataStore {name} was not looked at yet"),
+            );
+            None
+        }
+    }
+}
+
+/// The recorded identity, or a new one that is recorded before anything else happens.
+async fn identify(
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    state: &TenantState,
+    ctx: &Context,
+    store: &str,
+    findings: &mut Findings,
+) -> Result<StorageId, Error> {
+    let known = lock(&state.storage_id).clone();
+    let id = match known {
+        Some(id) => id,
+        None => {
+            let secret = Names::of(tenant).datastore_config;
+            match identity::recorded(object, &ctx.client, &secret).await? {
+                Some(id) => id,
+                None => identity::mint()?,
+            }
+        }
+    };
+    let storage = identity::storage_status(&id, store, &tenant.name);
+    findings.storage = Some(storage.clone());
+    if lock(&state.storage_id).is_none() {
+        identity::record(object, &ctx.client, &storage).await?;
+        *lock(&state.storage_id) = Some(id.clone());
+        ctx.wake_data_store(store);
+    }
+    Ok(id)
+}
+
+/// Makes sure of the tenant's place in the pool, once per life of this process and whenever its API
+/// server has gone away.
+async fn claim(
+    object: &TenantControlPlane,
+    id: &StorageId,
+    open: &OpenPool,
+    born: bool,
+    state: &TenantState,
+) -> Result<(), Error> {
+    if state.is_claimed() || (born && open.problem.is_some()) {
+        return Ok(());
+    }
+    open.pool.claim(id, &owner(object)).await?;
+    state.set_claimed(true);
+    Ok(())
+}
+
+/// Who the owner record names.
+pub fn owner(object: &TenantControlPlane) -> Owner {
+    Owner {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        management_cluster: None,
+    }
+}
+
+async fn apply_service(
+    tenant: &Tenant,
+    state: &TenantState,
+    ctx: &Context,
+) -> Result<Service, Error> {
+    let desired = Desired::of(&control_plane::service(tenant))?;
+    let outcomes = ctx
+        .writer
+        .apply_all(vec![desired], &state.ledger, 1)
+        .await?;
+    if let Some(object) = outcomes.into_iter().find_map(|outcome| outcome.object) {
+        return Ok(serde_json::from_value(serde_json::to_value(object)?)?);
+    }
+    let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
+    if let Some(service) = ctx.stores.services.get(&reference) {
+        return Ok(service.as_ref().clone());
+    }
+    let services: Api<Service> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+    services
+        .get(&tenant.name)
+        .await
+        .map_err(|error| Error::ReadService(Box::new(error)))
+}
+
+fn deployment(tenant: &Tenant, ctx: &Context) -> Option<k8s_openapi::api::apps::v1::Deployment> {
+    let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
+    ctx.stores
+        .deployments
+        .get(&reference)
+        .map(|deployment| deployment.as_ref().clone())
+}
+
+struct Materials {
+    id: StorageId,
+    store: String,
+    open: Arc<OpenPool>,
+    inputs: Inputs,
+    born: bool,
+    started: Instant,
+}
+
+async fn apply_objects(
+    tenant: &Tenant,
+    state: &TenantState,
+    ctx: &Context,
+    materials: Materials,
+) -> Result<Keys, Error> {
+    let Materials {
+        id,
+        store,
+        open,
+        inputs,
+        born,
+        started,
+    } = materials;
+    let existing = read_secrets(tenant, ctx).await?;
+    let now = OffsetDateTime::now_utc();
+    let keys = control_plane::keys(tenant, &existing, born, now)?;
+    let leaves = control_plane::leaves(tenant, &keys, &inputs.exposure, &existing, now)?;
+    let (client, client_renew_at) = storage_client(tenant, &id, &open.authority, &existing, now)?;
+    let storage = Storage {
+        id,
+        data_store: store,
+        endpoints: open.credentials.endpoints.clone(),
+        certificate_authority: open.credentials.authority_certificate.clone(),
+        client,
+        peers: open.peers.clone(),
+    };
+    let objects = control_plane::build(&control_plane::Inputs {
+        tenant,
+        keys: &keys,
+        leaves: &leaves,
+        exposure: &inputs.exposure,
+        storage: &storage,
+        management_networks: &inputs.management_networks,
+    });
+    ctx.metrics.step(Step::Prepare, started.elapsed());
+
+    let mut first = Vec::new();
+    for secret in &objects.secrets {
+        first.push(Desired::of(secret)?);
+    }
+    for config_map in &objects.config_maps {
+        first.push(Desired::of(config_map)?);
+    }
+    first.push(Desired::of(&objects.network_policy)?);
+    if let Some(budget) = &objects.pod_disruption_budget {
+        first.push(Desired::of(budget)?);
+    }
+    ctx.writer
+        .apply_all(first, &state.ledger, CONCURRENCY)
+        .await?;
+    // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
+    let deployment = Desired::of(&objects.deployment)?;
+    ctx.writer
+        .apply_all(vec![deployment], &state.ledger, 1)
+        .await?;
+    if !born {
+        ctx.metrics.step(Step::Birth, state.first_seen.elapsed());
+    }
+    if objects.pod_disruption_budget.is_none() && born {
+        // Fewer than two replicas: whatever budget there was goes.
+        let key = ObjectKey::of::<PodDisruptionBudget>(Some(&tenant.namespace), &tenant.name);
+        ctx.writer.delete(&key, None).await?;
+        state.ledger.forget(&key);
+    }
+    if mounted_changed(&existing, &objects.secrets) {
+        refresh_pods(tenant, state, ctx).await;
+    }
+    let renew_at = leaves.renew_at.min(client_renew_at);
+    state.settle(inputs, renew_at);
+    Ok(keys)
+}
+
+/// All Secrets that carry the tenant's label.
+///
+/// # Errors
+/// The management API refused.
+pub async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+    let params = ListParams::default().labels(&format!("{TENANT}={}", tenant.name));
+    let list = secrets
+        .list(&params)
+        .await
+        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+    Ok(list
+        .items
+        .into_iter()
+        .map(|secret| {
+            let data = secret.data.unwrap_or_default();
+            let name = secret.metadata.name.unwrap_or_default();
+            (
+                name,
+                data.into_iter()
+                    .map(|(key, value)| (key, value.0))
+                    .collect(),
+            )
+        })
+        .collect())
+}
+
+fn mounted_changed(existing: &ExistingSecrets, wanted: &[Secret]) -> bool {
+    wanted.iter().any(|secret| {
+        let before = secret
+            .metadata
+            .name
+            .as_ref()
+            .and_then(|name| existing.get(name));
+        before.is_some_and(|before| {
+            let after: BTreeMap<&String, &Vec<u8>> = secret
+                .data
+                .iter()
+                .flatten()
+                .map(|(key, value)| (key, &value.0))
+                .collect();
+            before.iter().collect::<BTreeMap<_, _>>() != after
+        })
+    })
+}
+
+/// Has the kubelets show the changed Secrets now. Only a convenience: they would within a minute.
+async fn refresh_pods(tenant: &Tenant, state: &TenantState, ctx: &Context) {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+    let names: Vec<String> = lock(&state.pods).names().map(str::to_owned).collect();
+    let patch = serde_json::json!({ "metadata": { "annotations": {
+        REFRESHED: Timestamp::now().to_string(),
+    }}});
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    for name in names {
+        if let Err(error) = pods
+            .patch_metadata(&name, &params, &Patch::Merge(&patch))
+            .await
+        {
+            tracing::debug!(pod = name, error = %error, "pod not refreshed");
+        }
+    }
+}

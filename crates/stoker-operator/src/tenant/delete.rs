@@ -1,0 +1,218 @@
+//! Deleting a tenant, in an order that loses nothing by accident: stop the pods → settle the data
+//! (purge it, or keep it for its retention) with user and role revoked → let the object go, and
+//! with it, by owner reference, everything made for it. Every step may be cut off and run again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams};
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use stoker_api::StorageId;
+use stoker_api::labels::{ABANDON_DATA, FINALIZER, TENANT};
+use stoker_api::v1alpha1::{TenantControlPlane, VersionState};
+use stoker_kube::conditions;
+
+use super::error::Error;
+use super::inside::Inside;
+use super::state::TenantState;
+use super::{apply, identity, retained};
+use crate::context::Context;
+use crate::data_store::OpenPool;
+use crate::data_store::pools::Entry;
+use crate::metrics::{Controller, Outcome};
+
+/// Pods announce their end; this is only the net under that.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// Takes the next step of a deletion.
+///
+/// # Errors
+/// The management API or the pool failed; the step is tried again.
+pub async fn delete(
+    object: &TenantControlPlane,
+    state: &Arc<TenantState>,
+    ctx: &Arc<Context>,
+) -> Result<Action, Error> {
+    if !object.finalizers().iter().any(|name| name == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    *state.inside.lock().await = Inside::Closed;
+    state.unsettle();
+    if !stop_pods(object, ctx).await? {
+        say(
+            object,
+            ctx,
+            "StoppingPods",
+            "waiting for the control-plane pods to end",
+        )
+        .await?;
+        return Ok(Action::requeue(RECHECK));
+    }
+    let config_secret = format!("{}-datastore-config", object.name_any());
+    if let Some(id) = identity::recorded(object, &ctx.client, &config_secret).await? {
+        match way_out(object, &id, ctx) {
+            WayOut::Pool(open) => settle_data(object, &id, &open, ctx).await?,
+            WayOut::Abandon => {
+                let note =
+                    format!("data of storage id {id} is left behind, as {ABANDON_DATA} asks");
+                ctx.events
+                    .publish(
+                        &object.object_ref(&()),
+                        true,
+                        "DataAbandoned",
+                        "Delete",
+                        &note,
+                    )
+                    .await;
+            }
+            WayOut::Blocked(message) => {
+                say(object, ctx, "DeletionBlocked", &message).await?;
+                ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
+                return Ok(Action::requeue(RECHECK * 6));
+            }
+        }
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let tenants: Api<TenantControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
+    match identity::set_finalizer(object, &tenants, false).await {
+        Ok(()) => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+        Err(error) => return Err(Error::Delete(Box::new(error))),
+    }
+    tracing::info!("tenant deleted");
+    ctx.metrics.finished(Controller::Tenant, Outcome::Done);
+    if let Some(store) = crate::data_store::reconcile::data_store_of(object) {
+        ctx.wake_data_store(store);
+    }
+    Ok(Action::await_change())
+}
+
+/// Deletes the Deployment; true once no pod is left, asked of the API and not of a cache.
+async fn stop_pods(object: &TenantControlPlane, ctx: &Context) -> Result<bool, Error> {
+    let failed = |error| Error::Delete(Box::new(error));
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), &namespace);
+    let found = deployments.get_metadata_opt(&name).await.map_err(failed)?;
+    let ours = found.filter(|deployment| {
+        deployment
+            .owner_references()
+            .iter()
+            .any(|owner| Some(&owner.uid) == object.meta().uid.as_ref())
+    });
+    if let Some(deployment) = ours {
+        if deployment.metadata.deletion_timestamp.is_none() {
+            match deployments.delete(&name, &DeleteParams::background()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        return Ok(false);
+    }
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+    let params = ListParams::default()
+        .labels(&format!("{TENANT}={name}"))
+        .limit(1);
+    let left = pods.list_metadata(&params).await.map_err(failed)?;
+    Ok(left.items.is_empty())
+}
+
+enum WayOut {
+    Pool(Arc<OpenPool>),
+    Abandon,
+    Blocked(String),
+}
+
+/// How the data can be settled. Only a person may decide to leave it behind.
+fn way_out(object: &TenantControlPlane, id: &StorageId, ctx: &Context) -> WayOut {
+    if object
+        .annotations()
+        .get(ABANDON_DATA)
+        .is_some_and(|value| value == id.as_str())
+    {
+        return WayOut::Abandon;
+    }
+    let store = crate::data_store::reconcile::data_store_of(object).unwrap_or_default();
+    let problem = match ctx.pools.get(store) {
+        Some(Entry::Open(open)) => match &open.problem {
+            None => return WayOut::Pool(open),
+            Some((_, message)) => message.clone(),
+        },
+        Some(Entry::Closed(_, message)) => message,
+        None => "it does not exist or was not looked at yet".to_owned(),
+    };
+    WayOut::Blocked(format!(
+        "the data cannot be settled while DataStore {store:?} is not ready ({problem}): mend it, or, to leave the data behind for ever, annotate this object with {ABANDON_DATA}={id}"
+    ))
+}
+
+async fn settle_data(
+    object: &TenantControlPlane,
+    id: &StorageId,
+    open: &OpenPool,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let retention = object.spec.deletion.data_retention_seconds.max(0);
+    if retention == 0 {
+        let purged = open.pool.purge(id, &apply::owner(object)).await?;
+        tracing::info!(storage_id = %id, keys = purged.keys, "data purged");
+        return Ok(());
+    }
+    let until = Timestamp::now()
+        .checked_add(SignedDuration::from_secs(retention))
+        .unwrap_or(Timestamp::MAX);
+    retained::keep_keys(object, id, until, ctx).await?;
+    open.pool.retain(id, &apply::owner(object), until).await?;
+    tracing::info!(storage_id = %id, until = %until, "data kept for its retention");
+    let note = format!("data of storage id {id} is kept until {until}");
+    ctx.events
+        .publish(
+            &object.object_ref(&()),
+            false,
+            "DataRetained",
+            "Delete",
+            &note,
+        )
+        .await;
+    Ok(())
+}
+
+/// Says on the object where the deletion stands.
+async fn say(
+    object: &TenantControlPlane,
+    ctx: &Context,
+    reason: &'static str,
+    message: &str,
+) -> Result<(), Error> {
+    let mut status = object.status.clone().unwrap_or_default();
+    let generation = object.meta().generation.unwrap_or_default();
+    status.kubernetes_resources.version.status = VersionState::Deleting;
+    conditions::set(
+        &mut status.conditions,
+        "Ready",
+        false,
+        reason,
+        message,
+        generation,
+        Timestamp::now(),
+    );
+    let written =
+        stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &status).await;
+    match written {
+        Ok(true) => {
+            let problem = reason == "DeletionBlocked";
+            ctx.events
+                .publish(&object.object_ref(&()), problem, reason, "Delete", message)
+                .await;
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,140 @@
+//! The tenant's identity in the pool: minted once, recorded before anything is made in its name.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use stoker_api::StorageId;
+use stoker_api::labels::FINALIZER;
+use stoker_api::v1alpha1::{StorageSetupStatus, StorageStatus, TenantControlPlane};
+
+use super::error::Error;
+use crate::FIELD_MANAGER;
+
+/// Field manager of the finalizer alone.
+const FINALIZER_MANAGER: &str = "stoker-finalizer";
+
+/// The identity, from the first record that has it: status, then `<tcp>-datastore-config`, which
+/// survives a restore of objects without status. `None` for a tenant not yet born.
+///
+/// # Errors
+/// A record holds something else.
+pub async fn recorded(
+    object: &TenantControlPlane,
+    client: &Client,
+    config_secret: &str,
+) -> Result<Option<StorageId>, Error> {
+    if let Some(storage) = object
+        .status
+        .as_ref()
+        .and_then(|status| status.storage.as_ref())
+    {
+        return parse(&storage.setup.schema).map(Some);
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let secret = secrets
+        .get_opt(config_secret)
+        .await
+        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+    let schema = secret.and_then(|secret| secret.data?.remove("DB_SCHEMA"));
+    schema
+        .map(|bytes| parse(&String::from_utf8_lossy(&bytes.0)))
+        .transpose()
+}
+
+fn parse(text: &str) -> Result<StorageId, Error> {
+    StorageId::try_from(text).map_err(|_| Error::CorruptStorageId(text.to_owned()))
+}
+
+/// Mints an identity.
+///
+/// # Errors
+/// The operating system gives no randomness.
+pub fn mint() -> Result<StorageId, Error> {
+    StorageId::random().map_err(|_| Error::MintStorageId)
+}
+
+/// What status says of the tenant's storage.
+#[must_use]
+pub fn storage_status(id: &StorageId, data_store: &str, tenant: &str) -> StorageStatus {
+    let secret = |suffix: &str| stoker_api::v1alpha1::SecretStatus {
+        secret_name: format!("{tenant}-{suffix}"),
+    };
+    StorageStatus {
+        driver: "etcd".to_owned(),
+        data_store_name: data_store.to_owned(),
+        config: secret("datastore-config"),
+        certificate: secret("datastore-certificate"),
+        setup: StorageSetupStatus {
+            schema: id.to_string(),
+            user: id.user().to_owned(),
+        },
+    }
+}
+
+/// Records the identity and sets the finalizer, side by side: the pool knows nothing of the tenant
+/// before both are written, so whichever was written alone before a crash does no harm.
+///
+/// # Errors
+/// The management API refused.
+pub async fn record(
+    object: &TenantControlPlane,
+    client: &Client,
+    storage: &StorageStatus,
+) -> Result<(), Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let tenants: Api<TenantControlPlane> = Api::namespaced(client.clone(), &namespace);
+    let name = object.name_any();
+    let status_missing = object
+        .status
+        .as_ref()
+        .and_then(|status| status.storage.as_ref())
+        != Some(storage);
+    let (finalizer, status) = tokio::join!(set_finalizer(object, &tenants, true), async {
+        if !status_missing {
+            return Ok(());
+        }
+        // A merge patch guarded by uid: an object of the same name made since gets none of it.
+        let patch =
+            json!({ "metadata": { "uid": object.uid() }, "status": { "storage": storage } });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        tenants
+            .patch_status(&name, &params, &Patch::Merge(&patch))
+            .await
+            .map(|_| ())
+    });
+    finalizer
+        .and(status)
+        .map_err(|error| Error::RecordIdentity(Box::new(error)))
+}
+
+/// Sets or removes our finalizer.
+///
+/// # Errors
+/// The management API refused.
+pub async fn set_finalizer(
+    object: &TenantControlPlane,
+    tenants: &Api<TenantControlPlane>,
+    wanted: bool,
+) -> Result<(), kube::Error> {
+    if object.finalizers().iter().any(|name| name == FINALIZER) == wanted {
+        return Ok(());
+    }
+    // Server-side apply with a manager of its own: other controllers' finalizers stay, and the uid
+    // keeps an object of the same name made since, or none at all, from being touched.
+    let finalizers: &[&str] = if wanted { &[FINALIZER] } else { &[] };
+    let patch = json!({
+        "apiVersion": TenantControlPlane::api_version(&()),
+        "kind": TenantControlPlane::kind(&()),
+        "metadata": { "uid": object.uid(), "finalizers": finalizers },
+    });
+    let params = PatchParams::apply(FINALIZER_MANAGER).force();
+    tenants
+        .patch(&object.name_any(), &params, &Patch::Apply(&patch))
+        .await
+        .map(|_| ())
+}

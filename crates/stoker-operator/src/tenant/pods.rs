@@ -1,0 +1,141 @@
+//! The control-plane pods of a tenant: where its API servers answer, and whether any is left.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+/// A tenant's pods by name.
+#[derive(Debug, Default)]
+pub struct Pods {
+    by_name: BTreeMap<String, PodFacts>,
+}
+
+/// What matters of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// Whether its readiness probes pass.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub ending: bool,
+}
+
+impl PodFacts {
+    /// Reads them.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        Self {
+            ip: status
+                .and_then(|status| status.pod_ip.as_ref())
+                .and_then(|ip| ip.parse().ok()),
+            ready: conditions
+                .into_iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            ending: pod.metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+impl Pods {
+    /// Records a pod; returns whether that is news.
+    pub fn saw(&mut self, pod: &Pod) -> bool {
+        let facts = PodFacts::of(pod);
+        self.by_name.insert(pod.name_any(), facts) != Some(facts)
+    }
+
+    /// Records that a pod is gone; returns whether that is news.
+    pub fn gone(&mut self, name: &str) -> bool {
+        self.by_name.remove(name).is_some()
+    }
+
+    /// Names of all pods.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Whether no pod is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Whether a pod that is not ending has this address.
+    #[must_use]
+    pub fn serves(&self, ip: IpAddr) -> bool {
+        self.by_name
+            .values()
+            .any(|pod| pod.ip == Some(ip) && !pod.ending)
+    }
+
+    /// Whether the pod at this address is ready.
+    #[must_use]
+    pub fn is_ready(&self, ip: IpAddr) -> bool {
+        self.by_name
+            .values()
+            .any(|pod| pod.ip == Some(ip) && pod.ready && !pod.ending)
+    }
+
+    /// The best address to dial: a ready pod's, else one that is starting.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let candidates = || {
+            self.by_name
+                .values()
+                .filter(|pod| !pod.ending && pod.ip.is_some())
+        };
+        candidates()
+            .find(|pod| pod.ready)
+            .or_else(|| candidates().next())?
+            .ip
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, ip: &str, ready: bool, ending: bool) -> Pod {
+        let mut pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": name },
+            "status": {
+                "podIP": ip,
+                "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+            },
+        }))
+        .unwrap();
+        if ending {
+            pod.metadata.deletion_timestamp = Some(
+                k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+            );
+        }
+        pod
+    }
+
+    #[test]
+    fn a_ready_pod_is_dialled_before_one_that_starts_and_an_ending_one_never() {
+        let mut pods = Pods::default();
+        assert_eq!(pods.address(), None);
+        pods.saw(&pod("a", "192.0.2.1", true, true));
+        assert_eq!(pods.address(), None);
+        pods.saw(&pod("b", "192.0.2.2", false, false));
+        assert_eq!(pods.address(), Some("192.0.2.2".parse().unwrap()));
+        pods.saw(&pod("c", "192.0.2.3", true, false));
+        assert_eq!(pods.address(), Some("192.0.2.3".parse().unwrap()));
+    }
+
+    #[test]
+    fn only_changes_are_news() {
+        let mut pods = Pods::default();
+        assert!(pods.saw(&pod("a", "192.0.2.1", false, false)));
+        assert!(!pods.saw(&pod("a", "192.0.2.1", false, false)));
+        assert!(pods.saw(&pod("a", "192.0.2.1", true, false)));
+        assert!(pods.gone("a"));
+        assert!(!pods.gone("a"));
+    }
+}

@@ -1,0 +1,164 @@
+//! One pass over a tenant: dereference → validate → build → apply → status.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use stoker_api::labels::PAUSED;
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::TenantControlPlane;
+use time::OffsetDateTime;
+
+use super::state::TenantState;
+use super::status::{Aspect, Findings, status};
+use super::{apply, delete, error::Error, inside};
+use crate::context::Context;
+use crate::metrics::{Controller, Outcome, Step};
+
+/// One pass, and the status that follows from it, whatever came of it.
+///
+/// # Errors
+/// Something failed that is worth trying again soon; the condition says what.
+pub async fn reconcile(
+    object: Arc<TenantControlPlane>,
+    ctx: Arc<Context>,
+) -> Result<Action, Error> {
+    let reference = ObjectRef::from_obj(object.as_ref());
+    let state = ctx.tenants.state(&reference);
+    if object.meta().deletion_timestamp.is_some() {
+        return delete::delete(&object, &state, &ctx).await;
+    }
+    if object.annotations().contains_key(PAUSED) {
+        tracing::debug!("paused");
+        return Ok(Action::await_change());
+    }
+
+    let mut findings = Findings::default();
+    let tenant = match Tenant::validate(&object) {
+        Ok(tenant) => Some(tenant),
+        Err(invalid) => {
+            findings.fails(Aspect::Valid, "InvalidSpec", invalid.to_string());
+            None
+        }
+    };
+    let result = match &tenant {
+        Some(tenant) => pass(&object, tenant, &state, &ctx, &mut findings).await,
+        None => Ok(()),
+    };
+    if let Err(error) = &result {
+        findings.fails(findings.current(), error.category(), describe(error));
+    }
+    write_status(&object, tenant.as_ref(), &findings, &ctx).await?;
+    let waits = findings.first_failure().is_some();
+    result?;
+    ctx.tenant_failures.succeeded(&reference);
+    ctx.metrics.finished(
+        Controller::Tenant,
+        if waits {
+            Outcome::Waiting
+        } else {
+            Outcome::Done
+        },
+    );
+    Ok(next_look(&state))
+}
+
+/// The error with its sources, which name the cause.
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The next known deadline: a certificate that is due. Everything else wakes the tenant by itself.
+fn next_look(state: &TenantState) -> Action {
+    let Some(renew_at) = state.renew_at() else {
+        return Action::await_change();
+    };
+    let wait = (renew_at - OffsetDateTime::now_utc()).max(time::Duration::MINUTE);
+    Action::requeue(Duration::try_from(wait).unwrap_or(Duration::from_mins(1)))
+}
+
+async fn pass(
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    state: &Arc<TenantState>,
+    ctx: &Arc<Context>,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    if let Err(refused) = stoker_tenant::check_patches(tenant) {
+        findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
+        return Ok(());
+    }
+    findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
+    let started = Instant::now();
+    let Some(applied) = apply::apply(object, tenant, state, ctx, findings).await? else {
+        return Ok(());
+    };
+    if applied.changed {
+        ctx.metrics.step(Step::Apply, started.elapsed());
+    }
+    inside::configure(object, tenant, &applied, state, ctx, findings).await
+}
+
+async fn write_status(
+    object: &TenantControlPlane,
+    tenant: Option<&Tenant>,
+    findings: &Findings,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let old = object.status.clone().unwrap_or_default();
+    let generation = object.meta().generation.unwrap_or_default();
+    let new = status(&old, tenant, generation, findings, Timestamp::now());
+    let written =
+        stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &new).await?;
+    if !written {
+        return Ok(());
+    }
+    let state = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
+        status.kubernetes_resources.version.status
+    };
+    let ready = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .map(|condition| (condition.status.clone(), condition.reason.clone()))
+    };
+    if ready(&old.conditions) != ready(&new.conditions)
+        && let Some(condition) = new.conditions.iter().find(|found| found.type_ == "Ready")
+    {
+        tracing::info!(state = ?state(&new), reason = %condition.reason, "tenant changed");
+        let problem = findings
+            .first_failure()
+            .is_some_and(|check| is_problem(check.reason));
+        let reference = object.object_ref(&());
+        ctx.events
+            .publish(
+                &reference,
+                problem,
+                &condition.reason,
+                "Reconcile",
+                &condition.message,
+            )
+            .await;
+    }
+    Ok(())
+}
+
+/// Waiting is a state, not an error: only what needs a person becomes a warning.
+fn is_problem(reason: &str) -> bool {
+    !matches!(
+        reason,
+        "PodsStarting" | "APIServerStarting" | "EndpointPending" | "Sleeping"
+    )
+}

@@ -1,0 +1,92 @@
+//! Keys of a deleted tenant whose data is kept: without them the data could not be read again.
+//! They wait in the operator's namespace, in a Secret named by the storage id, and go with the data.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use stoker_api::StorageId;
+use stoker_api::labels::{COMPONENT, MANAGED_BY, MANAGED_BY_VALUE};
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_kube::Desired;
+
+use super::error::Error;
+use crate::context::Context;
+
+/// Secrets of a tenant, by suffix, whose keys exist nowhere else.
+const IRREPLACEABLE: [&str; 4] = [
+    "ca",
+    "front-proxy-ca-certificate",
+    "sa-certificate",
+    "encryption-config",
+];
+
+fn name(id: &StorageId) -> String {
+    format!("retained-{id}")
+}
+
+/// Copies the keys of `object` beside the operator, before the data loses its owner.
+///
+/// # Errors
+/// The management API refused.
+pub async fn keep_keys(
+    object: &TenantControlPlane,
+    id: &StorageId,
+    until: Timestamp,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
+    let mut data = BTreeMap::new();
+    for suffix in IRREPLACEABLE {
+        let secret = secrets
+            .get_opt(&format!("{}-{suffix}", object.name_any()))
+            .await;
+        let secret = secret.map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+        for (key, value) in secret.and_then(|secret| secret.data).unwrap_or_default() {
+            data.insert(format!("{suffix}.{key}"), ByteString(value.0));
+        }
+    }
+    if data.is_empty() {
+        return Ok(());
+    }
+    let copy = Secret {
+        metadata: ObjectMeta {
+            name: Some(name(id)),
+            namespace: Some(ctx.args.pod_namespace.clone()),
+            labels: Some(BTreeMap::from([
+                (MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned()),
+                (COMPONENT.to_owned(), "retained-keys".to_owned()),
+            ])),
+            annotations: Some(BTreeMap::from([
+                (
+                    "stoker.dev/tenant".to_owned(),
+                    format!("{namespace}/{}", object.name_any()),
+                ),
+                ("stoker.dev/retained-until".to_owned(), until.to_string()),
+            ])),
+            ..ObjectMeta::default()
+        },
+        data: Some(data),
+        ..Secret::default()
+    };
+    ctx.writer.apply(&Desired::of(&copy)?).await?;
+    Ok(())
+}
+
+/// Removes the keys of purged data.
+///
+/// # Errors
+/// The management API refused.
+pub async fn forget_keys(id: &StorageId, ctx: &Context) -> Result<(), Error> {
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.args.pod_namespace);
+    match secrets.delete(&name(id), &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(Error::Delete(Box::new(error))),
+    }
+}

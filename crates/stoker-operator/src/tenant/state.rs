@@ -1,0 +1,135 @@
+//! What is kept in memory per tenant between passes. All of it can be lost: a restart rebuilds it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use kube::runtime::reflector::ObjectRef;
+use stoker_api::StorageId;
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_control_plane::{Exposure, StoragePeer};
+use stoker_kube::Ledger;
+use time::OffsetDateTime;
+
+use super::inside::Inside;
+use super::pods::Pods;
+
+/// One tenant, in memory.
+pub struct TenantState {
+    /// When this process first saw the tenant.
+    pub first_seen: Instant,
+    /// What was applied to the management cluster.
+    pub ledger: Ledger,
+    /// Its control-plane pods, as last seen.
+    pub pods: Mutex<Pods>,
+    /// The connection into the tenant. Passes over one tenant never overlap, so it is never waited
+    /// for.
+    pub inside: tokio::sync::Mutex<Inside>,
+    /// Its identity in the pool, once recorded: the cached object may lag behind.
+    pub storage_id: Mutex<Option<StorageId>>,
+    settled: Mutex<Option<Settled>>,
+    claimed: Mutex<bool>,
+}
+
+/// What the last complete application to the management cluster was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inputs {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Where the API server is reached.
+    pub exposure: Exposure,
+    /// Where the pool is reached.
+    pub peers: Vec<StoragePeer>,
+    /// The pool's members.
+    pub endpoints: Vec<String>,
+    /// The pool's authority, PEM.
+    pub pool_authority: String,
+    /// What control-plane pods must not reach.
+    pub management_networks: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+struct Settled {
+    inputs: Inputs,
+    renew_at: OffsetDateTime,
+}
+
+impl Default for TenantState {
+    fn default() -> Self {
+        Self {
+            first_seen: Instant::now(),
+            ledger: Ledger::default(),
+            pods: Mutex::default(),
+            inside: tokio::sync::Mutex::default(),
+            storage_id: Mutex::default(),
+            settled: Mutex::default(),
+            claimed: Mutex::default(),
+        }
+    }
+}
+
+impl TenantState {
+    /// Whether the management cluster holds exactly what `inputs` lead to and no certificate is due.
+    pub fn is_settled(&self, inputs: &Inputs, now: OffsetDateTime) -> bool {
+        lock(&self.settled)
+            .as_ref()
+            .is_some_and(|settled| settled.inputs == *inputs && now < settled.renew_at)
+    }
+
+    /// When the next certificate is due, if everything is applied.
+    pub fn renew_at(&self) -> Option<OffsetDateTime> {
+        lock(&self.settled).as_ref().map(|settled| settled.renew_at)
+    }
+
+    /// Everything that follows from `inputs` is applied.
+    pub fn settle(&self, inputs: Inputs, renew_at: OffsetDateTime) {
+        *lock(&self.settled) = Some(Settled { inputs, renew_at });
+    }
+
+    /// Something of ours was changed by others: the next pass applies again.
+    pub fn unsettle(&self) {
+        *lock(&self.settled) = None;
+    }
+
+    /// Whether this process has already claimed the tenant's place in the pool.
+    pub fn is_claimed(&self) -> bool {
+        *lock(&self.claimed)
+    }
+
+    /// Records the claim, or that it must be made again.
+    pub fn set_claimed(&self, claimed: bool) {
+        *lock(&self.claimed) = claimed;
+    }
+}
+
+/// A lock whose holder cannot panic halfway.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All tenants in memory.
+#[derive(Default)]
+pub struct Tenants {
+    by_ref: Mutex<HashMap<ObjectRef<TenantControlPlane>, Arc<TenantState>>>,
+}
+
+impl Tenants {
+    /// The state of `tenant`, made on first use.
+    pub fn state(&self, tenant: &ObjectRef<TenantControlPlane>) -> Arc<TenantState> {
+        lock(&self.by_ref)
+            .entry(tenant.clone())
+            .or_default()
+            .clone()
+    }
+
+    /// The state of `tenant` if it is known.
+    pub fn get(&self, tenant: &ObjectRef<TenantControlPlane>) -> Option<Arc<TenantState>> {
+        lock(&self.by_ref).get(tenant).cloned()
+    }
+
+    /// Forgets a deleted tenant: its connection and watches end.
+    pub fn remove(&self, tenant: &ObjectRef<TenantControlPlane>) {
+        lock(&self.by_ref).remove(tenant);
+    }
+}

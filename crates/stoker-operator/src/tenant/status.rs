@@ -1,0 +1,288 @@
+//! What a pass found, and the status that follows from it. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use stoker_api::labels::TENANT;
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::{
+    AddonStatus, AddonsStatus, CertificatesStatus, ConfigMapStatus, DeploymentStatus,
+    KubeconfigsStatus, SecretStatus, ServiceStatus, StorageStatus, TenantControlPlaneStatus,
+    VersionState,
+};
+use stoker_control_plane::{Exposure, Names};
+use stoker_kube::conditions;
+
+/// One thing that must hold for a tenant to be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aspect {
+    /// The spec can be served.
+    Valid,
+    /// The `DataStore` is there and holds the tenant's place.
+    DataStoreReady,
+    /// The management cluster holds every object of the control plane.
+    ControlPlaneApplied,
+    /// An API server of the tenant answers `/readyz`.
+    ApiServerAvailable,
+    /// The tenant holds every object that the operator keeps there.
+    TenantConfigured,
+}
+
+impl Aspect {
+    const ALL: [Self; 5] = [
+        Self::Valid,
+        Self::DataStoreReady,
+        Self::ControlPlaneApplied,
+        Self::ApiServerAvailable,
+        Self::TenantConfigured,
+    ];
+
+    /// The condition's type.
+    #[must_use]
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Valid => "Valid",
+            Self::DataStoreReady => "DataStoreReady",
+            Self::ControlPlaneApplied => "ControlPlaneApplied",
+            Self::ApiServerAvailable => "APIServerAvailable",
+            Self::TenantConfigured => "TenantConfigured",
+        }
+    }
+}
+
+/// What was found of an aspect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Whether it holds.
+    pub holds: bool,
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// For people: what is the case, and what to do.
+    pub message: String,
+}
+
+/// Everything that a pass found. What was not looked at keeps its former condition.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    checks: Vec<(Aspect, Check)>,
+    /// The tenant's place in the pool.
+    pub storage: Option<StorageStatus>,
+    /// Where the API server is reached.
+    pub exposure: Option<Exposure>,
+    /// Whether the control plane's objects have been applied at least once.
+    pub applied: bool,
+    /// The Deployment as last seen.
+    pub deployment: Option<Deployment>,
+}
+
+impl Findings {
+    /// The aspect holds.
+    pub fn holds(&mut self, aspect: Aspect, reason: &'static str, message: impl Into<String>) {
+        self.checks.push((
+            aspect,
+            Check {
+                holds: true,
+                reason,
+                message: message.into(),
+            },
+        ));
+    }
+
+    /// The aspect does not hold.
+    pub fn fails(&mut self, aspect: Aspect, reason: &'static str, message: impl Into<String>) {
+        self.checks.push((
+            aspect,
+            Check {
+                holds: false,
+                reason,
+                message: message.into(),
+            },
+        ));
+    }
+
+    /// The aspect that a pass was working on when it failed: the first not yet found.
+    #[must_use]
+    pub fn current(&self) -> Aspect {
+        let found = |aspect: &Aspect| self.checks.iter().any(|(found, _)| found == aspect);
+        Aspect::ALL
+            .into_iter()
+            .find(|aspect| !found(aspect))
+            .unwrap_or(Aspect::TenantConfigured)
+    }
+
+    /// The first check that failed.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<&Check> {
+        self.checks
+            .iter()
+            .map(|(_, check)| check)
+            .find(|check| !check.holds)
+    }
+}
+
+/// The status after a pass.
+#[must_use]
+pub fn status(
+    old: &TenantControlPlaneStatus,
+    tenant: Option<&Tenant>,
+    generation: i64,
+    findings: &Findings,
+    now: Timestamp,
+) -> TenantControlPlaneStatus {
+    let mut new = old.clone();
+    new.observed_generation = generation;
+    if let Some(storage) = &findings.storage {
+        new.storage = Some(storage.clone());
+    }
+    if let Some(tenant) = tenant {
+        describe(&mut new, tenant, findings);
+    }
+    for (aspect, check) in &findings.checks {
+        set(&mut new, aspect.condition(), check, generation, now);
+    }
+    let ready = readiness(&new, findings, tenant);
+    set(&mut new, "Ready", &ready, generation, now);
+    if let Some(tenant) = tenant {
+        settle_version(&mut new, tenant, ready.holds);
+    }
+    new
+}
+
+fn set(
+    status: &mut TenantControlPlaneStatus,
+    type_: &str,
+    check: &Check,
+    generation: i64,
+    now: Timestamp,
+) {
+    conditions::set(
+        &mut status.conditions,
+        type_,
+        check.holds,
+        check.reason,
+        &check.message,
+        generation,
+        now,
+    );
+}
+
+/// Ready when every aspect holds; else the first one that does not says why.
+fn readiness(
+    status: &TenantControlPlaneStatus,
+    findings: &Findings,
+    tenant: Option<&Tenant>,
+) -> Check {
+    if let Some(check) = findings.first_failure() {
+        return check.clone();
+    }
+    if tenant.is_some_and(|tenant| tenant.replicas == 0) {
+        let message = "no replicas are wanted; data and keys are kept".to_owned();
+        return Check {
+            holds: false,
+            reason: "Sleeping",
+            message,
+        };
+    }
+    let holds = |aspect: Aspect| {
+        status
+            .conditions
+            .iter()
+            .any(|found| found.type_ == aspect.condition() && found.status == "True")
+    };
+    if Aspect::ALL.into_iter().all(holds) {
+        let message = "the API server answers and the tenant is configured".to_owned();
+        return Check {
+            holds: true,
+            reason: "Available",
+            message,
+        };
+    }
+    let message = "the control plane is being made".to_owned();
+    Check {
+        holds: false,
+        reason: "Provisioning",
+        message,
+    }
+}
+
+/// Names and places of what was made.
+fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &Findings) {
+    let names = Names::of(tenant);
+    if let Some(exposure) = &findings.exposure {
+        status.control_plane_endpoint = exposure.endpoint.as_ref().map(ToString::to_string);
+        status.kubernetes_resources.service = ServiceStatus {
+            name: names.service.clone(),
+            namespace: tenant.namespace.clone(),
+            port: exposure
+                .endpoint
+                .as_ref()
+                .map_or(0, |endpoint| i32::from(endpoint.port)),
+            load_balancer: exposure.load_balancer.clone(),
+        };
+    }
+    if !findings.applied {
+        return;
+    }
+    let secret = |name: &String| SecretStatus {
+        secret_name: name.clone(),
+    };
+    status.certificates = CertificatesStatus {
+        ca: secret(&names.ca),
+        api_server: secret(&names.api_server_certificate),
+        api_server_kubelet_client: secret(&names.kubelet_client),
+        front_proxy_ca: secret(&names.front_proxy_ca),
+        front_proxy_client: secret(&names.front_proxy_client),
+        sa: secret(&names.service_account_keys),
+    };
+    status.kubeconfig = KubeconfigsStatus {
+        admin: secret(&names.admin_kubeconfig),
+        controller_manager: secret(&names.controller_manager_kubeconfig),
+        scheduler: secret(&names.scheduler_kubeconfig),
+    };
+    status.kubeadmconfig = ConfigMapStatus {
+        config_map_name: names.kubeadm_config.clone(),
+    };
+    status.addons = AddonsStatus {
+        core_dns: AddonStatus {
+            enabled: tenant.addons.core_dns.is_some(),
+        },
+        kube_proxy: AddonStatus {
+            enabled: tenant.addons.kube_proxy.is_some(),
+        },
+    };
+    let seen = findings
+        .deployment
+        .as_ref()
+        .and_then(|deployment| deployment.status.as_ref());
+    status.kubernetes_resources.deployment = DeploymentStatus {
+        name: names.deployment.clone(),
+        namespace: tenant.namespace.clone(),
+        selector: format!("{TENANT}={}", tenant.name),
+        replicas: seen.and_then(|status| status.replicas).unwrap_or_default(),
+        ready_replicas: seen
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or_default(),
+        updated_replicas: seen
+            .and_then(|status| status.updated_replicas)
+            .unwrap_or_default(),
+    };
+}
+
+/// The tenant's state in one word; the installed version advances once the rollout is complete.
+fn settle_version(status: &mut TenantControlPlaneStatus, tenant: &Tenant, ready: bool) {
+    let wanted = tenant.version.to_string();
+    let resources = &mut status.kubernetes_resources;
+    let deployment = &resources.deployment;
+    let rolled_out = deployment.replicas == deployment.updated_replicas
+        && deployment.ready_replicas >= deployment.updated_replicas.min(1);
+    let installed = resources.version.version.as_deref();
+    if ready && (installed.is_none() || rolled_out) {
+        resources.version.version = Some(wanted.clone());
+    }
+    resources.version.status = match resources.version.version.as_deref() {
+        _ if tenant.replicas == 0 => VersionState::Sleeping,
+        None => VersionState::Provisioning,
+        Some(installed) if installed != wanted => VersionState::Upgrading,
+        Some(_) if ready => VersionState::Ready,
+        Some(_) => VersionState::NotReady,
+    };
+}
