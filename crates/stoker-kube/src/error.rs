@@ -278,15 +278,16 @@ mod tests {
 
     #[test]
     fn a_namespace_on_its_way_out_is_told_from_missing_rights() {
-        let mut status = Status::failure("no", "Forbidden").with_code(403);
-        status.details = Some(kube::core::response::StatusDetails {
-            causes: vec![kube::core::response::StatusCause {
-                reason: "NamespaceTerminating".into(),
-                message: "namespace a is being terminated".into(),
-                field: "metadata.namespace".into(),
-            }],
-            ..Default::default()
-        });
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "reason": "Forbidden",
+            "code": 403,
+            "details": {"causes": [{
+                "reason": "NamespaceTerminating",
+                "message": "namespace a is being terminated",
+                "field": "metadata.namespace",
+            }]},
+        }))
+        .unwrap();
         assert_eq!(
             category_of(&kube::Error::Api(status.boxed())),
             "NamespaceTerminating"

@@ -179,22 +179,20 @@ impl Election {
     /// Writes the lease if it is still as in `before`: `resourceVersion` is compared.
     async fn write(&self, before: Option<Lease>, spec: LeaseSpec) -> Result<Lease, Error> {
         let params = PostParams::default();
-        let written = match before {
-            Some(mut lease) => {
-                lease.spec = Some(spec);
-                self.leases.replace(&self.name, &params, &lease).await
-            }
-            None => {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(self.name.clone()),
-                        namespace: Some(self.namespace.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(spec),
-                };
-                self.leases.create(&params, &lease).await
-            }
+        let written = if let Some(mut lease) = before {
+            lease.spec = Some(spec);
+            self.leases.replace(&self.name, &params, &lease).await
+        } else {
+            let metadata = ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(self.namespace.clone()),
+                ..ObjectMeta::default()
+            };
+            let lease = Lease {
+                metadata,
+                spec: Some(spec),
+            };
+            self.leases.create(&params, &lease).await
         };
         written.map_err(|source| Error::WriteLease {
             lease: format!("{}/{}", self.namespace, self.name),

@@ -23,6 +23,8 @@ mod lease;
 mod ledger;
 mod observe;
 mod requests;
+#[cfg(test)]
+mod scenario;
 mod status;
 mod tenant_client;
 

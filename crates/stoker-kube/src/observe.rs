@@ -64,14 +64,13 @@ type Meta = PartialObjectMeta<DynamicObject>;
 /// and those that vanished meanwhile are reported as deleted.
 pub fn watch_owned(
     client: Client,
-    watch: OwnedWatch,
+    mut watch: OwnedWatch,
 ) -> impl Stream<Item = Result<Change, Error>> + Send {
-    let streams = watch
-        .resources
-        .iter()
-        .map(|resource| watch_kind(client.clone(), resource.clone(), &watch).boxed())
-        .collect::<Vec<_>>();
-    stream::select_all(streams)
+    let resources = std::mem::take(&mut watch.resources);
+    let watches = resources
+        .into_iter()
+        .map(move |resource| watch_kind(client.clone(), resource, &watch).boxed());
+    stream::select_all(watches)
 }
 
 fn watch_kind(
