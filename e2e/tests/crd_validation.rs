@@ -1,6 +1,10 @@
 //! The CRDs, the installation manifest and the examples on a real kube-apiserver.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what these functions do is test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what these functions do is test"
+)]
 
 #[path = "../../crates/stoker-api/tests/admission/cases.rs"]
 mod cases;
@@ -49,12 +53,20 @@ async fn server_with_crds() -> (BareApiServer, Client) {
     let server = BareApiServer::start().await.unwrap();
     let client = server.client().await.unwrap();
     for crd in [TenantControlPlane::crd(), DataStore::crd()] {
-        create(&client, CRDS, &serde_json::to_value(crd).unwrap()).await.unwrap();
+        create(&client, CRDS, &serde_json::to_value(crd).unwrap())
+            .await
+            .unwrap();
     }
     let begun = Instant::now();
     for path in [TENANTS, DATA_STORES] {
-        while send(&client, Method::GET, path, &Value::Null).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{path} is not served");
+        while send(&client, Method::GET, path, &Value::Null)
+            .await
+            .is_err()
+        {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{path} is not served"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -76,7 +88,9 @@ async fn attempt(
     if let Some(status) = &case.status {
         object["status"] = status.clone();
         let status_path = format!("{object_path}/status");
-        object = send(client, Method::PUT, &status_path, &object).await.unwrap();
+        object = send(client, Method::PUT, &status_path, &object)
+            .await
+            .unwrap();
     }
     json_patch::merge(&mut object, &case.patch);
     send(client, Method::PUT, &object_path, &object).await
@@ -85,7 +99,11 @@ async fn attempt(
 async fn check(client: &Client, path: &str, table: &Table) -> Vec<String> {
     let mut wrong = Vec::new();
     for case in &table.cases {
-        assert!(!case.by_schema || case.refused.is_some(), "{}: what refuses?", case.name);
+        assert!(
+            !case.by_schema || case.refused.is_some(),
+            "{}: what refuses?",
+            case.name
+        );
         let outcome = attempt(client, path, table, case).await;
         let expected = case.server_says.as_ref().or(case.refused.as_ref());
         match (expected, outcome) {
@@ -96,9 +114,18 @@ async fn check(client: &Client, path: &str, table: &Table) -> Vec<String> {
                 wrong.push(format!("{}: {said}", case.name));
             }
         }
-        let name = table.sent(case)["metadata"]["name"].as_str().unwrap().to_owned();
+        let name = table.sent(case)["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         // A refused object is not there to be deleted.
-        let _ = send(client, Method::DELETE, &format!("{path}/{name}"), &json!({})).await;
+        let _ = send(
+            client,
+            Method::DELETE,
+            &format!("{path}/{name}"),
+            &json!({}),
+        )
+        .await;
     }
     wrong
 }
@@ -136,14 +163,22 @@ async fn the_documented_defaults_are_filled_in() {
             },
         })
     );
-    let scale = send(&client, Method::GET, &format!("{TENANTS}/demo/scale"), &Value::Null).await;
+    let scale = send(
+        &client,
+        Method::GET,
+        &format!("{TENANTS}/demo/scale"),
+        &Value::Null,
+    )
+    .await;
     assert_eq!(scale.unwrap()["spec"]["replicas"], 2);
 }
 
 fn documents(path: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let text = std::fs::read_to_string(path).unwrap();
-    text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+    text.split("\n---\n")
+        .map(|document| serde_saphyr::from_str(document).unwrap())
+        .collect()
 }
 
 /// Path of the collection that `object` belongs to.
@@ -151,7 +186,9 @@ fn collection(object: &Value) -> String {
     let version = object["apiVersion"].as_str().unwrap();
     let group = if version.contains('/') { "apis" } else { "api" };
     let kind = object["kind"].as_str().unwrap().to_lowercase();
-    let plural = kind.strip_suffix('y').map_or(format!("{kind}s"), |stem| format!("{stem}ies"));
+    let plural = kind
+        .strip_suffix('y')
+        .map_or(format!("{kind}s"), |stem| format!("{stem}ies"));
     let namespace = object["metadata"]["namespace"].as_str();
     let within = namespace.map_or(String::new(), |name| format!("/namespaces/{name}"));
     format!("/{group}/{version}{within}/{plural}")
@@ -197,6 +234,11 @@ async fn the_installation_manifest_applies_and_its_pods_are_restricted() {
         pod["metadata"]["name"] = json!("privileged");
         pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
         let refused = create(&client, pods, &pod).await.unwrap_err();
-        assert!(refused.message.contains("violates PodSecurity \"restricted"), "{refused:?}");
+        assert!(
+            refused
+                .message
+                .contains("violates PodSecurity \"restricted"),
+            "{refused:?}"
+        );
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     kind = "DataStore",
     plural = "datastores",
     category = "stoker",
+    doc = "One etcd cluster of the pool, shared by many tenants, each under a prefix of its own.",
     status = "DataStoreStatus",
     derive = "PartialEq",
     printcolumn(name = "Driver", type_ = "string", json_path = ".spec.driver"),

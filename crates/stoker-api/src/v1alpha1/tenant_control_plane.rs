@@ -21,6 +21,7 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
     plural = "tenantcontrolplanes",
     shortname = "tcp",
     category = "stoker",
+    doc = "A Kubernetes control plane for one tenant.",
     namespaced,
     status = "TenantControlPlaneStatus",
     derive = "PartialEq",
