@@ -148,21 +148,4 @@ impl Names {
             control_plane_config: name(CONTROL_PLANE_CONFIG),
         }
     }
-
-    /// The Secrets that [`keys`](crate::keys) and [`leaves`](crate::leaves) look into.
-    #[must_use]
-    pub fn read_secrets(&self) -> [&str; 10] {
-        [
-            &self.ca,
-            &self.front_proxy_ca,
-            &self.service_account_keys,
-            &self.encryption,
-            &self.api_server_certificate,
-            &self.kubelet_client,
-            &self.front_proxy_client,
-            &self.admin_kubeconfig,
-            &self.controller_manager_kubeconfig,
-            &self.scheduler_kubeconfig,
-        ]
-    }
 }

@@ -9,9 +9,10 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stoker_api::tenant::API_SERVER_PORT;
 
 use crate::metadata::{CONTROL_PLANE, metadata, pod_selector};
-use crate::{Inputs, Names, SERVICE_PORT_NAME, Storage, StoragePeer};
+use crate::{Inputs, Names, Storage, StoragePeer};
 
 /// Label that every namespace has, with its name (`kube-apiserver` sets it).
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -50,10 +51,7 @@ pub(crate) fn network_policy(inputs: &Inputs<'_>) -> NetworkPolicy {
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![NetworkPolicyIngressRule {
                 from: None,
-                ports: Some(vec![port(
-                    IntOrString::String(SERVICE_PORT_NAME.to_owned()),
-                    "TCP",
-                )]),
+                ports: Some(vec![port(API_SERVER_PORT, "TCP")]),
             }]),
             egress: Some(egress),
         }),
@@ -71,7 +69,7 @@ fn pool(storage: &Storage) -> Vec<NetworkPolicyEgressRule> {
             };
             NetworkPolicyEgressRule {
                 to: Some(vec![to]),
-                ports: Some(vec![port(IntOrString::Int(i32::from(number)), "TCP")]),
+                ports: Some(vec![port(number, "TCP")]),
             }
         })
         .collect()
@@ -96,10 +94,7 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     };
     NetworkPolicyEgressRule {
         to: Some(vec![namespace("kube-system", Some(pods))]),
-        ports: Some(vec![
-            port(IntOrString::Int(53), "UDP"),
-            port(IntOrString::Int(53), "TCP"),
-        ]),
+        ports: Some(vec![port(53, "UDP"), port(53, "TCP")]),
     }
 }
 
@@ -146,9 +141,9 @@ fn namespace(name: &str, pods: Option<LabelSelector>) -> NetworkPolicyPeer {
     }
 }
 
-fn port(port: IntOrString, protocol: &str) -> NetworkPolicyPort {
+fn port(number: u16, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort {
-        port: Some(port),
+        port: Some(IntOrString::Int(i32::from(number))),
         protocol: Some(protocol.to_owned()),
         ..NetworkPolicyPort::default()
     }

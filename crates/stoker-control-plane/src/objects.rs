@@ -15,7 +15,8 @@ use crate::{deployment, disruption, kubeadm, network_policy, secrets};
 /// The entries of one Secret.
 pub type SecretData = BTreeMap<String, Vec<u8>>;
 
-/// A tenant's Secrets as they are now, by name; see [`Names::read_secrets`](crate::Names::read_secrets).
+/// A tenant's Secrets as they are now, by name: all that exist, since one that is not here is made
+/// anew or reported as lost.
 pub type ExistingSecrets = BTreeMap<String, SecretData>;
 
 /// What a control plane is built from.

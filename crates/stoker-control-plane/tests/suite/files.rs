@@ -1,6 +1,7 @@
 //! Every file that a flag or kubeconfig names is there, and nothing else is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use stoker_control_plane::Objects;
 
@@ -94,11 +95,9 @@ fn each_container_has_exactly_the_files_that_it_names() {
 fn only_the_components_that_sign_have_signing_keys() {
     let objects = cluster_ip().build();
     let keys = |container| -> Vec<String> {
-        let files = files(&objects, container);
-        files
-            .keys()
-            .filter(|path| path.ends_with(".key"))
-            .cloned()
+        let paths = files(&objects, container).into_keys();
+        paths
+            .filter(|path| Path::new(path).extension() == Some("key".as_ref()))
             .collect()
     };
     let mount = "/etc/kubernetes";

@@ -88,7 +88,7 @@ fn a_new_address_changes_the_serving_certificate_only() {
     scenario.exposure.endpoint = Some(Endpoint { host, port: 443 });
     let after = again(&scenario, &existing, now());
     let serving = Names::of(&scenario.tenant).api_server_certificate;
-    assert_eq!(changed(&scenario, &after), [serving.clone()]);
+    assert_eq!(changed(&scenario, &after), std::slice::from_ref(&serving));
     let reason = ReissueReason::MissingName("lb-1.example.net".to_owned());
     assert_eq!(after.reissued, [(serving, reason)].into());
 }
@@ -141,7 +141,7 @@ fn a_damaged_entry_heals_alone() {
                 .unwrap()
                 .insert(entry, b"rubbish".to_vec());
             let after = again(&scenario, &existing, now());
-            assert_eq!(changed(&scenario, &after), [name.clone()]);
+            assert_eq!(changed(&scenario, &after), std::slice::from_ref(&name));
             assert_eq!(
                 after.reissued,
                 [(name.clone(), ReissueReason::Unreadable)].into()

@@ -1,5 +1,11 @@
 //! What is built from a tenant, from its manifest to every flag, file and permission.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
 mod exposure;
 mod files;
 mod golden;

@@ -90,10 +90,7 @@ fn only_the_api_server_is_reached_and_only_the_tenants_pods_are_selected() {
     assert_eq!(ingress.len(), 1);
     let ports = ingress[0].ports.as_ref().unwrap();
     assert_eq!(ports.len(), 1);
-    assert_eq!(
-        ports[0].port,
-        Some(IntOrString::String("kube-apiserver".to_owned()))
-    );
+    assert_eq!(ports[0].port, Some(IntOrString::Int(6443)));
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Scenario {
     }
 }
 
-/// The simplest tenant, one replica behind a ClusterIP Service that has its address.
+/// The simplest tenant, one replica behind a `ClusterIP` Service that has its address.
 pub(crate) fn cluster_ip() -> Scenario {
     Scenario::new(
         &spec("ClusterIP", 1, "v1.36.3", &json!({})),
