@@ -54,12 +54,7 @@ pub(crate) fn add(objects: &mut TenantObjects, tenant: &Tenant, addon: &Addon) {
     objects
         .services
         .push(service(&tenant.network.dns_service_ips));
-    let image = release::image(
-        addon,
-        &format!("{}/coredns", release::IMAGE_REPOSITORY),
-        "coredns",
-        release::core_dns_tag(tenant.version),
-    );
+    let image = release::core_dns_image(addon, tenant.version);
     objects
         .deployments
         .push(deployment::build(image, tenant.version));

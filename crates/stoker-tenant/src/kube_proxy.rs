@@ -58,13 +58,7 @@ pub(crate) fn add(
     );
     objects.roles.push(role);
     objects.role_bindings.push(binding);
-    let default_tag = tenant.version.to_string();
-    let image = release::image(
-        &addon.image,
-        release::IMAGE_REPOSITORY,
-        "kube-proxy",
-        &default_tag,
-    );
+    let image = release::kube_proxy_image(&addon.image, tenant.version);
     objects.daemon_sets.push(daemon_set::build(image));
     Ok(())
 }

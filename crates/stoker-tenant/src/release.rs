@@ -7,7 +7,7 @@ use stoker_api::version::KubernetesVersion;
 pub(crate) const IMAGE_REPOSITORY: &str = "registry.k8s.io";
 
 /// Tag of the `CoreDNS` image that kubeadm of this minor deploys (`constants.CoreDNSVersion`).
-pub(crate) fn core_dns_tag(version: KubernetesVersion) -> &'static str {
+fn core_dns_tag(version: KubernetesVersion) -> &'static str {
     match version.minor {
         ..=33 => "v1.12.0",
         34 => "v1.12.1",
@@ -16,22 +16,32 @@ pub(crate) fn core_dns_tag(version: KubernetesVersion) -> &'static str {
     }
 }
 
-/// Whether `CoreDNS`' probes name their ports and the container lists them: since 1.34.
+/// Whether the probes of `CoreDNS` name their ports and the container lists them: since 1.34.
 pub(crate) fn core_dns_names_probe_ports(version: KubernetesVersion) -> bool {
     version.minor >= 34
 }
 
-/// Image of an add-on: repository and tag each as the spec gives them, else as by default.
-pub(crate) fn image(addon: &Addon, repository: &str, name: &str, tag: &str) -> String {
-    let given = |field: &Option<String>, default: &str| {
-        field
-            .as_deref()
-            .filter(|text| !text.is_empty())
-            .unwrap_or(default)
-            .trim_end_matches('/')
-            .to_owned()
+/// Image of `CoreDNS` (kubeadm's `images.GetDNSImage`): the upstream registry alone keeps it one
+/// folder deeper.
+pub(crate) fn core_dns_image(addon: &Addon, version: KubernetesVersion) -> String {
+    let repository = match given(addon.image_repository.as_deref()) {
+        None | Some(IMAGE_REPOSITORY) => &format!("{IMAGE_REPOSITORY}/coredns"),
+        Some(repository) => repository,
     };
-    let repository = given(&addon.image_repository, repository);
-    let tag = given(&addon.image_tag, tag);
-    format!("{repository}/{name}:{tag}")
+    let tag = given(addon.image_tag.as_deref()).unwrap_or(core_dns_tag(version));
+    format!("{repository}/coredns:{tag}")
+}
+
+/// Image of kube-proxy: of the control plane's release unless the spec gives a tag.
+pub(crate) fn kube_proxy_image(addon: &Addon, version: KubernetesVersion) -> String {
+    let repository = given(addon.image_repository.as_deref()).unwrap_or(IMAGE_REPOSITORY);
+    let tag = given(addon.image_tag.as_deref()).map_or_else(|| version.to_string(), str::to_owned);
+    format!("{repository}/kube-proxy:{tag}")
+}
+
+/// A field of the spec, unless empty; without the slash that people put behind a repository.
+fn given(field: Option<&str>) -> Option<&str> {
+    field
+        .map(|text| text.trim_end_matches('/'))
+        .filter(|text| !text.is_empty())
 }

@@ -2,7 +2,9 @@
 
 mod endpoints;
 mod golden;
+mod images;
 mod patches;
+mod sameness;
 
 use std::net::IpAddr;
 
@@ -10,20 +12,17 @@ use serde_json::Value;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 
-use crate::{Access, TenantObjects};
+use crate::{Access, TenantObjects, build, watched_kinds};
 
 /// The tenant of a manifest's `spec`, YAML indented by nothing.
 fn tenant(spec: &str) -> Tenant {
-    let indented = spec
-        .lines()
-        .map(|line| format!("  {line}\n"))
-        .collect::<String>();
+    let indented = spec.replace('\n', "\n  ");
     let manifest = format!(
         "apiVersion: stoker.dev/v1alpha1
 kind: TenantControlPlane
 metadata: {{ name: acme, namespace: acme, uid: 0b7f1d3e-0000-4000-8000-000000000001 }}
 spec:
-{indented}"
+  {indented}"
     );
     let object: TenantControlPlane = serde_saphyr::from_str(&manifest).unwrap();
     Tenant::validate(&object).unwrap()
@@ -71,7 +70,7 @@ fn all(objects: &TenantObjects) -> Vec<Value> {
         .collect()
 }
 
-/// A document inside a ConfigMap.
+/// A document inside a `ConfigMap`.
 fn document(objects: &TenantObjects, config_map: &str, key: &str) -> Value {
     let config_map = objects
         .config_maps
@@ -79,4 +78,34 @@ fn document(objects: &TenantObjects, config_map: &str, key: &str) -> Value {
         .find(|object| object.metadata.name.as_deref() == Some(config_map))
         .unwrap();
     serde_saphyr::from_str(&config_map.data.as_ref().unwrap()[key]).unwrap()
+}
+
+#[test]
+fn every_object_has_our_labels_and_a_watched_kind() {
+    let tenant = plain("v1.36.3", "addons: { coreDNS: {}, kubeProxy: {} }");
+    let objects = build(
+        &tenant,
+        &access("192.0.2.10", &["192.0.2.10", "2001:db8::1"]),
+    )
+    .unwrap();
+    let mut kinds: Vec<_> = watched_kinds().to_vec();
+    for object in all(&objects) {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "stoker", "{object}");
+        assert_eq!(labels["stoker.dev/project"], "stoker", "{object}");
+        assert!(
+            labels["app.kubernetes.io/component"].is_string(),
+            "{object}"
+        );
+        let watched = watched_kinds()
+            .iter()
+            .find(|watched| object["kind"] == watched.kind);
+        let watched = watched.unwrap_or_else(|| panic!("not watched: {object}"));
+        let api_version = format!("{}/{}", watched.group, watched.version);
+        assert_eq!(object["apiVersion"], api_version.trim_start_matches('/'));
+        let has_namespace = object["metadata"].get("namespace").is_some();
+        assert_eq!(has_namespace, watched.namespaced, "{object}");
+        kinds.retain(|kind| kind != watched);
+    }
+    assert_eq!(kinds, [], "watched, but nothing of the kind is built");
 }
