@@ -46,11 +46,10 @@ pub(crate) fn add(objects: &mut TenantObjects, tenant: &Tenant) -> Result<(), Pa
 /// against a running cluster's `kubelet-config` (`replace /syncFrequency`,
 /// `add /logging/verbosity`, `remove /crashLoopBackOff`) apply here too.
 pub(crate) fn document(tenant: &Tenant) -> Result<Value, PatchError> {
-    let ours = ours(tenant);
     let mut printed = empty();
-    overlay(&mut printed, &ours);
+    overlay(&mut printed, &ours(tenant));
     let mut patched = patch::apply(PATCHES, printed, &tenant.kubelet.configuration_json_patches)?;
-    prune(&mut patched, &empty(), &ours);
+    prune(&mut patched, &empty());
     Ok(patched)
 }
 
@@ -122,17 +121,16 @@ fn overlay(document: &mut Value, over: &Value) {
     }
 }
 
-/// Takes out of `document` what is as in `empty` and not in `ours`.
-fn prune(document: &mut Value, empty: &Value, ours: &Value) {
+/// Takes out of `document` what is as in `empty`.
+fn prune(document: &mut Value, empty: &Value) {
     let (Value::Object(document), Value::Object(empty)) = (document, empty) else {
         return;
     };
     for (key, unset) in empty {
-        let own = ours.get(key);
         if let Some(value) = document.get_mut(key) {
-            prune(value, unset, own.unwrap_or(&Value::Null));
+            prune(value, unset);
             let hollow = unset.is_object() && value.as_object().is_some_and(Map::is_empty);
-            if own.is_none() && (hollow || value == unset) {
+            if hollow || value == unset {
                 document.remove(key);
             }
         }
