@@ -1,0 +1,242 @@
+//! The operator's own process against a real API server and a real pool, without any node: whatever it writes
+//! can be seen, and no pod ever runs.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, CustomResourceExt};
+use serde_json::{Value, json};
+use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_lab::bare::{BareApiServer, BareEtcd};
+
+/// Management cluster and pool.
+pub struct Bare {
+    pub client: Client,
+    pub pool: BareEtcd,
+    api_server: BareApiServer,
+    directory: tempfile::TempDir,
+}
+
+/// A running operator; killed when dropped.
+pub struct Operator {
+    process: Child,
+    pub metrics: u16,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // Already ended when a test killed it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Operator {
+    /// SIGKILL, as the kernel does to a process out of memory.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Bare {
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (api_server, pool) = tokio::join!(
+            BareApiServer::start(),
+            BareEtcd::start_secured(stoker_lab::versions::ETCD)
+        );
+        let (api_server, pool) = (api_server.unwrap(), pool.unwrap());
+        let client = api_server.client().await.unwrap();
+        let bare = Self { client, pool, api_server, directory: tempfile::tempdir().unwrap() };
+        for crd in [TenantControlPlane::crd(), DataStore::crd()] {
+            bare.create_crd(crd).await;
+        }
+        bare.namespace("stoker-system").await;
+        bare
+    }
+
+    async fn create_crd(&self, crd: CustomResourceDefinition) {
+        let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let name = crd.metadata.name.clone().unwrap();
+        crds.create(&PostParams::default(), &crd).await.unwrap();
+        until("the CRD is served", async || {
+            let crd = crds.get(&name).await.unwrap();
+            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+            conditions.iter().any(|found| found.type_ == "Established" && found.status == "True")
+        })
+        .await;
+    }
+
+    pub async fn namespace(&self, name: &str) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    }
+
+    /// Starts the operator and waits until it leads.
+    pub fn operator(&self) -> Operator {
+        let kubeconfig = self.directory.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, self.api_server.kubeconfig()).unwrap();
+        let log = self.directory.path().join("operator.log");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let [metrics, health] = free_ports();
+        let process = Command::new(operator_binary())
+            .args(["--leader-elect=false", "--management-cidrs=192.0.2.0/24"])
+            .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
+            .arg(format!("--health-bind-address=127.0.0.1:{health}"))
+            .env("KUBECONFIG", kubeconfig)
+            .env("RUST_LOG", "info,stoker_operator=debug")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .spawn()
+            .unwrap();
+        Operator { process, metrics }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("operator.log")).unwrap_or_default()
+    }
+
+    pub fn tenants(&self, namespace: &str) -> Api<TenantControlPlane> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub fn data_stores(&self) -> Api<DataStore> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The spec of a `DataStore` for the pool, with its certificates in place.
+    pub fn data_store_spec(&self) -> Value {
+        use base64::Engine as _;
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let authority = self.pool.authority().unwrap();
+        let root = self.pool.client_certificate("root").unwrap();
+        json!({
+            "driver": "etcd",
+            "endpoints": [self.pool.endpoint().trim_start_matches("https://")],
+            "tlsConfig": {
+                "certificateAuthority": {
+                    "certificate": { "content": encode(authority.certificate()) },
+                    "privateKey": { "content": encode(authority.key().as_pem()) },
+                },
+                "clientCertificate": {
+                    "certificate": { "content": encode(&root.certificate) },
+                    "privateKey": { "content": encode(root.key.as_pem()) },
+                },
+            },
+        })
+    }
+
+    pub async fn data_store(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
+            "metadata": { "name": name }, "spec": spec,
+        });
+        let params = PatchParams::apply("test").force();
+        self.data_stores().patch(name, &params, &Patch::Apply(object)).await.unwrap();
+    }
+
+    /// Creates a tenant whose spec is the smallest one, changed by `change`.
+    pub async fn tenant(&self, namespace: &str, name: &str, change: Value) {
+        let mut object = json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": { "name": name },
+            "spec": {
+                "controlPlane": {
+                    "deployment": { "replicas": 1 },
+                    "service": { "serviceType": "ClusterIP" },
+                },
+                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+                "addons": { "coreDNS": {}, "kubeProxy": {} },
+                "deletion": { "dataRetentionSeconds": 0 },
+            },
+        });
+        json_patch::merge(&mut object, &json!({ "spec": change }));
+        let params = PatchParams::apply("test").force();
+        self.tenants(namespace).patch(name, &params, &Patch::Apply(object)).await.unwrap();
+    }
+
+    /// Waits until a condition of the tenant has this reason, and returns its message.
+    pub async fn tenant_reason(
+        &self,
+        namespace: &str,
+        name: &str,
+        condition: &str,
+        reason: &str,
+    ) -> String {
+        let tenants = self.tenants(namespace);
+        let mut message = String::new();
+        let mut last = None;
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE {
+            let status = tenants.get(name).await.unwrap().status.unwrap_or_default();
+            last = Some(status.conditions.clone());
+            if let Some(found) =
+                status.conditions.iter().find(|found| found.type_ == condition && found.reason == reason)
+            {
+                message.clone_from(&found.message);
+                return message;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{namespace}/{name}: no {condition}={reason}, but {last:#?}\n{}", self.log());
+    }
+
+    /// All keys of the pool.
+    pub async fn pool_keys(&self) -> Vec<String> {
+        let output = self.pool.etcdctl().args(["get", "", "--prefix", "--keys-only"]).output();
+        let output = output.await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// All users of the pool but root.
+    pub async fn pool_users(&self) -> Vec<String> {
+        let output = self.pool.etcdctl().args(["user", "list"]).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| *line != "root").map(str::to_owned).collect()
+    }
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `holds`, at most 20 s.
+pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// The operator of this very tree, built when the test run did not build it.
+fn operator_binary() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let binary = exe.parent().unwrap().parent().unwrap().join("stoker-operator");
+    static BUILT: std::sync::Once = std::sync::Once::new();
+    BUILT.call_once(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "stoker-operator"])
+            .status()
+            .unwrap();
+        assert!(status.success(), "the operator does not build");
+    });
+    binary
+}
