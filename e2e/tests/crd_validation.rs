@@ -194,6 +194,19 @@ fn collection(object: &Value) -> String {
     format!("/{group}/{version}{within}/{plural}")
 }
 
+/// Whether everything in `written` is in `stored`, which may have more fields.
+fn holds(stored: &Value, written: &Value) -> bool {
+    match (stored, written) {
+        (Value::Object(stored), Value::Object(written)) => written
+            .iter()
+            .all(|(key, value)| stored.get(key).is_some_and(|found| holds(found, value))),
+        (Value::Array(stored), Value::Array(written)) => {
+            stored.len() == written.len() && stored.iter().zip(written).all(|(a, b)| holds(a, b))
+        }
+        (stored, written) => stored == written,
+    }
+}
+
 #[tokio::test]
 async fn the_examples_are_accepted_and_come_back_as_written() {
     let (_server, client) = server_with_crds().await;
@@ -202,9 +215,10 @@ async fn the_examples_are_accepted_and_come_back_as_written() {
             let stored = create(&client, &collection(&document), &document)
                 .await
                 .unwrap_or_else(|status| panic!("{file}: {}", status.message));
-            let mut merged = stored.clone();
-            json_patch::merge(&mut merged, &document);
-            assert_eq!(merged, stored, "{file}: something got lost");
+            assert!(
+                holds(&stored, &document),
+                "{file}: something got lost: {stored}"
+            );
             if document["kind"] == "TenantControlPlane" {
                 serde_json::from_value::<TenantControlPlane>(stored).unwrap();
             } else if document["kind"] == "DataStore" {

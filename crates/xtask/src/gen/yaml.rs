@@ -12,8 +12,8 @@ pub(super) fn canonical(value: Value) -> Result<String> {
     Ok(text)
 }
 
-/// The order of a JSON map depends on a cargo feature that any dependency may turn on.
-fn sorted(value: Value) -> Value {
+/// `value` with sorted keys and whole numbers as integers: the order of a JSON map depends on a cargo feature that any dependency may turn on.
+pub(super) fn sorted(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let mut fields: Vec<(String, Value)> = fields.into_iter().collect();
