@@ -112,7 +112,7 @@ const RULES: &[Rule] = &[
         scope: Scope::OwnNamespace,
         group: "coordination.k8s.io",
         resources: &["leases"],
-        verbs: &["create", "get", "patch", "update"],
+        verbs: &["create", "get", "update"],
         why: "one replica works at a time",
     },
 ];
