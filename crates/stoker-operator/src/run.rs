@@ -19,6 +19,9 @@ use crate::health::{self, Health};
 use crate::metrics::{Controller, Metrics, Outcome, Side};
 use crate::{FIELD_MANAGER, data_store, tenant, watches};
 
+/// A new API server makes its namespaces within a second of its first `/readyz`.
+const NAMESPACE_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Runs until the process is told to stop or loses the lease.
 ///
 /// # Errors

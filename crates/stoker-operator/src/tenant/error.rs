@@ -28,6 +28,12 @@ pub enum Error {
     Serialize(#[from] serde_json::Error),
     #[error("cannot write inside the tenant: {0}")]
     Inside(#[source] stoker_kube::Error),
+    #[error("cannot resolve the control-plane endpoint {endpoint}: {source}")]
+    Resolve {
+        endpoint: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{0}")]
     Patch(#[from] stoker_tenant::PatchError),
     #[error("cannot delete: {0}")]
@@ -35,6 +41,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the tenant's API server answered that a namespace is not there: for a moment after
+    /// `/readyz` first answers it has not made `kube-system` and `kube-public` yet.
+    #[must_use]
+    pub fn is_namespace_missing(&self) -> bool {
+        matches!(self, Self::Inside(error) if error.is_not_found())
+    }
+
     /// CamelCase reason for conditions and events.
     #[must_use]
     pub fn category(&self) -> &'static str {
@@ -50,6 +63,7 @@ impl Error {
             Self::Apply(error) => error.category(),
             Self::Serialize(_) => "Internal",
             Self::Inside(_) => "TenantNotConfigured",
+            Self::Resolve { .. } => "EndpointUnresolved",
             Self::Patch(_) => "InvalidPatch",
             Self::Delete(_) => "DeletionFailed",
         }

@@ -356,7 +356,10 @@ async fn apply_inside(
             Host::Name(name) => name.clone(),
         },
         port: endpoint.port,
-        addresses: resolve(endpoint).await,
+        addresses: resolve(endpoint).await.map_err(|source| Error::Resolve {
+            endpoint: endpoint.to_string(),
+            source,
+        })?,
         certificate_authority: connection.certificate_authority.clone(),
     };
     let objects = stoker_tenant::build(tenant, &access)?;
@@ -371,9 +374,9 @@ async fn apply_inside(
 }
 
 /// Addresses behind the endpoint, for the tenant's `kubernetes` Service.
-async fn resolve(endpoint: &Endpoint) -> Vec<IpAddr> {
+async fn resolve(endpoint: &Endpoint) -> std::io::Result<Vec<IpAddr>> {
     let name = match &endpoint.host {
-        Host::Address(ip) => return vec![*ip],
+        Host::Address(ip) => return Ok(vec![*ip]),
         Host::Name(name) => name,
     };
     let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await;

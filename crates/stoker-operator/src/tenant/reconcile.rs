@@ -49,6 +49,9 @@ pub async fn reconcile(
         None => Ok(()),
     };
     if let Err(error) = &result {
+        if error.is_namespace_missing() {
+            return result.map(|()| Action::await_change());
+        }
         findings.fails(findings.current(), error.category(), describe(error));
     }
     write_status(&object, tenant.as_ref(), &findings, &ctx).await?;
