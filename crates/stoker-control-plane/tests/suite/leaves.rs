@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use stoker_control_plane::{Endpoint, ExistingSecrets, Host, Leaves, Names, leaves};
-use stoker_pki::ReissueReason;
+use stoker_pki::{Authority, ReissueReason};
 use time::{Duration, OffsetDateTime};
 
 use crate::scenario::{Scenario, cluster_ip, now, spec};
@@ -78,6 +78,19 @@ fn all_are_renewed_together_in_the_last_third_of_their_year() {
             .all(|reason| *reason == ReissueReason::Expiring)
     );
     assert!(after.renew_at > renew_at + Duration::days(240));
+}
+
+/// The front-proxy client ends with its authority, long before the others want to be renewed.
+#[test]
+fn the_next_look_is_at_the_first_certificate_to_renew() {
+    let mut scenario = cluster_ip();
+    let end = now() + Duration::days(100);
+    scenario.keys.front_proxy_authority =
+        Authority::generate("front-proxy-ca", Duration::days(100), now()).unwrap();
+    let after = again(&scenario, &scenario.existing(), now());
+    assert_eq!(after.renew_at, end);
+    scenario.leaves = after;
+    assert_eq!(again(&scenario, &scenario.existing(), now()).renew_at, end);
 }
 
 #[test]

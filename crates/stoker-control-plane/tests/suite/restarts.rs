@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::json;
 use stoker_control_plane::{Endpoint, Host, leaves};
+use stoker_pki::ServiceAccountKey;
 use time::Duration;
 
 use crate::scenario::{Scenario, cluster_ip, now, spec};
@@ -65,6 +66,23 @@ fn what_a_component_reads_once_restarts_it() {
         change(&mut scenario);
         assert_ne!(template(&scenario), before);
     }
+}
+
+/// As in a rotation: both public keys are known, and the other one signs.
+#[test]
+fn another_signing_key_restarts_it_though_the_public_keys_stay() {
+    let mut scenario = cluster_ip();
+    let (one, two) = (
+        scenario.keys.service_account,
+        cluster_ip().keys.service_account,
+    );
+    let both = format!("{}{}", one.public_pem(), two.public_pem());
+    let signing =
+        |key: &ServiceAccountKey| ServiceAccountKey::from_pem(key.private_pem().as_pem(), &both);
+    scenario.keys.service_account = signing(&one).unwrap();
+    let before = template(&scenario);
+    scenario.keys.service_account = signing(&two).unwrap();
+    assert_ne!(template(&scenario), before);
 }
 
 #[test]
