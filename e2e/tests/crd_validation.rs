@@ -228,31 +228,101 @@ async fn the_examples_are_accepted_and_come_back_as_written() {
     }
 }
 
-#[tokio::test]
-async fn the_installation_manifest_applies_and_its_pods_are_restricted() {
-    let server = BareApiServer::start().await.unwrap();
-    let client = server.client().await.unwrap();
-    for document in documents("manifests/install.yaml") {
-        create(&client, &collection(&document), &document)
+/// Creates everything that `manifests/install.yaml` has.
+async fn install(client: &Client) -> Vec<Value> {
+    let documents = documents("manifests/install.yaml");
+    for document in &documents {
+        create(client, &collection(document), document)
             .await
             .unwrap_or_else(|status| panic!("{}: {}", document["kind"], status.message));
-        if document["kind"] != "Deployment" {
-            continue;
-        }
-        let mut pod = document["spec"]["template"].clone();
-        pod["apiVersion"] = json!("v1");
-        pod["kind"] = json!("Pod");
-        pod["metadata"]["name"] = json!("operator");
-        let pods = "/api/v1/namespaces/stoker-system/pods";
-        create(&client, pods, &pod).await.unwrap();
-        pod["metadata"]["name"] = json!("privileged");
-        pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
-        let refused = create(&client, pods, &pod).await.unwrap_err();
+    }
+    documents
+}
+
+#[tokio::test]
+async fn the_installed_operator_keeps_to_the_restricted_profile() {
+    let server = BareApiServer::start().await.unwrap();
+    let client = server.client().await.unwrap();
+    let documents = install(&client).await;
+    let deployment = documents
+        .iter()
+        .find(|document| document["kind"] == "Deployment")
+        .unwrap();
+    let mut pod = deployment["spec"]["template"].clone();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!("operator");
+    let pods = "/api/v1/namespaces/stoker-system/pods";
+    create(&client, pods, &pod).await.unwrap();
+    pod["metadata"]["name"] = json!("privileged");
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
+    let refused = create(&client, pods, &pod).await.unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("violates PodSecurity \"restricted"),
+        "{refused:?}"
+    );
+}
+
+/// Whether the operator's service account may do `verb` on `resource` (`group/resource`).
+async fn may(client: &Client, verb: &str, resource: &str, namespace: &str) -> bool {
+    let (group, resource) = resource.split_once('/').unwrap();
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": "system:serviceaccount:stoker-system:stoker-operator",
+            "resourceAttributes": {
+                "verb": verb, "group": group, "resource": resource, "namespace": namespace,
+            },
+        },
+    });
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    create(client, path, &review).await.unwrap()["status"]["allowed"] == true
+}
+
+#[tokio::test]
+async fn the_installed_operator_may_do_its_work_and_nothing_else() {
+    let server = BareApiServer::start().await.unwrap();
+    let client = server.client().await.unwrap();
+    install(&client).await;
+    let begun = Instant::now();
+    while !may(&client, "patch", "apps/deployments", "any").await {
         assert!(
-            refused
-                .message
-                .contains("violates PodSecurity \"restricted"),
-            "{refused:?}"
+            begun.elapsed() < Duration::from_secs(10),
+            "the roles do not hold"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (verb, resource, namespace) in [
+        ("watch", "stoker.dev/tenantcontrolplanes", ""),
+        ("patch", "/secrets", "any"),
+        ("create", "events.k8s.io/events", "any"),
+        ("update", "coordination.k8s.io/leases", "stoker-system"),
+    ] {
+        assert!(
+            may(&client, verb, resource, namespace).await,
+            "cannot {verb} {resource}"
+        );
+    }
+    for (verb, resource, namespace) in [
+        ("create", "/pods", "any"),
+        ("get", "/nodes", ""),
+        ("delete", "stoker.dev/tenantcontrolplanes", "any"),
+        ("deletecollection", "/secrets", "any"),
+        (
+            "create",
+            "rbac.authorization.k8s.io/clusterrolebindings",
+            "",
+        ),
+        ("impersonate", "/serviceaccounts", "any"),
+        ("create", "/serviceaccounts", "any"),
+        ("update", "coordination.k8s.io/leases", "kube-system"),
+    ] {
+        assert!(
+            !may(&client, verb, resource, namespace).await,
+            "can {verb} {resource}"
         );
     }
 }
