@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use etcd_client::UserAddOptions;
 use stoker_lab::credentials;
 use stoker_lab::steps::Steps;
@@ -94,6 +94,22 @@ impl Cluster {
             self.authority.certificate(),
             self.authority.key().as_pem(),
         )?)
+    }
+
+    /// The client address of a member that does not lead.
+    pub(crate) async fn follower(&self) -> Result<String> {
+        let root = credentials::client(&self.authority, "root", None)?;
+        for address in &self.addresses {
+            let mut client = client(address, &self.authority, Some(&root)).await?;
+            let status = client.status().await?;
+            if status
+                .header()
+                .is_some_and(|header| header.member_id() != status.leader())
+            {
+                return Ok(address.clone());
+            }
+        }
+        bail!("every member leads")
     }
 
     /// Ends a member as a crash would.
