@@ -1,8 +1,11 @@
 //! Prometheus metrics. Label sets are closed: no tenant names in histograms or counters.
 
-use std::sync::Mutex;
+mod process;
 
-use prometheus_client::encoding::text::encode;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -84,6 +87,9 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     tenants: Family<StateLabels, Gauge>,
     leader: Gauge,
+    process: Registry,
+    cpu: Gauge<f64, AtomicU64>,
+    resident: Gauge,
 }
 
 /// 5 ms to 40 s: the operator's own share is tens of milliseconds, a wait for etcd may be seconds.
@@ -95,7 +101,22 @@ fn step_histogram() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let (cpu, resident) = (Gauge::default(), Gauge::default());
+        let mut process = Registry::default();
+        process.register(
+            "process_cpu_seconds_total",
+            "CPU time of this process",
+            cpu.clone(),
+        );
+        process.register(
+            "process_resident_memory_bytes",
+            "Resident memory of this process",
+            resident.clone(),
+        );
         let metrics = Self {
+            process,
+            cpu,
+            resident,
             registry: Mutex::new(Registry::with_prefix("stoker")),
             outcomes: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
@@ -200,8 +221,14 @@ impl Metrics {
     /// # Errors
     /// Formatting failed.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
+        if let Some(usage) = process::usage() {
+            self.cpu.set(usage.cpu_seconds);
+            self.resident.set(usage.resident_bytes);
+        }
         let mut text = String::new();
-        encode(&mut text, &self.lock())?;
+        encode_registry(&mut text, &self.process)?;
+        encode_registry(&mut text, &self.lock())?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }

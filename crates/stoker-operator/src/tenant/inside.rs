@@ -379,15 +379,11 @@ async fn resolve(endpoint: &Endpoint) -> std::io::Result<Vec<IpAddr>> {
         Host::Address(ip) => return Ok(vec![*ip]),
         Host::Name(name) => name,
     };
-    let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await;
-    let mut addresses: Vec<IpAddr> = found
-        .into_iter()
-        .flatten()
-        .map(|found| found.ip())
-        .collect();
+    let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await?;
+    let mut addresses: Vec<IpAddr> = found.map(|found| found.ip()).collect();
     addresses.sort();
     addresses.dedup();
-    addresses
+    Ok(addresses)
 }
 
 fn desired(objects: &stoker_tenant::TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
