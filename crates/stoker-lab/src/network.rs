@@ -29,6 +29,8 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 pub use compile::{Ruleset, compile};
 pub use facts::{CniAddresses, NamedPort, NamespaceLabels, PodFacts, PodKey, namespace_labels};
@@ -75,7 +77,13 @@ pub struct NetworkArgs {
 /// When the kubeconfig cannot be used, bridged packets cannot be filtered on this host, or one of the
 /// two parts ends. An API server that does not answer is waited for.
 pub async fn run(args: NetworkArgs) -> anyhow::Result<()> {
-    // Another part of the process may have installed it already.
+    // Another part of the process may have installed either already.
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;

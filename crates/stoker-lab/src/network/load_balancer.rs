@@ -160,12 +160,13 @@ fn guard(addresses: &BTreeSet<Ipv4Addr>) -> String {
         return replace;
     }
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let addresses = addresses.join(", ");
     format!(
         "{replace}table inet {TABLE} {{\n\tchain input {{\n\
          \t\ttype filter hook input priority filter - 4; policy accept;\n\
          \t\tct state established,related accept\n\
-         \t\tip daddr {{ {} }} meta l4proto {{ tcp, udp, sctp }} reject\n\t}}\n}}\n",
-        addresses.join(", ")
+         \t\tip daddr {{ {addresses} }} meta l4proto tcp reject with tcp reset\n\
+         \t\tip daddr {{ {addresses} }} meta l4proto {{ udp, sctp }} reject\n\t}}\n}}\n"
     )
 }
 
