@@ -21,7 +21,10 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     for port in &mut ports {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-        *port = listener.local_addr().context("looking for a free port")?.port();
+        *port = listener
+            .local_addr()
+            .context("looking for a free port")?
+            .port();
         held.push(listener);
     }
     Ok(ports)

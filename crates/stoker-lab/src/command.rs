@@ -41,7 +41,10 @@ pub async fn run_with_input(command: &mut Command, input: &[u8]) -> Result<Strin
         // The program may end without reading all; its own status says why.
         let _ = stdin.write_all(input).await;
     }
-    let output = child.wait_with_output().await.with_context(|| format!("waiting for `{line}`"))?;
+    let output = child
+        .wait_with_output()
+        .await
+        .with_context(|| format!("waiting for `{line}`"))?;
     finish(&line, &output)
 }
 
@@ -82,13 +85,23 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_has_the_command_and_what_it_said() {
-        let error = run(&mut program("sh", ["-c", "echo why >&2; exit 3"])).await.unwrap_err();
+        let error = run(&mut program("sh", ["-c", "echo why >&2; exit 3"]))
+            .await
+            .unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("sh -c") && text.contains("why") && text.contains('3'), "{text}");
+        assert!(
+            text.contains("sh -c") && text.contains("why") && text.contains('3'),
+            "{text}"
+        );
     }
 
     #[tokio::test]
     async fn input_reaches_the_program() {
-        assert_eq!(run_with_input(&mut program("cat", [""; 0]), b"hello").await.unwrap(), "hello");
+        assert_eq!(
+            run_with_input(&mut program("cat", [""; 0]), b"hello")
+                .await
+                .unwrap(),
+            "hello"
+        );
     }
 }

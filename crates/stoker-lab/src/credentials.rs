@@ -112,8 +112,14 @@ pub fn write_leaf(directory: &Path, name: &str, leaf: &KeyedCertificate) -> Resu
 /// # Errors
 /// When the directory cannot be written.
 pub fn write_authority(directory: &Path, name: &str, authority: &Authority) -> Result<()> {
-    write_public(&directory.join(format!("{name}.crt")), authority.certificate())?;
-    write_private(&directory.join(format!("{name}.key")), authority.key().as_pem())
+    write_public(
+        &directory.join(format!("{name}.crt")),
+        authority.certificate(),
+    )?;
+    write_private(
+        &directory.join(format!("{name}.key")),
+        authority.key().as_pem(),
+    )
 }
 
 /// Reads what [`write_authority`] wrote.
@@ -147,7 +153,9 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
     written.with_context(|| format!("writing {}", path.display()))
 }
 

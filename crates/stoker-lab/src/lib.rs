@@ -1,9 +1,35 @@
-//! A real management cluster and worker hosts on one Linux machine.
+//! A real Kubernetes management cluster, an etcd pool and worker hosts on one Linux machine.
+//!
+//! One implementation for people (`make up`, through the program `stoker-lab`) and for end-to-end tests
+//! (through [`lab::Lab`]). Every component is upstream's own, built from its Go module at a pinned version.
+//! The product never depends on this crate.
+//!
+//! ```text
+//! machine ─┬─ bridge stoker<n> (172.30.<n>.1)
+//!          ├─ host management  etcd, control plane, containerd, kubelet, kube-proxy, network daemon
+//!          ├─ host pool        etcd with TLS and access control: tenants' state
+//!          └─ host worker-<i>  containerd, and a kubelet that waits for `kubeadm join`
+//! ```
+//! Tests that need no nodes use [`bare`]: etcd and kube-apiserver as plain processes on loopback.
 
+pub mod addresses;
 pub mod bare;
 pub mod command;
+mod containerd;
 pub mod credentials;
+pub mod etcd;
+pub mod host;
+pub mod images;
+pub mod lab;
+pub mod machine;
+pub mod management;
 pub mod network;
+mod network_link;
+pub mod paths;
+mod pod_network;
+pub mod pool;
+pub mod process;
+pub mod requirements;
 pub mod steps;
 pub mod upstream;
 pub mod versions;

@@ -1,16 +1,9 @@
-//! Front door of the lab.
+//! Front door of the lab for people and the Makefile.
 
-use stoker_lab::{steps::Steps, upstream::Upstream, versions};
+mod cli;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let upstream = Upstream::open(Steps::new())?;
-    let version = versions::default_kubernetes();
-    upstream.pause().await?;
-    upstream.etcd(versions::ETCD).await?;
-    upstream.kubernetes(version).await?;
-    upstream.containerd(versions::CONTAINERD).await?;
-    upstream.coredns(version.coredns).await?;
-    upstream.agnhost(version).await?;
-    Ok(())
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    cli::main(cli::Arguments::parse())
 }

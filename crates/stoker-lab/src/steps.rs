@@ -27,7 +27,9 @@ impl Steps {
     /// Starts the clock of the run.
     #[must_use]
     pub fn new() -> Self {
-        Self { begun: Instant::now() }
+        Self {
+            begun: Instant::now(),
+        }
     }
 
     /// Does one step and prints its start, its progress and its end.
@@ -53,7 +55,9 @@ impl Steps {
         let seconds = begun.elapsed().as_secs_f64();
         match &outcome {
             Ok(_) => self.line(format_args!("{title}: done in {seconds:.1} s")),
-            Err(error) => self.line(format_args!("{title}: FAILED after {seconds:.1} s: {error:#}")),
+            Err(error) => self.line(format_args!(
+                "{title}: FAILED after {seconds:.1} s: {error:#}"
+            )),
         }
         outcome
     }

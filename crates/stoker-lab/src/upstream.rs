@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use crate::command::{program, run};
 use crate::steps::Steps;
 use crate::versions::KubernetesVersion;
-pub(crate) use cache::Cache;
+pub(crate) use cache::{Cache, key as cache_key};
 use go_module::{GoBuild, Require};
 
 /// A pause that holds a pod's namespaces open: waits for a signal and reaps what is orphaned to it.
@@ -51,7 +51,10 @@ impl Upstream {
     /// # Errors
     /// When none of the three is set or the directory cannot be made.
     pub fn open(steps: Steps) -> Result<Self> {
-        Ok(Self { cache: Cache::open()?, steps })
+        Ok(Self {
+            cache: Cache::open()?,
+            steps,
+        })
     }
 
     /// The cache of images beside the binaries.
@@ -88,7 +91,10 @@ impl Upstream {
     /// When the build fails.
     pub async fn etcd(&self, version: &str) -> Result<PathBuf> {
         let module = |part: &str| format!("go.etcd.io/etcd/{part}/v3");
-        let require = |part: &str| Require { module: module(part), version: version.into() };
+        let require = |part: &str| Require {
+            module: module(part),
+            version: version.into(),
+        };
         let build = GoBuild {
             name: "etcd",
             version: version.into(),
@@ -112,7 +118,10 @@ impl Upstream {
         let build = GoBuild {
             name: "containerd",
             version: version.into(),
-            requires: vec![Require { module: module.into(), version: version.into() }],
+            requires: vec![Require {
+                module: module.into(),
+                version: version.into(),
+            }],
             packages: ["containerd", "containerd-shim-runc-v2", "ctr"]
                 .map(|name| (format!("{module}/cmd/{name}"), name))
                 .into(),
@@ -133,7 +142,10 @@ impl Upstream {
         let build = GoBuild {
             name: "coredns",
             version: version.into(),
-            requires: vec![Require { module: module.into(), version: version.into() }],
+            requires: vec![Require {
+                module: module.into(),
+                version: version.into(),
+            }],
             packages: vec![(module.into(), "coredns")],
             ..GoBuild::default()
         };
@@ -154,6 +166,8 @@ impl Upstream {
             run(gcc.arg(&target).arg(&source)).await?;
             std::fs::remove_file(&source).context("removing pause.c")
         };
-        self.cache.entry(&self.steps, &key, "building pause", build).await
+        self.cache
+            .entry(&self.steps, &key, "building pause", build)
+            .await
     }
 }

@@ -42,7 +42,13 @@ const fn kubernetes(
     pause: &'static str,
     agnhost: &'static str,
 ) -> KubernetesVersion {
-    KubernetesVersion { version, staging, coredns, pause, agnhost }
+    KubernetesVersion {
+        version,
+        staging,
+        coredns,
+        pause,
+        agnhost,
+    }
 }
 
 /// The release of the management cluster, which tenants get when they ask for none.
@@ -59,11 +65,17 @@ pub fn find_kubernetes(wanted: &str) -> Result<KubernetesVersion> {
     let wanted = wanted.trim_start_matches('v');
     let found = KUBERNETES.iter().find(|row| {
         let version = row.version.trim_start_matches('v');
-        version == wanted || version.rsplit_once('.').is_some_and(|(minor, _)| minor == wanted)
+        version == wanted
+            || version
+                .rsplit_once('.')
+                .is_some_and(|(minor, _)| minor == wanted)
     });
     let Some(row) = found else {
         let known: Vec<_> = KUBERNETES.iter().map(|row| row.version).collect();
-        bail!("the lab cannot build Kubernetes {wanted}; it knows {}", known.join(", "));
+        bail!(
+            "the lab cannot build Kubernetes {wanted}; it knows {}",
+            known.join(", ")
+        );
     };
     Ok(*row)
 }
@@ -74,7 +86,10 @@ mod tests {
 
     #[test]
     fn a_minor_and_a_full_version_find_the_same_row() {
-        assert_eq!(find_kubernetes("1.35").unwrap(), find_kubernetes("v1.35.4").unwrap());
+        assert_eq!(
+            find_kubernetes("1.35").unwrap(),
+            find_kubernetes("v1.35.4").unwrap()
+        );
         assert!(find_kubernetes("1.3").is_err());
     }
 

@@ -45,7 +45,11 @@ impl BareApiServer {
         let log = directory.join("kube-apiserver.log");
         let arguments = arguments(&directory, port, &etcd.endpoint());
         let process = Guarded::start(&binaries.join("kube-apiserver"), &arguments, &log)?;
-        let mut server = Self { process, etcd, kubeconfig };
+        let mut server = Self {
+            process,
+            etcd,
+            kubeconfig,
+        };
         server.wait_ready().await?;
         Ok(server)
     }
@@ -76,7 +80,9 @@ impl BareApiServer {
         loop {
             self.process.still_running().context("kube-apiserver")?;
             let request = http::Request::get("/readyz").body(Vec::new())?;
-            let Err(error) = client.request_text(request).await else { return Ok(()) };
+            let Err(error) = client.request_text(request).await else {
+                return Ok(());
+            };
             ensure!(
                 begun.elapsed() < Duration::from_mins(1),
                 "kube-apiserver is not ready ({error}): {}",
@@ -97,7 +103,9 @@ fn write_credentials(directory: &Path, port: u16) -> Result<String> {
     credentials::write_service_account_key(directory, &key)?;
     let admin = credentials::client(&authority, "admin", Some("system:masters"))?;
     let url = format!("https://127.0.0.1:{port}");
-    Ok(credentials::kubeconfig_text("bare", &url, &authority, "admin", admin))
+    Ok(credentials::kubeconfig_text(
+        "bare", &url, &authority, "admin", admin,
+    ))
 }
 
 fn arguments(directory: &Path, port: u16, etcd: &str) -> Vec<String> {
@@ -133,10 +141,16 @@ mod tests {
         let server = BareApiServer::start().await.unwrap();
         let namespaces = Api::<Namespace>::all(server.client().await.unwrap());
         let namespace = Namespace {
-            metadata: ObjectMeta { name: Some("made".into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some("made".into()),
+                ..ObjectMeta::default()
+            },
             ..Namespace::default()
         };
-        namespaces.create(&Default::default(), &namespace).await.unwrap();
+        namespaces
+            .create(&Default::default(), &namespace)
+            .await
+            .unwrap();
         assert!(namespaces.get("made").await.is_ok());
     }
 }

@@ -48,7 +48,9 @@ impl BareEtcd {
             &["user", "grant-role", "root", "root"],
             &["auth", "enable"],
         ] {
-            run(etcd.etcdctl().args(arguments)).await.context("turning access control on")?;
+            run(etcd.etcdctl().args(arguments))
+                .await
+                .context("turning access control on")?;
         }
         Ok(etcd)
     }
@@ -56,7 +58,11 @@ impl BareEtcd {
     /// URL of the client port on 127.0.0.1.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        let scheme = if self.authority.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
@@ -71,7 +77,10 @@ impl BareEtcd {
     /// # Errors
     /// When this etcd has no TLS.
     pub fn client_certificate(&self, name: &str) -> Result<KeyedCertificate> {
-        let authority = self.authority.as_ref().context("this etcd was started without TLS")?;
+        let authority = self
+            .authority
+            .as_ref()
+            .context("this etcd was started without TLS")?;
         credentials::client(authority, name, None)
     }
 
@@ -83,7 +92,11 @@ impl BareEtcd {
         if self.authority.is_some() {
             let file = |name: &str| self.directory.path().join(name);
             command.arg("--cacert").arg(file("ca.crt"));
-            command.arg("--cert").arg(file("root.crt")).arg("--key").arg(file("root.key"));
+            command
+                .arg("--cert")
+                .arg(file("root.crt"))
+                .arg("--key")
+                .arg(file("root.key"));
         }
         command
     }
@@ -100,8 +113,11 @@ impl BareEtcd {
     pub async fn restart(&mut self) -> Result<()> {
         self.process = None;
         let log = self.directory.path().join("etcd.log");
-        self.process =
-            Some(Guarded::start(&self.binaries.join("etcd"), &self.arguments(), &log)?);
+        self.process = Some(Guarded::start(
+            &self.binaries.join("etcd"),
+            &self.arguments(),
+            &log,
+        )?);
         self.wait_healthy().await
     }
 
@@ -121,14 +137,24 @@ impl BareEtcd {
             credentials::write_leaf(directory.path(), "root", &root)?;
         }
         let [port, peer_port] = free_ports()?;
-        let mut etcd = Self { process: None, binaries, authority, port, peer_port, directory };
+        let mut etcd = Self {
+            process: None,
+            binaries,
+            authority,
+            port,
+            peer_port,
+            directory,
+        };
         etcd.restart().await?;
         Ok(etcd)
     }
 
     fn arguments(&self) -> Vec<String> {
         let file = |name: &str| self.directory.path().join(name).display().to_string();
-        let (client, peer) = (self.endpoint(), format!("http://127.0.0.1:{}", self.peer_port));
+        let (client, peer) = (
+            self.endpoint(),
+            format!("http://127.0.0.1:{}", self.peer_port),
+        );
         let mut arguments = vec![
             "--name=bare".to_owned(),
             format!("--data-dir={}", file("data")),
@@ -159,7 +185,10 @@ impl BareEtcd {
             process.still_running().context("etcd")?;
             let health = run(self.etcdctl().args(["endpoint", "health"])).await;
             let Err(error) = health else { return Ok(()) };
-            ensure!(begun.elapsed() < Duration::from_secs(20), "etcd is not healthy: {error:#}");
+            ensure!(
+                begun.elapsed() < Duration::from_secs(20),
+                "etcd is not healthy: {error:#}"
+            );
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
@@ -175,11 +204,17 @@ mod tests {
         let mut etcd = BareEtcd::start_secured(ETCD).await.unwrap();
         run(etcd.etcdctl().args(["put", "a", "b"])).await.unwrap();
         etcd.restart().await.unwrap();
-        assert_eq!(run(etcd.etcdctl().args(["get", "a"])).await.unwrap(), "a\nb\n");
+        assert_eq!(
+            run(etcd.etcdctl().args(["get", "a"])).await.unwrap(),
+            "a\nb\n"
+        );
 
         let stranger = etcd.client_certificate("stranger").unwrap();
         credentials::write_leaf(etcd.directory(), "root", &stranger).unwrap();
         let refused = run(etcd.etcdctl().args(["get", "a"])).await.unwrap_err();
-        assert!(refused.to_string().contains("permission denied"), "{refused}");
+        assert!(
+            refused.to_string().contains("permission denied"),
+            "{refused}"
+        );
     }
 }

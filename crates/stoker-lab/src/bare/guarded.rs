@@ -37,12 +37,19 @@ impl Guarded {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        Ok(Self { child, log: log.into() })
+        Ok(Self {
+            child,
+            log: log.into(),
+        })
     }
 
     /// An error with the end of the log when the program has ended.
     pub(super) fn still_running(&mut self) -> Result<()> {
-        match self.child.try_wait().context("looking at a child process")? {
+        match self
+            .child
+            .try_wait()
+            .context("looking at a child process")?
+        {
             None => Ok(()),
             Some(status) => bail!("ended with {status}: {}", self.log_end()),
         }
@@ -74,8 +81,7 @@ mod tests {
         let mark = directory.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 60", mark.display());
         let log = directory.path().join("log");
-        let guarded =
-            Guarded::start(Path::new("sh"), &["-c".into(), script], &log).unwrap();
+        let guarded = Guarded::start(Path::new("sh"), &["-c".into(), script], &log).unwrap();
         let begun = Instant::now();
         let pid = loop {
             let text = std::fs::read_to_string(&mark).unwrap_or_default();

@@ -86,14 +86,18 @@ impl Cache {
                 }
                 Ok(())
             };
-            steps.step(format!("waiting for another run that builds {key}"), wait).await?;
+            steps
+                .step(format!("waiting for another run that builds {key}"), wait)
+                .await?;
         }
         Ok(file)
     }
 }
 
 fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 fn remove_tree(path: &Path) -> Result<()> {

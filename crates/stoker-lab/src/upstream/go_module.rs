@@ -68,7 +68,10 @@ impl GoBuild {
             }
             then(&out).await
         };
-        upstream.cache.entry(&upstream.steps, &key, &title, build).await
+        upstream
+            .cache
+            .entry(&upstream.steps, &key, &title, build)
+            .await
     }
 
     async fn write_module(&self, source: &Path) -> Result<()> {
@@ -107,8 +110,18 @@ impl GoBuild {
     async fn compile(&self, source: &Path, package: &str, target: &Path) -> Result<()> {
         let ldflags = format!("-s -w {}", self.ldflags.join(" "));
         let mut command = go(source);
-        command.args(["build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags]);
-        command.args(["-tags", self.tags, "-o"]).arg(target).arg(package);
+        command.args([
+            "build",
+            "-mod=mod",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            &ldflags,
+        ]);
+        command
+            .args(["-tags", self.tags, "-o"])
+            .arg(target)
+            .arg(package);
         run(&mut command).await.map(drop)
     }
 }
@@ -116,12 +129,18 @@ impl GoBuild {
 /// The modules that Kubernetes replaces by its `staging` directories.
 fn staging_modules(go_mod: &str) -> Vec<&str> {
     let staged = go_mod.lines().filter(|line| line.contains("=> ./staging/"));
-    staged.filter_map(|line| line.trim_start_matches("replace").split_whitespace().next()).collect()
+    staged
+        .filter_map(|line| line.trim_start_matches("replace").split_whitespace().next())
+        .collect()
 }
 
 fn go(directory: &Path) -> Command {
     let mut command = program("go", [""; 0]);
-    command.current_dir(directory).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");
+    command
+        .current_dir(directory)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env_remove("GOFLAGS");
     command
 }
 
@@ -139,10 +158,16 @@ mod tests {
     fn run_time_defaults_follow_the_upstream_module() {
         let build = GoBuild {
             name: "x",
-            requires: vec![Require { module: "a.b/c".into(), version: "v1.0.0".into() }],
+            requires: vec![Require {
+                module: "a.b/c".into(),
+                version: "v1.0.0".into(),
+            }],
             ..GoBuild::default()
         };
         let text = build.go_mod("module a.b/c\n\ngo 1.24.0\n\ngodebug default=go1.24\n");
-        assert!(text.contains("go 1.24.0\n") && text.contains("godebug default=go1.24\n"), "{text}");
+        assert!(
+            text.contains("go 1.24.0\n") && text.contains("godebug default=go1.24\n"),
+            "{text}"
+        );
     }
 }

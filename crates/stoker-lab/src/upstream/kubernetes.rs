@@ -12,8 +12,14 @@ use crate::versions::KubernetesVersion;
 
 const MAIN_GO: &str = include_str!("kubernetes_main.go");
 /// Names under which the one program behaves as that component.
-const COMPONENTS: [&str; 6] =
-    ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubeadm", "kubectl"];
+const COMPONENTS: [&str; 6] = [
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubeadm",
+    "kubectl",
+];
 
 pub(super) async fn build(upstream: &Upstream, version: KubernetesVersion) -> Result<PathBuf> {
     let build = GoBuild {
@@ -22,7 +28,9 @@ pub(super) async fn build(upstream: &Upstream, version: KubernetesVersion) -> Re
         packages: vec![(".".into(), "kubernetes")],
         ..wrapper(version)
     };
-    build.build_then(upstream, async |out| split(out).await).await
+    build
+        .build_then(upstream, async |out| split(out).await)
+        .await
 }
 
 pub(super) async fn build_agnhost(
@@ -61,10 +69,13 @@ fn version_flags(version: KubernetesVersion) -> Vec<String> {
         ("gitMinor", minor),
         ("gitTreeState", "clean"),
     ];
-    ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
-        .iter()
-        .flat_map(|package| values.map(|(name, value)| format!("-X {package}.{name}={value}")))
-        .collect()
+    [
+        "k8s.io/component-base/version",
+        "k8s.io/client-go/pkg/version",
+    ]
+    .iter()
+    .flat_map(|package| values.map(|(name, value)| format!("-X {package}.{name}={value}")))
+    .collect()
 }
 
 /// Gives the API server a file of its own with its capability, and the others their names.
@@ -74,5 +85,7 @@ async fn split(out: &Path) -> Result<()> {
     }
     let api_server = out.join("kube-apiserver");
     std::fs::copy(out.join("kubernetes"), &api_server).context("copying kube-apiserver")?;
-    run(program("setcap", ["cap_net_bind_service=+ep"]).arg(&api_server)).await.map(drop)
+    run(program("setcap", ["cap_net_bind_service=+ep"]).arg(&api_server))
+        .await
+        .map(drop)
 }

@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use stoker_lab::host::supervisor;
+use stoker_lab::lab::{Lab, LabOptions};
+use stoker_lab::network::{self, NetworkArgs};
+
+/// Real Kubernetes on one Linux machine, for trying Stoker and for its end-to-end tests.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    /// Name of the lab; labs of different names live side by side.
+    #[arg(long, global = true, env = "STOKER_LAB_NAME", default_value = "demo")]
+    lab: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the lab up; what is there already is left alone.
+    Up {
+        /// Do not wait for the disk in the management cluster's etcd (the pool always does).
+        #[arg(long, env = "STOKER_LAB_UNSAFE_NO_FSYNC")]
+        unsafe_no_fsync: bool,
+    },
+    /// End the lab and leave the machine as it was.
+    Down,
+    /// Show hosts and what runs on them.
+    Status,
+    /// Run a command, or a shell, inside a host.
+    Enter {
+        /// `management`, `pool` or `worker-<n>`.
+        host: String,
+        /// The command; a shell when there is none.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Run kubectl against the management cluster, or against a tenant.
+    Kubectl {
+        /// Name of a kubeconfig in `.stoker` instead of `management`.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Arguments of kubectl.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Import an image archive on the management host.
+    LoadImage {
+        /// A docker archive.
+        archive: PathBuf,
+        /// The name of the image in it.
+        reference: String,
+    },
+    /// Build everything upstream into the cache, without starting anything.
+    Build,
+    /// The network daemon of a host.
+    #[command(hide = true)]
+    Network(NetworkArgs),
+    /// The first process of a host.
+    #[command(hide = true)]
+    Supervise {
+        /// State directory of the host.
+        state: PathBuf,
+    },
+}
+
+pub(crate) fn main(arguments: Arguments) -> ExitCode {
+    let result = match &arguments.command {
+        // Process 1 of a host reaps every process itself and so must not share that with a runtime.
+        Command::Supervise { state } => supervisor::supervise(state).map(|()| ExitCode::SUCCESS),
+        _ => run(arguments),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "stoker-lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[tokio::main]
+async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let lab = |options| Lab::new(options);
+    let named = LabOptions::named(&arguments.lab);
+    match arguments.command {
+        Command::Up { unsafe_no_fsync } => {
+            let lab = lab(LabOptions {
+                sync_management_etcd: !unsafe_no_fsync,
+                ..named
+            })?;
+            lab.up().await?;
+            after_up(&lab);
+        }
+        Command::Down => lab(named)?.down().await?,
+        Command::Status => status(&lab(named)?),
+        Command::Build => lab(named)?.build().await?,
+        Command::LoadImage { archive, reference } => {
+            lab(named)?.load_image(&archive, &reference).await?;
+        }
+        Command::Enter { host, command } => return enter(&lab(named)?, &host, command).await,
+        Command::Kubectl { tenant, arguments } => {
+            return kubectl(&lab(named)?, tenant.as_deref(), &arguments).await;
+        }
+        Command::Network(arguments) => network::run(arguments).await?,
+        Command::Supervise { state } => supervisor::supervise(&state)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn after_up(lab: &Lab) {
+    let steps = lab.steps();
+    steps.note(format!("the lab `{}` is up. Next:", lab.paths().lab()));
+    let people = lab.paths().people();
+    steps.note(format!(
+        "  export KUBECONFIG={}",
+        lab.paths().kubeconfig("management").display()
+    ));
+    steps.note(format!(
+        "  export PATH={}:$PATH",
+        people.join("bin").display()
+    ));
+    steps.note("  kubectl get pods -A");
+}
+
+fn status(lab: &Lab) {
+    let mut out = std::io::stdout().lock();
+    if lab.hosts().is_empty() {
+        let _ = writeln!(
+            out,
+            "the lab `{}` is not up; `make up` starts one",
+            lab.paths().lab()
+        );
+    }
+    for host in lab.hosts() {
+        let state = if host.is_running() {
+            "running"
+        } else {
+            "stopped"
+        };
+        let _ = writeln!(out, "{:12} {:14} {state}", host.name(), host.address());
+        for (program, starts) in host.programs() {
+            let _ = writeln!(out, "  {program:26} started {starts} time(s)");
+        }
+    }
+}
+
+async fn enter(lab: &Lab, host: &str, command: Vec<String>) -> Result<ExitCode> {
+    let command = if command.is_empty() {
+        vec!["sh".to_owned(), "-i".to_owned()]
+    } else {
+        command
+    };
+    let status = lab
+        .host(host)?
+        .command(command)?
+        .status()
+        .await
+        .context("entering the host")?;
+    Ok(exit_code(status))
+}
+
+async fn kubectl(lab: &Lab, tenant: Option<&str>, arguments: &[String]) -> Result<ExitCode> {
+    let kubectl = lab
+        .upstream()
+        .kubernetes(lab.kubernetes())
+        .await?
+        .join("kubectl");
+    let kubeconfig = lab.paths().kubeconfig(tenant.unwrap_or("management"));
+    let mut command = stoker_lab::command::program(kubectl, ["--kubeconfig"]);
+    let status = command
+        .arg(kubeconfig)
+        .args(arguments)
+        .status()
+        .await
+        .context("starting kubectl")?;
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}

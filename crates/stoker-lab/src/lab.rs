@@ -1,0 +1,359 @@
+//! A lab: what people bring up with `make up` and what end-to-end tests run on.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::addresses::Addresses;
+use crate::command::{program, run};
+use crate::host::{Host, HostPlan};
+use crate::images;
+use crate::machine::Machine;
+use crate::network_link;
+use crate::paths::{Paths, checkout};
+use crate::requirements;
+use crate::steps::Steps;
+use crate::upstream::Upstream;
+use crate::versions::{ETCD, KubernetesVersion, default_kubernetes};
+
+/// What can be chosen about a lab.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// Name, from which bridge, addresses and directories follow. Labs of different names live side by side.
+    pub name: String,
+    /// Whether the management cluster's etcd waits for the disk, as a real one does. The pool's always does.
+    pub sync_management_etcd: bool,
+}
+
+impl LabOptions {
+    /// The usual lab under a name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            sync_management_etcd: true,
+        }
+    }
+}
+
+/// One lab on this machine, up or not.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    options: LabOptions,
+    paths: Paths,
+    addresses: Addresses,
+    machine: Machine,
+    upstream: Upstream,
+    steps: Steps,
+}
+
+impl Lab {
+    /// Looks at the machine; starts nothing.
+    ///
+    /// # Errors
+    /// When the name is not allowed, or the machine has no control groups or no place for a cache.
+    pub fn new(options: LabOptions) -> Result<Self> {
+        let steps = Steps::new();
+        Ok(Self {
+            paths: Paths::of(&options.name)?,
+            addresses: Addresses::of(&options.name),
+            machine: Machine::look()?,
+            upstream: Upstream::open(steps.clone())?,
+            options,
+            steps,
+        })
+    }
+
+    /// Brings up the management cluster and the pool. What is there already is left alone, so it also goes on
+    /// after an interruption.
+    ///
+    /// # Errors
+    /// When the machine lacks something (the error says how to mend it) or a step fails (it says where the
+    /// log is).
+    pub async fn up(&self) -> Result<()> {
+        requirements::meet(&self.steps, &self.upstream).await?;
+        self.build().await?;
+        self.install_program()?;
+        self.machine
+            .control_groups
+            .make(&self.paths.control_group())?;
+        self.steps
+            .step("bridge", network_link::make_bridge(self.addresses))
+            .await?;
+        self.steps.step("pool etcd", self.start_pool()).await?;
+        self.start_management().await?;
+        self.link_binaries().await
+    }
+
+    /// Builds everything upstream that a lab needs, one after the other.
+    ///
+    /// # Errors
+    /// When a build fails.
+    pub async fn build(&self) -> Result<()> {
+        self.upstream.etcd(ETCD).await?;
+        self.upstream
+            .containerd(crate::versions::CONTAINERD)
+            .await?;
+        images::build(&self.upstream, self.kubernetes())
+            .await
+            .map(drop)
+    }
+
+    /// Ends everything and removes every trace but the cache of builds.
+    ///
+    /// # Errors
+    /// When something does not end or cannot be removed; a second call goes on.
+    pub async fn down(&self) -> Result<()> {
+        let stop = async {
+            for host in self.hosts() {
+                host.stop().await?;
+            }
+            Ok(())
+        };
+        self.steps.step("ending the hosts", stop).await?;
+        self.steps
+            .step("bridge", network_link::remove_bridge(self.addresses))
+            .await?;
+        let remove = async {
+            let groups = &self.machine.control_groups;
+            groups.remove(&self.paths.control_group())?;
+            // Other labs are still below it, then it stays.
+            if crate::paths::labs()
+                .iter()
+                .all(|lab| lab == self.paths.lab())
+            {
+                groups.remove("stoker-lab")?;
+            }
+            self.paths.remove_state()?;
+            self.remove_people_files()
+        };
+        self.steps.step("control groups and state", remove).await
+    }
+
+    /// Whether the management host runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.host(crate::management::HOST)
+            .is_ok_and(|host| host.is_running())
+    }
+
+    /// The host `name`: `management`, `pool` or `worker-<n>`.
+    ///
+    /// # Errors
+    /// When the lab has no such host.
+    pub fn host(&self, name: &str) -> Result<Host> {
+        Host::find(&self.paths, name)
+    }
+
+    /// All hosts, running or not, by name.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<Host> {
+        let entries = std::fs::read_dir(self.paths.state().join("hosts"))
+            .into_iter()
+            .flatten();
+        let names = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+            .iter()
+            .filter_map(|name| self.host(name).ok())
+            .collect()
+    }
+
+    /// Imports an image archive built by others (`buildah push … docker-archive:FILE:REF`) on the management
+    /// host, replacing what the name meant before.
+    ///
+    /// # Errors
+    /// When the lab is not up or containerd refuses the archive.
+    pub async fn load_image(&self, archive: &Path, reference: &str) -> Result<()> {
+        let host = self.host(crate::management::HOST)?;
+        // Hosts see the machine's files but for /run, /var/lib and /var/log.
+        let seen = self.paths.state().join("image.tar");
+        std::fs::copy(archive, &seen).with_context(|| format!("copying {}", archive.display()))?;
+        let loaded = images::load(&host, &seen, &[reference.to_owned()]).await;
+        std::fs::remove_file(&seen).context("removing the copy of the archive")?;
+        loaded
+    }
+
+    /// Directories of the lab.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Its address plan.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What was chosen about it.
+    #[must_use]
+    pub fn options(&self) -> &LabOptions {
+        &self.options
+    }
+
+    /// The printer of steps, for work that goes on after [`Lab::up`].
+    #[must_use]
+    pub fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// Kubernetes of the management cluster and default of tenants.
+    #[must_use]
+    pub fn kubernetes(&self) -> KubernetesVersion {
+        default_kubernetes()
+    }
+
+    /// The builder of upstream components.
+    #[must_use]
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// URL of the management API server, reachable from the machine and from every host.
+    #[must_use]
+    pub fn management_url(&self) -> String {
+        format!("https://{}:6443", self.addresses.management())
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Makes paths of files in the management cluster's certificate directory.
+    pub(crate) fn pki_file(&self) -> impl Fn(&str) -> String + use<> {
+        let directory = self.paths.management_pki();
+        move |name| directory.join(name).display().to_string()
+    }
+
+    /// Control group of a host, relative to each tree.
+    pub(crate) fn control_group(&self, host: &str) -> String {
+        format!("{}/{host}", self.paths.control_group())
+    }
+
+    /// The `stoker-lab` program that hosts run.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.paths.state().join("bin/stoker-lab")
+    }
+
+    pub(crate) async fn start_host(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        binaries: Vec<PathBuf>,
+    ) -> Result<Host> {
+        self.machine
+            .control_groups
+            .make(&self.control_group(name))?;
+        let plan = HostPlan {
+            paths: &self.paths,
+            name,
+            address,
+            addresses: self.addresses,
+            binaries,
+            supervisor: self.program(),
+            cache: self.upstream.cache().root().to_owned(),
+        };
+        Host::start(&plan)
+            .await
+            .with_context(|| format!("starting the host `{name}`"))
+    }
+
+    /// Copies this program to where hosts run it from, so that a later build does not disturb them.
+    fn install_program(&self) -> Result<()> {
+        let target = self.program();
+        let source = find_program()?;
+        let same = |path: &Path| {
+            std::fs::metadata(path).and_then(|file| Ok((file.len(), file.modified()?)))
+        };
+        if let (Ok(new), Ok(old)) = (same(&source), same(&target)) {
+            if new.0 == old.0 && new.1 <= old.1 {
+                return Ok(());
+            }
+        }
+        let directory = target.parent().context("a file in a directory")?;
+        std::fs::create_dir_all(directory).with_context(|| {
+            format!(
+                "making {}; run as root, and `make down` first if it is broken",
+                directory.display()
+            )
+        })?;
+        let new = target.with_extension("new");
+        std::fs::copy(&source, &new).context("copying the stoker-lab program")?;
+        std::fs::rename(&new, &target).context("installing the stoker-lab program")
+    }
+
+    async fn link_binaries(&self) -> Result<()> {
+        let directory = self.paths.people().join("bin");
+        std::fs::create_dir_all(&directory).context("making .stoker/bin")?;
+        let kubernetes = self.upstream.kubernetes(self.kubernetes()).await?;
+        let etcd = self.upstream.etcd(ETCD).await?;
+        for (from, name) in [
+            (&kubernetes, "kubectl"),
+            (&kubernetes, "kubeadm"),
+            (&etcd, "etcdctl"),
+        ] {
+            let link = directory.join(name);
+            // Not there on a first run.
+            let _ = std::fs::remove_file(&link);
+            symlink(from.join(name), &link).with_context(|| format!("linking {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn remove_people_files(&self) -> Result<()> {
+        let directory = self.paths.people();
+        let entries = std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        for path in entries.map(|entry| entry.path()) {
+            let ours = path
+                .extension()
+                .is_some_and(|ending| ending == "kubeconfig");
+            if path.file_name().is_some_and(|name| name == "bin") {
+                std::fs::remove_dir_all(&path).context("removing .stoker/bin")?;
+            } else if ours {
+                std::fs::remove_file(&path).context("removing a kubeconfig")?;
+            }
+        }
+        // Another lab's files may be below it, then it stays.
+        let _ = std::fs::remove_dir(&directory);
+        Ok(())
+    }
+}
+
+/// The `stoker-lab` program: this one, or, when a test runs, the one that Cargo built beside it.
+fn find_program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STOKER_LAB") {
+        return Ok(path.into());
+    }
+    let this = std::env::current_exe().context("finding this program")?;
+    let name = "stoker-lab";
+    let beside = this
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(name));
+    std::iter::once(this.clone())
+        .filter(|path| path.file_name().is_some_and(|file| file == name))
+        .chain(beside.filter(|path| path.is_file()))
+        .next()
+        .with_context(|| {
+            format!(
+                "there is no stoker-lab program beside {}; run `cargo build -p stoker-lab` in {}",
+                this.display(),
+                checkout().display()
+            )
+        })
+}
+
+/// Whether a program is on `PATH`.
+pub(crate) async fn on_path(name: &str) -> bool {
+    run(&mut program("which", [name])).await.is_ok()
+}

@@ -1,0 +1,30 @@
+//! The pods' network on a host: the bridge plugin, with the addresses of that node.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::host::Host;
+
+/// Writes the CNI configuration. `masquerade` hides pod addresses from everything outside the host, which a
+/// tenant's pods need, as all tenants use the same ones.
+pub(crate) fn configure(host: &Host, pods: &str, masquerade: bool) -> Result<()> {
+    let configuration = json!({
+        "cniVersion": "1.0.0",
+        "name": "stoker-lab",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isDefaultGateway": true,
+                "ipMasq": masquerade,
+                "hairpinMode": true,
+                "ipam": { "type": "host-local", "ranges": [[{ "subnet": pods }]] },
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ],
+    });
+    host.write(
+        "/etc/cni/net.d/10-stoker-lab.conflist",
+        &configuration.to_string(),
+    )
+}

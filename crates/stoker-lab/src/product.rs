@@ -1,0 +1,158 @@
+//! Stoker itself on the lab: its image, `manifests/install.yaml`, and a `DataStore` for the lab's pool. Everything goes
+//! through what users have: buildah, kubectl and the files of the repository.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::command::{program, run, run_with_input};
+use crate::images::build_archive;
+use crate::lab::Lab;
+use crate::management::HOST;
+use crate::paths::checkout;
+
+/// Namespace of the operator, as in `manifests/install.yaml`.
+pub const NAMESPACE: &str = "stoker-system";
+/// Name of the lab's `DataStore`.
+pub const DATA_STORE: &str = "default";
+/// The image in `manifests/install.yaml`, replaced by the one built from this checkout.
+const PLACEHOLDER: &str = "stoker.dev/stoker-operator:v0.1.0";
+/// Built against the C library of this machine but needing none at run time.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+impl Lab {
+    /// Builds the operator from this checkout, installs it from `manifests/install.yaml`, and gives it the lab's pool.
+    /// What is there already and unchanged is left alone.
+    ///
+    /// # Errors
+    /// When it does not build, or does not become ready; the error has what kubectl says.
+    pub async fn install_stoker(&self) -> Result<()> {
+        let steps = self.steps();
+        let binary = steps.step("building the operator", build_operator()).await?;
+        let reference = image_reference(&binary)?;
+        steps.step("operator image", self.load_operator(&binary, &reference)).await?;
+        steps.step("installing Stoker", self.apply_install(&reference)).await?;
+        steps.step("DataStore for the pool", self.apply_data_store()).await
+    }
+
+    /// Runs kubectl against the management cluster and returns what it prints.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(HOST, arguments).await
+    }
+
+    /// Runs kubectl with the kubeconfig `name` of `.stoker`.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub async fn kubectl_with(&self, name: &str, arguments: &[&str]) -> Result<String> {
+        run(self.kubectl_command(name).await?.args(arguments)).await
+    }
+
+    async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
+        let kubectl = self.upstream().kubernetes(self.kubernetes()).await?.join("kubectl");
+        let mut command = program(kubectl, ["--kubeconfig"]);
+        command.arg(self.paths().kubeconfig(name));
+        Ok(command)
+    }
+
+    async fn load_operator(&self, binary: &Path, reference: &str) -> Result<()> {
+        let host = self.host(HOST)?;
+        let present = host.run(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"]).await?;
+        if present.lines().any(|line| line == reference) {
+            return Ok(());
+        }
+        let directory = self.paths().state().join("operator-image");
+        let root = directory.join("root");
+        std::fs::create_dir_all(&root).context("making the image's root")?;
+        std::fs::copy(binary, root.join("stoker-operator")).context("copying the operator")?;
+        let archive = directory.join("image.tar");
+        // Of an earlier, interrupted run.
+        let _ = std::fs::remove_file(&archive);
+        build_archive(&root, &archive, reference, Some("/stoker-operator"), Some("65532:65532")).await?;
+        self.load_image(&archive, reference).await?;
+        std::fs::remove_dir_all(&directory).context("removing the image's directory")
+    }
+
+    async fn apply_install(&self, reference: &str) -> Result<()> {
+        let path = checkout().join("manifests/install.yaml");
+        let manifest = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?
+            .replace(PLACEHOLDER, reference);
+        let mut apply = self.kubectl_command(HOST).await?;
+        apply.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        run_with_input(&mut apply, manifest.as_bytes()).await?;
+        let wait = ["-n", NAMESPACE, "rollout", "status", "deployment/stoker-operator", "--timeout=120s"];
+        self.kubectl(&wait).await.map(drop)
+    }
+
+    async fn apply_data_store(&self) -> Result<()> {
+        let pool = self.pool().await?;
+        let pki = self.paths().pool_pki();
+        let secret = |name: &str, certificate: &Path, key: &Path| -> Result<Value> {
+            let read = |path: &Path| {
+                std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+            };
+            Ok(json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "name": name, "namespace": NAMESPACE },
+                "stringData": { "tls.crt": read(certificate)?, "tls.key": read(key)? },
+            }))
+        };
+        let reference = |name: &str, key: &str| {
+            json!({ "secretReference": { "name": name, "namespace": NAMESPACE, "keyPath": key } })
+        };
+        let store = json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
+            "metadata": { "name": DATA_STORE },
+            "spec": {
+                "driver": "etcd",
+                "endpoints": [pool.endpoint.trim_start_matches("https://")],
+                "tlsConfig": {
+                    "certificateAuthority": {
+                        "certificate": reference("pool-ca", "tls.crt"),
+                        "privateKey": reference("pool-ca", "tls.key"),
+                    },
+                    "clientCertificate": {
+                        "certificate": reference("pool-root", "tls.crt"),
+                        "privateKey": reference("pool-root", "tls.key"),
+                    },
+                },
+            },
+        });
+        let items = [
+            secret("pool-ca", &pki.join("ca.crt"), &pki.join("ca.key"))?,
+            secret("pool-root", &pool.certificate, &pool.key)?,
+            store,
+        ];
+        self.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items })).await?;
+        let wait = ["wait", "--for=condition=Ready", &format!("datastore/{DATA_STORE}"), "--timeout=60s"];
+        self.kubectl(&wait).await.map(drop)
+    }
+}
+
+/// The release binary, static, as `make docker-build` makes it.
+async fn build_operator() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["build", "--quiet", "--release", "--package", "stoker-operator", "--target", TARGET];
+    let mut build = program(cargo, arguments);
+    build.current_dir(checkout()).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(&mut build).await?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    Ok(target.join(TARGET).join("release/stoker-operator"))
+}
+
+/// A tag that changes with the binary, so that a new build is rolled out and the same one is not.
+fn image_reference(binary: &Path) -> Result<String> {
+    use std::fmt::Write as _;
+    let bytes = std::fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
+    let mut tag = String::new();
+    for byte in &Sha256::digest(bytes)[..6] {
+        write!(tag, "{byte:02x}")?;
+    }
+    Ok(format!("stoker.dev/stoker-operator:{tag}"))
+}

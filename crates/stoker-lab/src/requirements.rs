@@ -1,0 +1,153 @@
+//! What the machine must have, and how a person mends what it lacks.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::Uid;
+
+use crate::command::{program, run};
+use crate::lab::on_path;
+use crate::steps::Steps;
+use crate::upstream::Upstream;
+
+/// Free space that builds and a lab with some tenants take.
+const DISK_GIB: u64 = 10;
+
+/// A program that the lab runs and the Debian package that has it.
+const TOOLS: &[(&str, &str)] = &[
+    ("buildah", "buildah"),
+    ("conntrack", "conntrack"),
+    ("ethtool", "ethtool"),
+    ("gcc", "gcc"),
+    ("getcap", "libcap2-bin"),
+    ("ip", "iproute2"),
+    ("ipset", "ipset"),
+    ("iptables", "iptables"),
+    ("kmod", "kmod"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("runc", "runc"),
+    ("socat", "socat"),
+    ("sysctl", "procps"),
+    ("unshare", "util-linux"),
+];
+/// Files that the lab needs and the Debian package that has them.
+const FILES: &[(&str, &str)] = &[
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    (
+        "/etc/containers/policy.json",
+        "golang-github-containers-common",
+    ),
+];
+
+/// Checks the machine and installs missing Debian packages.
+///
+/// # Errors
+/// Says what is missing and how to mend it.
+pub async fn meet(steps: &Steps, upstream: &Upstream) -> Result<()> {
+    ensure!(cfg!(target_os = "linux"), "the lab needs Linux");
+    ensure!(
+        Uid::effective().is_root(),
+        "the lab makes network and mount namespaces and must run as root: try `sudo make up`"
+    );
+    ensure_space(upstream.cache().root())?;
+    ensure_space(Path::new("/var/lib"))?;
+    install_missing(steps).await?;
+    ensure!(
+        on_path("go").await,
+        "Go is missing, with which upstream components are built: install Go 1.26 or newer from your \
+         distribution or go.dev, and put it on PATH"
+    );
+    ensure_kernel().await
+}
+
+fn ensure_space(path: &Path) -> Result<()> {
+    let disk = nix::sys::statvfs::statvfs(path)
+        .with_context(|| format!("looking at the disk of {}", path.display()))?;
+    let free = (disk.blocks_available() * disk.fragment_size()) >> 30;
+    ensure!(
+        free >= DISK_GIB,
+        "{} has {free} GiB free and the lab needs {DISK_GIB}: make room, or set STOKER_CACHE to a \
+         directory on a larger disk",
+        path.display()
+    );
+    Ok(())
+}
+
+async fn missing_packages() -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    for &(tool, package) in TOOLS {
+        if !on_path(tool).await {
+            missing.push(package);
+        }
+    }
+    let files = FILES.iter().filter(|(file, _)| !Path::new(file).exists());
+    missing.extend(files.map(|(_, package)| *package));
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+async fn install_missing(steps: &Steps) -> Result<()> {
+    let missing = missing_packages().await;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !on_path("apt-get").await {
+        bail!(
+            "missing programs; install what your distribution calls these Debian packages: {list}"
+        );
+    }
+    let install = async {
+        run(&mut program("apt-get", ["update", "-qq"])).await?;
+        let mut command = program(
+            "apt-get",
+            ["install", "-qq", "-y", "--no-install-recommends"],
+        );
+        run(command
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"))
+        .await
+    };
+    steps
+        .step(format!("installing Debian packages: {list}"), install)
+        .await
+        .with_context(|| format!("try it by hand: apt-get update && apt-get install {list}"))?;
+    let still = missing_packages().await;
+    ensure!(
+        still.is_empty(),
+        "still missing after the installation: {}",
+        still.join(" ")
+    );
+    Ok(())
+}
+
+async fn ensure_kernel() -> Result<()> {
+    for (module, proof) in [
+        (
+            "br_netfilter",
+            "/proc/sys/net/bridge/bridge-nf-call-iptables",
+        ),
+        ("overlay", "/sys/module/overlay"),
+    ] {
+        if Path::new(proof).exists() || kernel_knows(module) {
+            continue;
+        }
+        run(&mut program("modprobe", [module]))
+            .await
+            .with_context(|| {
+                format!(
+                    "the kernel has no {module}; load or build that module (`modprobe {module}`)"
+                )
+            })?;
+    }
+    Ok(())
+}
+
+fn kernel_knows(file_system: &str) -> bool {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some(file_system))
+}
