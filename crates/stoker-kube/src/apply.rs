@@ -140,14 +140,19 @@ impl Writer {
         match objects.delete(key.name(), &params).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
-            // The API server's own words for a failed uid precondition
-            // (apiserver/pkg/storage/interfaces.go); other conflicts are real ones.
-            Err(kube::Error::Api(status))
-                if uid.is_some()
-                    && status.is_conflict()
-                    && status.message.contains("UID in precondition") =>
-            {
-                Ok(false)
+            Err(kube::Error::Api(status)) if status.is_conflict() && uid.is_some() => {
+                let source = Box::new(kube::Error::Api(status));
+                let error = Error::Delete {
+                    key: key.clone(),
+                    source,
+                };
+                // The uid is one reason of several, and its wording differs between code paths of
+                // the API server: look whether the object is still that one.
+                match objects.get_metadata_opt(key.name()).await {
+                    Ok(Some(found)) if found.metadata.uid.as_deref() == uid => Err(error),
+                    Ok(_) => Ok(false),
+                    Err(_) => Err(error),
+                }
             }
             Err(source) => Err(Error::Delete {
                 key: key.clone(),

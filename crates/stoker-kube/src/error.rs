@@ -173,6 +173,7 @@ pub fn category_of(error: &kube::Error) -> &'static str {
     match error {
         kube::Error::Api(status) => status_category(status),
         kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => "InvalidResponse",
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => "BadRequest",
         kube::Error::InferConfig(_)
         | kube::Error::InferKubeconfig(_)
         | kube::Error::RustlsTls(_)
@@ -240,12 +241,8 @@ fn connection_category(error: &(dyn StdError + 'static)) -> &'static str {
             Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => {
                 return "ConnectionRefused";
             }
-            // A TLS failure travels inside an io::Error, whose source() skips the wrapped one.
-            Some(io) => match io.get_ref() {
-                Some(inner) if inner.is::<rustls::Error>() => return "TlsFailed",
-                Some(inner) if inner.is::<tokio::time::error::Elapsed>() => return "Timeout",
-                _ => io.source(),
-            },
+            // Not `source()`: an io::Error skips the error that it wraps.
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
             None => cause.source(),
         };
     }
@@ -303,10 +300,8 @@ mod tests {
         assert_eq!(category_of(&reset), "Unreachable");
         let late = kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::TimedOut)));
         assert_eq!(category_of(&late), "Timeout");
-        let tls = kube::Error::Service(Box::new(io::Error::new(
-            io::ErrorKind::InvalidData,
-            rustls::Error::DecryptError,
-        )));
+        let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        let tls = kube::Error::Service(Box::new(io::Error::other(tls)));
         assert_eq!(category_of(&tls), "TlsFailed");
     }
 

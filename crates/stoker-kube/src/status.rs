@@ -12,6 +12,9 @@ use crate::error::Error;
 /// never take fields from each other.
 const FIELD_MANAGER: &str = "stoker-status";
 
+/// How often a status is written against the latest version of a busy object.
+const ATTEMPTS: usize = 4;
+
 /// Applies `new` as the whole status of `object`, unless it equals `old` apart from
 /// `lastTransitionTime`s. Returns whether it was written. An object that was deleted, or deleted
 /// and made again since it was read, gets no status.
@@ -42,26 +45,54 @@ where
     {
         return Ok(false);
     }
-    let resource = key.resource();
-    let body = json!({
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": { "uid": object.meta().uid },
-        "status": status,
-    });
-    let objects: Api<DynamicObject> = match key.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-        None => Api::all_with(client.clone(), resource),
-    };
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    objects
-        .patch_status(key.name(), &params, &Patch::Apply(body))
+    let known = (object.uid(), object.resource_version());
+    apply_status(client, &key, known, status)
         .await
         .map_err(|source| Error::WriteStatus {
             object: key.to_string(),
             source: Box::new(source),
         })?;
     Ok(true)
+}
+
+/// Server-side apply ignores a uid in the body, so the version is what keeps a status from landing
+/// on a namesake: a status can hold an identity, and that must never pass to another object. When
+/// the version is not the latest any more the object is looked at again.
+async fn apply_status(
+    client: &Client,
+    key: &ObjectKey,
+    (uid, mut version): (Option<String>, Option<String>),
+    status: Value,
+) -> Result<(), kube::Error> {
+    let resource = key.resource();
+    let objects: Api<DynamicObject> = match key.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let body = json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": { "resourceVersion": version },
+            "status": status,
+        });
+        let written = objects
+            .patch_status(key.name(), &params, &Patch::Apply(body))
+            .await;
+        match written {
+            Err(kube::Error::Api(refusal)) if refusal.is_conflict() && attempt < ATTEMPTS => {
+                let found = objects.get_metadata(key.name()).await?.metadata;
+                if found.uid != uid {
+                    return Err(kube::Error::Api(refusal));
+                }
+                version = found.resource_version;
+            }
+            other => return other.map(|_| ()),
+        }
+    }
 }
 
 fn without_times(mut value: Value) -> Value {
@@ -85,6 +116,51 @@ fn without_times(mut value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Scenario;
+    use k8s_openapi::api::core::v1::Pod;
+
+    fn pod() -> Pod {
+        serde_json::from_value(json!({"metadata": {
+            "name": "a", "namespace": "ns", "uid": "u", "resourceVersion": "1",
+        }}))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_status_follows_a_busy_object_and_never_lands_on_a_namesake() {
+        const PATH: &str = "/api/v1/namespaces/ns/pods/a";
+        let (client, mut server) = Scenario::new();
+        let serve = async {
+            let status = format!("{PATH}/status");
+            for namesake in [false, true] {
+                let call = server.expect("PATCH", &status).await;
+                assert_eq!(call.body["metadata"]["resourceVersion"], "1");
+                call.refuse(409, "Conflict", "no");
+                let uid = if namesake { "w" } else { "u" };
+                let found = json!({"metadata": {"name": "a", "uid": uid, "resourceVersion": "7"}});
+                server.expect("GET", PATH).await.answer(200, &found);
+                if !namesake {
+                    let call = server.expect("PATCH", &status).await;
+                    assert_eq!(call.body["metadata"]["resourceVersion"], "7");
+                    assert_eq!(call.body["status"]["phase"], "Running");
+                    call.store("u", 8);
+                }
+            }
+        };
+        let write = async {
+            let new = json!({"phase": "Running"});
+            assert!(write_status(&client, &pod(), None, &new).await.unwrap());
+            let refused = write_status(&client, &pod(), None, &new).await.unwrap_err();
+            assert_eq!(refused.category(), "Conflict");
+            // Nothing is sent for what is there already.
+            assert!(
+                !write_status(&client, &pod(), Some(&new), &new)
+                    .await
+                    .unwrap()
+            );
+        };
+        tokio::join!(serve, write);
+    }
 
     #[test]
     fn only_transition_times_are_left_out_of_the_comparison() {

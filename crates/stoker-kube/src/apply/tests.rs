@@ -213,12 +213,19 @@ async fn deleting_what_is_not_there_is_fine() {
         call.refuse(
             409,
             "Conflict",
-            "Precondition failed: UID in precondition: u, UID in object meta: w",
+            "the UID in the precondition (u) does not match",
         );
+        let namesake = json!({"metadata": {"name": "a", "uid": "w"}});
+        server
+            .expect("GET", &path("a"))
+            .await
+            .answer(200, &namesake);
         server
             .expect("DELETE", &path("a"))
             .await
             .refuse(409, "Conflict", "still in use");
+        let same = json!({"metadata": {"name": "a", "uid": "u"}});
+        server.expect("GET", &path("a")).await.answer(200, &same);
     };
     let calls = async {
         assert!(!writer.delete(&key, None).await.unwrap());
