@@ -73,6 +73,45 @@ fn what_admission_accepts_the_operator_can_serve() {
     }
 }
 
+/// An object may be older than the rule that would refuse it today.
+#[test]
+fn what_later_steps_rely_on_is_checked_again() {
+    let relied_on = [
+        "DNS-1035 label",
+        "not supported",
+        "a release such as",
+        "CIDR notation",
+        "at most one IPv4 and one IPv6",
+        "overlap",
+        "inside a Service network",
+        "required with serviceType NodePort",
+    ];
+    let table = cases::tenant_control_planes();
+    for text in relied_on {
+        let refused = |case: &&cases::Case| {
+            case.before.is_none()
+                && case
+                    .refused
+                    .as_ref()
+                    .is_some_and(|said| said.contains(text))
+        };
+        assert!(
+            table.cases.iter().any(|case| refused(&case)),
+            "no case is refused with {text}"
+        );
+        for case in table.cases.iter().filter(refused) {
+            let mut sent = table.sent(case);
+            sent["metadata"]["uid"] = json!("1");
+            let object: TenantControlPlane = serde_json::from_value(sent).unwrap();
+            assert!(
+                Tenant::validate(&object).is_err(),
+                "{}: accepted",
+                case.name
+            );
+        }
+    }
+}
+
 #[test]
 fn the_kubernetes_service_keeps_its_address() {
     let mut table = cases::tenant_control_planes();
