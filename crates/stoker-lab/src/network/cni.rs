@@ -64,10 +64,10 @@ pub(super) fn addresses(folder: &Path) -> CniAddresses {
             continue;
         };
         if let Some(pod) = cached.pod() {
-            found
-                .entry(pod)
-                .or_default()
-                .extend(cached.result.ips.iter().map(|ip| ip.address.addr()));
+            // containerd sets up `lo` through CNI as well, with the same 127.0.0.1 for every pod.
+            let addresses = cached.result.ips.iter().map(|ip| ip.address.addr());
+            let addresses = addresses.filter(|address| !address.is_loopback());
+            found.entry(pod).or_default().extend(addresses);
         }
     }
     found
@@ -105,11 +105,18 @@ mod tests {
         "result":{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.5/24","gateway":"10.1.0.254","interface":2},
             {"address":"fd00::5/64"}]}}"#;
 
+    const LOOPBACK: &str = r#"{"kind":"cniCacheV1","containerId":"c1","ifName":"lo",
+        "networkName":"cni-loopback",
+        "cniArgs":[["K8S_POD_NAMESPACE","a"],["K8S_POD_NAME","web"],["K8S_POD_UID","u1"]],
+        "result":{"cniVersion":"0.3.1","ips":[{"version":"4","interface":0,"address":"127.0.0.1/8"},
+            {"version":"6","interface":0,"address":"::1/128"}]}}"#;
+
     #[test]
     fn addresses_are_read_by_pod_and_broken_files_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("lab-c1-eth0"), RESULT).unwrap();
-        std::fs::write(folder.path().join("lab-c1-lo"), r#"{"result":{}}"#).unwrap();
+        std::fs::write(folder.path().join("cni-loopback-c1-lo"), LOOPBACK).unwrap();
+        std::fs::write(folder.path().join("other"), r#"{"result":{}}"#).unwrap();
         std::fs::write(folder.path().join("lab-c2-eth0"), &RESULT[..90]).unwrap();
         let key = PodKey {
             namespace: "a".into(),

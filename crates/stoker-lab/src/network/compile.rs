@@ -336,8 +336,9 @@ fn both(one: &[Match], two: &[Match]) -> Vec<Match> {
 }
 
 /// What both hooks do before they look at pods.
-fn preamble(pod_interface: &str) -> [String; 3] {
+fn preamble(pod_interface: &str) -> [String; 4] {
     [
+        "iifname \"lo\" accept".into(),
         "ct state established,related accept".into(),
         "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, \
          nd-neighbor-advert, nd-redirect } accept"
