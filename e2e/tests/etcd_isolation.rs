@@ -2,6 +2,14 @@
 //! etcd with TLS and access control. The same suite finds the holes of a version below the floor,
 //! which shows that it can fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail, and prints its figures"
+)]
+
 #[path = "etcd_support/case.rs"]
 mod case;
 #[path = "etcd_support/clients.rs"]
@@ -16,6 +24,8 @@ mod cluster_wide;
 mod identity;
 #[path = "etcd_support/keyspace.rs"]
 mod keyspace;
+#[path = "etcd_support/transactions.rs"]
+mod transactions;
 #[path = "etcd_support/world.rs"]
 mod world;
 
@@ -31,7 +41,13 @@ use world::World;
 
 async fn run_all(world: &World) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::new();
-    for case in keyspace::cases().iter().chain(&cluster_wide::cases()) {
+    // What would break the cluster if it worked comes last.
+    let suites = [
+        keyspace::cases(),
+        transactions::cases(),
+        cluster_wide::cases(),
+    ];
+    for case in suites.iter().flatten() {
         let verdict = case.run(world).await;
         if verdict.is_bypass() {
             world.calm().await?;
@@ -70,7 +86,7 @@ fn pretty_eq(before: &str, after: &str) {
 #[tokio::test]
 async fn tenants_are_apart() -> Result<()> {
     let cluster = Cluster::start(ETCD, 1).await?;
-    let world = World::new(&cluster, &cluster.addresses()[0]).await?;
+    let world = Box::pin(World::new(&cluster, &cluster.addresses()[0])).await?;
     assert_apart(&format!("etcd {ETCD}, one member"), &world).await
 }
 
@@ -79,7 +95,7 @@ async fn tenants_are_apart() -> Result<()> {
 async fn tenants_are_apart_on_a_follower() -> Result<()> {
     let cluster = Cluster::start(ETCD, 3).await?;
     let follower = cluster.follower().await?;
-    let world = World::new(&cluster, &follower).await?;
+    let world = Box::pin(World::new(&cluster, &follower)).await?;
     assert_apart(&format!("etcd {ETCD}, follower of three"), &world).await
 }
 
@@ -90,7 +106,7 @@ async fn tenants_are_apart_on_a_follower() -> Result<()> {
 async fn tenants_are_apart_on_every_floor() -> Result<()> {
     for floor in stoker_etcd::version::FLOORS {
         let cluster = Cluster::start(&format!("v{floor}"), 1).await?;
-        let world = World::new(&cluster, &cluster.addresses()[0]).await?;
+        let world = Box::pin(World::new(&cluster, &cluster.addresses()[0])).await?;
         assert_apart(&format!("etcd v{floor}"), &world).await?;
     }
     Ok(())
@@ -100,7 +116,7 @@ async fn tenants_are_apart_on_every_floor() -> Result<()> {
 async fn the_suite_finds_the_holes_of_a_version_below_the_floor() -> Result<()> {
     let begun = Instant::now();
     let cluster = Cluster::start(ETCD_BELOW_FLOOR, 1).await?;
-    let world = World::new(&cluster, &cluster.addresses()[0]).await?;
+    let world = Box::pin(World::new(&cluster, &cluster.addresses()[0])).await?;
     let before = world.evidence().await?;
     let verdicts = run_all(&world).await?;
     let bypasses = print_table(&format!("etcd {ETCD_BELOW_FLOOR}"), begun, &verdicts);
@@ -134,9 +150,9 @@ async fn the_suite_finds_the_holes_of_a_version_below_the_floor() -> Result<()> 
 async fn only_the_own_certificate_is_the_tenant() -> Result<()> {
     let begun = Instant::now();
     let cluster = Cluster::start(ETCD, 1).await?;
-    let world = World::new(&cluster, &cluster.addresses()[0]).await?;
+    let world = Box::pin(World::new(&cluster, &cluster.addresses()[0])).await?;
     let before = world.evidence().await?;
-    let mut outcomes = identity::with_certificates(&cluster, &world).await?;
+    let mut outcomes = Box::pin(identity::with_certificates(&cluster, &world)).await?;
     outcomes.extend(identity::with_other_means(&cluster, &world).await?);
     println!("\nidentity");
     for (name, outcome) in &outcomes {

@@ -18,7 +18,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(reading_users_and_roles());
     cases.extend(membership());
     cases.extend(maintenance());
-    cases.extend(changing_users_and_roles());
+    cases.extend(gaining_rights());
+    cases.extend(taking_rights());
     cases
 }
 
@@ -296,7 +297,7 @@ fn maintenance() -> Vec<Case> {
     ]
 }
 
-fn changing_users_and_roles() -> Vec<Case> {
+fn gaining_rights() -> Vec<Case> {
     vec![
         case("Auth", "add a user", Denied, |mut w| async move {
             let no_password = UserAddOptions::new().with_no_pwd();
@@ -352,6 +353,11 @@ fn changing_users_and_roles() -> Vec<Case> {
                     .await
             },
         ),
+    ]
+}
+
+fn taking_rights() -> Vec<Case> {
+    vec![
         case(
             "Auth",
             "take the victim's role from it",

@@ -45,7 +45,7 @@ impl Pool {
     /// ([`Self::adopt`] takes over such an id); [`Error::AuthDisabled`]; or the pool fails. Nothing
     /// of the id is changed then but what was missing, and the call may be repeated.
     pub async fn claim(&self, id: &StorageId, owner: &Owner) -> Result<Claim, Error> {
-        self.claim_as(id, owner, Takeover::Never).await
+        Box::pin(self.claim_as(id, owner, Takeover::Never)).await
     }
 
     /// Like [`Self::claim`], and also takes over an id whose data is retained after its owner was
@@ -54,7 +54,7 @@ impl Pool {
     /// # Errors
     /// As [`Self::claim`]; [`Error::AlreadyOwned`] while the other owner lives.
     pub async fn adopt(&self, id: &StorageId, owner: &Owner) -> Result<Claim, Error> {
-        self.claim_as(id, owner, Takeover::Released).await
+        Box::pin(self.claim_as(id, owner, Takeover::Released)).await
     }
 
     async fn claim_as(
@@ -93,7 +93,8 @@ impl Pool {
     ) -> Result<Vec<Change>, Error> {
         let old = &stored.record;
         let released = old.retained_until.is_some();
-        if !old.owner.is_same(owner) && !(released && takeover == Takeover::Released) {
+        let may_take = released && takeover == Takeover::Released;
+        if !old.owner.is_same(owner) && !may_take {
             return Err(Error::AlreadyOwned {
                 id: id.clone(),
                 owner: Box::new(old.owner.clone()),

@@ -1,0 +1,228 @@
+//! Retaining and purging: what stays, what goes, and that no crash leaves a half of either.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use etcd_client::{GetOptions, WatchOptions};
+use jiff::SignedDuration;
+use stoker_etcd::{Change, Error};
+
+use super::clients::owner;
+use super::fixture::{Fixture, denied, in_a_week, new_id};
+
+#[tokio::test]
+async fn retained_data_stays_and_no_certificate_reaches_it() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let id = new_id();
+    fixture.pool.claim(&id, &owner("one")).await?;
+    let mut tenant = fixture.tenant(&id).await?;
+    tenant.put(format!("{}k", id.prefix()), "v", None).await?;
+
+    let until = in_a_week();
+    let retained = fixture.pool.retain(&id, &owner("one"), until).await?;
+    assert_eq!(retained.until, Some(until));
+    let later = until + SignedDuration::from_hours(1);
+    let again = fixture.pool.retain(&id, &owner("one"), later).await?;
+    assert_eq!(again.until, Some(until), "the first time counts");
+
+    // The connection that was open, and a new one with the same certificate.
+    assert!(denied(&tenant.get(format!("{}k", id.prefix()), None).await));
+    assert!(denied(
+        &fixture
+            .tenant(&id)
+            .await?
+            .get(format!("{}k", id.prefix()), None)
+            .await
+    ));
+    assert!(denied(
+        &tenant.put(format!("{}k", id.prefix()), "w", None).await
+    ));
+    assert_eq!(fixture.traces(&id).await, ["keys", "record"]);
+    let owners = fixture.pool.owners().await?;
+    assert_eq!(owners[0].1.retained_until, Some(until));
+
+    let claim = fixture.pool.claim(&id, &owner("one")).await?;
+    assert_eq!(claim.changes[0], Change::RetentionEnded);
+    let found = fixture
+        .tenant(&id)
+        .await?
+        .get(format!("{}k", id.prefix()), None)
+        .await?;
+    assert_eq!(found.kvs()[0].value(), b"v");
+
+    let unknown = fixture.pool.retain(&new_id(), &owner("x"), until).await?;
+    assert_eq!(unknown.until, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_purge_leaves_nothing_and_touches_no_neighbour() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let (id, neighbour) = (new_id(), new_id());
+    for (id, name) in [(&id, "one"), (&neighbour, "neighbour")] {
+        fixture.pool.claim(id, &owner(name)).await?;
+    }
+    fixture.fill(&id, 2500).await?;
+    fixture.fill(&neighbour, 10).await?;
+    // Keys that only look like the tenant's.
+    let mut root = fixture.root.clone();
+    for key in [
+        format!("/{id}"),
+        id.range_end(),
+        format!("{id}/x"),
+        format!("//{id}/x"),
+    ] {
+        root.put(key, "", None).await?;
+    }
+    let mut tenant = fixture.tenant(&id).await?;
+
+    assert_eq!(fixture.pool.purge(&id, &owner("one")).await?.keys, 2500);
+    assert_eq!(fixture.traces(&id).await, [""; 0]);
+    assert_eq!(fixture.pool.usage(&neighbour).await?.keys, 10);
+    assert_eq!(
+        root.get(
+            "\0",
+            Some(GetOptions::new().with_from_key().with_count_only())
+        )
+        .await?
+        .count(),
+        10 + 4 + 1
+    );
+    assert!(denied(
+        &tenant.put(format!("{}k", id.prefix()), "v", None).await
+    ));
+    assert_eq!(
+        fixture.pool.purge(&id, &owner("one")).await?.keys,
+        0,
+        "again"
+    );
+    assert_eq!(
+        fixture.pool.purge(&new_id(), &owner("never")).await?.keys,
+        0
+    );
+    Ok(())
+}
+
+/// Everything a purge does, undone step by step: whatever part was done when the operator died,
+/// the next purge ends it.
+#[tokio::test]
+async fn a_purge_that_was_cut_off_ends_right() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    for steps in 0..=4 {
+        let id = new_id();
+        fixture.pool.claim(&id, &owner("one")).await?;
+        fixture.fill(&id, 1200).await?;
+        let mut root = fixture.root.clone();
+        if steps > 0 {
+            root.user_delete(id.user()).await?;
+        }
+        if steps > 1 {
+            root.role_delete(id.role()).await?;
+        }
+        if steps > 2 {
+            root.delete(format!("{}key-000000", id.prefix()), None)
+                .await?;
+        }
+        if steps > 3 {
+            let all = etcd_client::DeleteOptions::new().with_prefix();
+            root.delete(id.prefix(), Some(all)).await?;
+        }
+        fixture.pool.purge(&id, &owner("one")).await?;
+        assert_eq!(fixture.traces(&id).await, [""; 0], "after {steps} steps");
+    }
+    Ok(())
+}
+
+/// Cuts claims, retentions and purges off at random times by dropping them, then finishes.
+#[tokio::test]
+async fn operations_that_were_cut_off_anywhere_are_finished_by_the_next() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    for micros in (0..20_000).step_by(400) {
+        let id = new_id();
+        let cut = Duration::from_micros(micros);
+        let _ = tokio::time::timeout(cut, fixture.pool.claim(&id, &owner("one"))).await;
+        fixture.pool.claim(&id, &owner("one")).await?;
+        assert!(fixture.pool.claim(&id, &owner("one")).await?.is_unchanged());
+        fixture
+            .tenant(&id)
+            .await?
+            .put(format!("{}k", id.prefix()), "v", None)
+            .await?;
+        if micros % 800 == 0 {
+            let (one, until) = (owner("one"), in_a_week());
+            let _ = tokio::time::timeout(cut, fixture.pool.retain(&id, &one, until)).await;
+            fixture.pool.retain(&id, &one, until).await?;
+            assert_eq!(
+                fixture.traces(&id).await,
+                ["keys", "record"],
+                "cut after {cut:?}"
+            );
+        }
+        let _ = tokio::time::timeout(cut, fixture.pool.purge(&id, &owner("one"))).await;
+        fixture.pool.purge(&id, &owner("one")).await?;
+        assert_eq!(fixture.traces(&id).await, [""; 0], "cut after {cut:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_without_an_owner_are_never_deleted() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let id = new_id();
+    fixture.fill(&id, 5).await?;
+    let error = fixture.pool.purge(&id, &owner("one")).await.unwrap_err();
+    assert!(matches!(error, Error::Unowned { keys: 5, .. }), "{error}");
+    assert_eq!(fixture.pool.usage(&id).await?.keys, 5);
+
+    let damaged = new_id();
+    fixture
+        .root
+        .clone()
+        .put(stoker_etcd::owner::owner_key(&damaged), "{", None)
+        .await?;
+    fixture.fill(&damaged, 5).await?;
+    let error = fixture
+        .pool
+        .purge(&damaged, &owner("one"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), "OwnerRecordDamaged");
+    assert_eq!(fixture.pool.usage(&damaged).await?.keys, 5);
+    let error = fixture
+        .pool
+        .claim(&damaged, &owner("one"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.category(), "OwnerRecordDamaged");
+
+    let good = new_id();
+    fixture.pool.claim(&good, &owner("good")).await?;
+    let owners = fixture.pool.owners().await?;
+    assert_eq!(owners.len(), 1, "a damaged record does not hide the others");
+    Ok(())
+}
+
+/// A watch is authorised once, when it is made. Known; closed by stopping the pods first.
+#[tokio::test]
+async fn an_open_watch_outlives_the_tenant_and_sees_nothing_of_others() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let (id, next) = (new_id(), new_id());
+    fixture.pool.claim(&id, &owner("one")).await?;
+    let mut tenant = fixture.tenant(&id).await?;
+    let all = WatchOptions::new().with_prefix();
+    let mut watch = tenant.watch(id.prefix(), Some(all)).await?;
+    assert!(watch.message().await?.unwrap().created());
+    fixture.pool.purge(&id, &owner("one")).await?;
+    // The same tenant comes back: another id.
+    fixture.pool.claim(&next, &owner("one")).await?;
+    fixture.fill(&next, 10).await?;
+    let seen = tokio::time::timeout(Duration::from_millis(500), watch.message()).await;
+    assert!(seen.is_err(), "{seen:?}");
+    let all = WatchOptions::new().with_prefix();
+    let mut again = tenant.watch(id.prefix(), Some(all)).await?;
+    assert!(
+        again.message().await?.unwrap().canceled(),
+        "a new watch is refused"
+    );
+    Ok(())
+}
