@@ -206,6 +206,10 @@ fn tenant_failed(
     error: &tenant::Error,
     ctx: Arc<Context>,
 ) -> Action {
+    if error.is_namespace_missing() {
+        ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
+        return Action::requeue(NAMESPACE_WAIT);
+    }
     ctx.metrics.finished(Controller::Tenant, Outcome::Failed);
     let wait = ctx
         .tenant_failures

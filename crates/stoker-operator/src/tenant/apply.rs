@@ -16,7 +16,7 @@ use stoker_api::labels::TENANT;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{
-    self as control_plane, ExistingSecrets, Exposure, Keys, Names, Storage,
+    self as control_plane, ExistingSecrets, Exposure, Keys, Names, SecretData, Storage,
 };
 use stoker_etcd::Owner;
 use stoker_kube::{Desired, ObjectKey};
@@ -313,7 +313,10 @@ async fn apply_objects(
         born,
         started,
     } = materials;
-    let existing = read_secrets(tenant, ctx).await?;
+    let mut existing = read_secrets(tenant, ctx).await?;
+    if !born {
+        add_keys_placed_beforehand(tenant, &mut existing, ctx).await?;
+    }
     let now = OffsetDateTime::now_utc();
     let keys = control_plane::keys(tenant, &existing, born, now)?;
     let leaves = control_plane::leaves(tenant, &keys, &inputs.exposure, &existing, now)?;
@@ -383,20 +386,43 @@ pub async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecr
         .list(&params)
         .await
         .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    Ok(list
-        .items
-        .into_iter()
-        .map(|secret| {
-            let data = secret.data.unwrap_or_default();
-            let name = secret.metadata.name.unwrap_or_default();
-            (
-                name,
-                data.into_iter()
-                    .map(|(key, value)| (key, value.0))
-                    .collect(),
-            )
-        })
-        .collect())
+    Ok(list.items.into_iter().map(named_data).collect())
+}
+
+/// Keys that people put there before the tenant was made, without our labels: theirs are used.
+async fn add_keys_placed_beforehand(
+    tenant: &Tenant,
+    existing: &mut ExistingSecrets,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let names = Names::of(tenant);
+    let keys = [
+        names.ca,
+        names.front_proxy_ca,
+        names.service_account_keys,
+        names.encryption,
+    ];
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+    let missing = keys.iter().filter(|name| !existing.contains_key(*name));
+    let found = futures::future::try_join_all(missing.map(|name| secrets.get_opt(name)));
+    for secret in found
+        .await
+        .map_err(|error| Error::ReadSecrets(Box::new(error)))?
+    {
+        existing.extend(secret.map(named_data));
+    }
+    Ok(())
+}
+
+fn named_data(secret: Secret) -> (String, SecretData) {
+    let data = secret.data.unwrap_or_default();
+    let name = secret.metadata.name.unwrap_or_default();
+    (
+        name,
+        data.into_iter()
+            .map(|(key, value)| (key, value.0))
+            .collect(),
+    )
 }
 
 fn mounted_changed(existing: &ExistingSecrets, wanted: &[Secret]) -> bool {
