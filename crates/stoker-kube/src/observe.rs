@@ -1,18 +1,19 @@
 //! Watches of the objects that we own: metadata only, and no copy of them is kept.
 
+mod follow;
+
 use std::collections::BTreeMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::api::ApiResource;
+use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
 
 use crate::desired::ObjectKey;
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;
+use follow::{Meta, follow};
 
 /// Which objects to watch.
 #[derive(Clone, Debug)]
@@ -57,8 +58,6 @@ impl Change {
     }
 }
 
-type Meta = PartialObjectMeta<DynamicObject>;
-
 /// Follows the objects until dropped. Broken watches are reported as [`Error::Watch`] and opened
 /// again with backoff (0.8 s to 30 s); after one had to start over, every object is reported again
 /// and those that vanished meanwhile are reported as deleted.
@@ -78,32 +77,9 @@ fn watch_kind(
     resource: ApiResource,
     watch: &OwnedWatch,
 ) -> impl Stream<Item = Result<Change, Error>> + Send + use<> {
-    let api: Api<Meta> = match &watch.namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-        None => Api::all_with(client, &resource),
-    };
-    let config = watcher::Config::default()
-        .labels(&watch.selector)
-        .page_size(PAGE)
-        .timeout(WATCH_SECONDS + spread());
+    let events = follow(client, &resource, watch);
     let mut known = Known::new(resource, watch.owner_label, watch.remembered);
-    watcher(api, config)
-        .default_backoff()
-        .flat_map(move |event| stream::iter(known.changes(event)))
-}
-
-/// Objects per page of the first list: metadata alone, at most 256 KiB of annotations each.
-const PAGE: u32 = 100;
-
-/// How long one watch request lasts at least. Dead peers are found by the connection (pings of the
-/// tenant's client, the read timeout of the management one); this only bounds how long a server
-/// that forgot a watch goes unnoticed, and each renewal costs every tenant a request.
-const WATCH_SECONDS: u32 = 20 * 60;
-
-/// Up to ten minutes more, at random: watches opened together must not be renewed together.
-fn spread() -> u32 {
-    let random = RandomState::new().build_hasher().finish();
-    u32::try_from(random % 600).unwrap_or_default()
+    events.flat_map(move |event| stream::iter(known.changes(event)))
 }
 
 /// What one kind's watch remembers of each object.

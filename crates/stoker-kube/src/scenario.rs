@@ -53,6 +53,12 @@ impl Call {
         self.answer.send_response(response);
     }
 
+    /// Answers with success and this text.
+    pub(crate) fn answer_text(self, text: &str) {
+        let body = Body::from(text.as_bytes().to_vec());
+        self.answer.send_response(Response::new(body));
+    }
+
     /// Answers with a `Status`.
     pub(crate) fn refuse(self, code: u16, reason: &str, message: &str) {
         self.answer(

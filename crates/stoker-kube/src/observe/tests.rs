@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::runtime::watcher::Event;
 
 fn object(name: &str, version: u64) -> Meta {
-    PartialObjectMeta {
+    Meta {
         metadata: ObjectMeta {
             name: Some(name.into()),
             namespace: Some("ns".into()),

@@ -1,0 +1,266 @@
+//! List, then watch, for ever: kube's `watcher` for metadata, without its buffers.
+//!
+//! A thousand live tenants have eleven open watches each, nearly always silent. kube's watcher
+//! keeps 8 KiB of read buffer and the state of its longest request for each of them; here a silent
+//! watch is a version, a stream and an empty line (measured with eleven watches per client: 12 KiB
+//! each before, see `e2e/tests/kube_memory.rs`). It gives the same events and errors.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{AsyncBufRead, AsyncBufReadExt as _, Stream, StreamExt as _, stream};
+use kube::api::{
+    Api, ApiResource, DynamicObject, ListParams, PartialObjectMeta, WatchEvent, WatchParams,
+};
+use kube::core::Request;
+use kube::runtime::watcher::{DefaultBackoff, Error, Event};
+use kube::{Client, Resource as _};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::OwnedWatch;
+
+/// An object of which only the metadata was asked for.
+pub(super) type Meta = PartialObjectMeta<DynamicObject>;
+
+/// Objects per page of a list: metadata alone, at most 256 KiB of annotations each.
+const PAGE: u32 = 100;
+
+/// How long one watch request lasts at least. Dead peers are found by the connection (pings of the
+/// tenant's client, the read timeout of the management one); this only bounds how long a server
+/// that forgot a watch goes unnoticed, and each renewal costs every tenant a request.
+const WATCH: Duration = Duration::from_mins(20);
+
+/// What a server may take longer than asked to end a watch.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A watch that ends sooner is not reopened at once.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// Longest line of a watch. An API server stores objects of up to 1.5 MiB; the sender may be
+/// hostile.
+const LINE_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The objects of a kind and what happens to them, until dropped.
+pub(super) fn follow(
+    client: Client,
+    resource: &ApiResource,
+    watch: &OwnedWatch,
+) -> impl Stream<Item = Result<Event<Meta>, Error>> + Send + use<> {
+    let namespace = watch.namespace.as_deref();
+    let follower = Follower {
+        api: match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        },
+        url: DynamicObject::url_path(resource, namespace),
+        client,
+        selector: watch.selector.clone(),
+        phase: Phase::List { next_page: None },
+        backoff: None,
+        pause: None,
+    };
+    stream::unfold(follower, |mut follower| async {
+        let news = follower.step().await;
+        Some((stream::iter(news), follower))
+    })
+    .flatten()
+}
+
+struct Follower {
+    client: Client,
+    api: Api<Meta>,
+    url: String,
+    selector: String,
+    phase: Phase,
+    /// Present after a failure, until something succeeds.
+    backoff: Option<Box<DefaultBackoff>>,
+    pause: Option<Duration>,
+}
+
+enum Phase {
+    /// Read the list, or the rest of it.
+    List { next_page: Option<String> },
+    /// Open a watch of what comes after this version.
+    Open { version: String },
+    /// Read the watch.
+    Watch(Box<Watch>),
+}
+
+struct Watch {
+    version: String,
+    lines: Lines,
+    opened: Instant,
+    ends: Instant,
+}
+
+type News = Vec<Result<Event<Meta>, Error>>;
+
+impl Follower {
+    /// One request or one line. What fails is tried again by the next step, after a pause.
+    async fn step(&mut self) -> News {
+        if let Some(pause) = self.pause.take() {
+            sleep(pause).await;
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::List { next_page: None });
+        // Requests are boxed: their state is large, and of no use while a watch is silent.
+        match phase {
+            Phase::List { next_page } => Box::pin(self.list(next_page)).await,
+            Phase::Open { version } => Box::pin(self.open(version)).await,
+            Phase::Watch(watch) => self.read(watch).await,
+        }
+    }
+
+    async fn list(&mut self, page: Option<String>) -> News {
+        let mut news = News::new();
+        if page.is_none() {
+            news.push(Ok(Event::Init));
+        }
+        let mut params = ListParams::default().labels(&self.selector).limit(PAGE);
+        params.continue_token = page;
+        let list = match self.api.list(&params).await {
+            Ok(list) => list,
+            Err(error) => return self.failed(Error::InitialListFailed(error)),
+        };
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let next_page = given(list.metadata.continue_);
+        news.extend(
+            list.items
+                .into_iter()
+                .map(|object| Ok(Event::InitApply(object))),
+        );
+        if next_page.is_some() {
+            self.phase = Phase::List { next_page };
+        } else if let Some(version) = given(list.metadata.resource_version) {
+            news.push(Ok(Event::InitDone));
+            self.phase = Phase::Open { version };
+        } else {
+            return self.failed(Error::NoResourceVersion);
+        }
+        news
+    }
+
+    async fn open(&mut self, version: String) -> News {
+        let spread = RandomState::new().build_hasher().finish() % (WATCH.as_secs() / 2);
+        let lasts = WATCH + Duration::from_secs(spread);
+        let params = WatchParams {
+            label_selector: Some(self.selector.clone()),
+            timeout: u32::try_from(lasts.as_secs()).ok(),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = Request::new(&self.url).watch_metadata(&params, &version);
+        let opened = match request.map_err(kube::Error::BuildRequest) {
+            Ok(request) => self.client.request_stream(request).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(reader) => {
+                self.phase = Phase::Watch(Box::new(Watch {
+                    version,
+                    lines: Lines(Box::pin(reader)),
+                    opened: Instant::now(),
+                    ends: Instant::now() + lasts + GRACE,
+                }));
+                News::new()
+            }
+            Err(error) => {
+                if !matches!(&error, kube::Error::Api(status) if status.code == 410) {
+                    self.phase = Phase::Open { version };
+                }
+                self.failed(Error::WatchStartFailed(error))
+            }
+        }
+    }
+
+    async fn read(&mut self, mut watch: Box<Watch>) -> News {
+        let line = match timeout_at(watch.ends, watch.lines.next()).await {
+            Ok(Ok(Some(line))) => line,
+            Ok(Err(error)) => {
+                self.phase = Phase::Open {
+                    version: watch.version,
+                };
+                return self.failed(Error::WatchFailed(kube::Error::ReadEvents(error)));
+            }
+            // The server ended it, or should have.
+            Ok(Ok(None)) | Err(_) => {
+                self.pause = (watch.opened.elapsed() < SHORT).then_some(SHORT);
+                self.phase = Phase::Open {
+                    version: watch.version,
+                };
+                return News::new();
+            }
+        };
+        let (version, event) = match serde_json::from_slice::<WatchEvent<Meta>>(&line) {
+            Ok(WatchEvent::Bookmark(mark)) => (Some(mark.metadata.resource_version), None),
+            Ok(WatchEvent::Deleted(object)) => (
+                object.metadata.resource_version.clone(),
+                Some(Event::Delete(object)),
+            ),
+            Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => (
+                object.metadata.resource_version.clone(),
+                Some(Event::Apply(object)),
+            ),
+            Ok(WatchEvent::Error(status)) => {
+                // 410: what came after our version is forgotten. Start over.
+                if status.code != 410 {
+                    self.phase = Phase::Open {
+                        version: watch.version,
+                    };
+                }
+                return self.failed(Error::WatchError(status));
+            }
+            Err(error) => {
+                return self.failed(Error::WatchFailed(kube::Error::SerdeError(error)));
+            }
+        };
+        let Some(version) = version.filter(|version| !version.is_empty()) else {
+            return self.failed(Error::NoResourceVersion);
+        };
+        self.backoff = None;
+        watch.version = version;
+        self.phase = Phase::Watch(watch);
+        event.map(Ok).into_iter().collect()
+    }
+
+    /// Reports the failure; the next step comes after a pause that grows while nothing succeeds.
+    fn failed(&mut self, error: Error) -> News {
+        self.pause = self.backoff.get_or_insert_default().next();
+        vec![Err(error)]
+    }
+}
+
+/// The lines of an answer. Nothing is held between two lines.
+struct Lines(Pin<Box<dyn AsyncBufRead + Send>>);
+
+impl Lines {
+    /// The next line without its end; `None` at the end of the answer.
+    async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        loop {
+            let chunk = self.0.fill_buf().await?;
+            if chunk.is_empty() {
+                return Ok(None);
+            }
+            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let taken = end.unwrap_or(chunk.len());
+            if line.len() + taken > LINE_LIMIT {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a line beyond the limit",
+                ));
+            }
+            line.extend_from_slice(&chunk[..taken]);
+            let used = taken + usize::from(end.is_some());
+            self.0.consume_unpin(used);
+            if end.is_some() && !line.is_empty() {
+                return Ok(Some(line));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
