@@ -30,11 +30,19 @@ impl Lab {
     /// When it does not build, or does not become ready; the error has what kubectl says.
     pub async fn install_stoker(&self) -> Result<()> {
         let steps = self.steps();
-        let binary = steps.step("building the operator", build_operator()).await?;
+        let binary = steps
+            .step("building the operator", build_operator())
+            .await?;
         let reference = image_reference(&binary)?;
-        steps.step("operator image", self.load_operator(&binary, &reference)).await?;
-        steps.step("installing Stoker", self.apply_install(&reference)).await?;
-        steps.step("DataStore for the pool", self.apply_data_store()).await
+        steps
+            .step("operator image", self.load_operator(&binary, &reference))
+            .await?;
+        steps
+            .step("installing Stoker", self.apply_install(&reference))
+            .await?;
+        steps
+            .step("DataStore for the pool", self.apply_data_store())
+            .await
     }
 
     /// Runs kubectl against the management cluster and returns what it prints.
@@ -54,7 +62,11 @@ impl Lab {
     }
 
     async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
-        let kubectl = self.upstream().kubernetes(self.kubernetes()).await?.join("kubectl");
+        let kubectl = self
+            .upstream()
+            .kubernetes(self.kubernetes())
+            .await?
+            .join("kubectl");
         let mut command = program(kubectl, ["--kubeconfig"]);
         command.arg(self.paths().kubeconfig(name));
         Ok(command)
@@ -62,7 +74,9 @@ impl Lab {
 
     async fn load_operator(&self, binary: &Path, reference: &str) -> Result<()> {
         let host = self.host(HOST)?;
-        let present = host.run(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"]).await?;
+        let present = host
+            .run(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"])
+            .await?;
         if present.lines().any(|line| line == reference) {
             return Ok(());
         }
@@ -73,7 +87,14 @@ impl Lab {
         let archive = directory.join("image.tar");
         // Of an earlier, interrupted run.
         let _ = std::fs::remove_file(&archive);
-        build_archive(&root, &archive, reference, Some("/stoker-operator"), Some("65532:65532")).await?;
+        build_archive(
+            &root,
+            &archive,
+            reference,
+            Some("/stoker-operator"),
+            Some("65532:65532"),
+        )
+        .await?;
         self.load_image(&archive, reference).await?;
         std::fs::remove_dir_all(&directory).context("removing the image's directory")
     }
@@ -86,7 +107,14 @@ impl Lab {
         let mut apply = self.kubectl_command(HOST).await?;
         apply.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
         run_with_input(&mut apply, manifest.as_bytes()).await?;
-        let wait = ["-n", NAMESPACE, "rollout", "status", "deployment/stoker-operator", "--timeout=120s"];
+        let wait = [
+            "-n",
+            NAMESPACE,
+            "rollout",
+            "status",
+            "deployment/stoker-operator",
+            "--timeout=120s",
+        ];
         self.kubectl(&wait).await.map(drop)
     }
 
@@ -103,9 +131,7 @@ impl Lab {
                 "stringData": { "tls.crt": read(certificate)?, "tls.key": read(key)? },
             }))
         };
-        let reference = |name: &str, key: &str| {
-            json!({ "secretReference": { "name": name, "namespace": NAMESPACE, "keyPath": key } })
-        };
+        let reference = |name: &str, key: &str| json!({ "secretReference": { "name": name, "namespace": NAMESPACE, "keyPath": key } });
         let store = json!({
             "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
             "metadata": { "name": DATA_STORE },
@@ -129,8 +155,14 @@ impl Lab {
             secret("pool-root", &pool.certificate, &pool.key)?,
             store,
         ];
-        self.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items })).await?;
-        let wait = ["wait", "--for=condition=Ready", &format!("datastore/{DATA_STORE}"), "--timeout=60s"];
+        self.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))
+            .await?;
+        let wait = [
+            "wait",
+            "--for=condition=Ready",
+            &format!("datastore/{DATA_STORE}"),
+            "--timeout=60s",
+        ];
         self.kubectl(&wait).await.map(drop)
     }
 }
@@ -138,11 +170,22 @@ impl Lab {
 /// The release binary, static, as `make docker-build` makes it.
 async fn build_operator() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--quiet", "--release", "--package", "stoker-operator", "--target", TARGET];
+    let arguments = [
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "stoker-operator",
+        "--target",
+        TARGET,
+    ];
     let mut build = program(cargo, arguments);
-    build.current_dir(checkout()).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    build
+        .current_dir(checkout())
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
     run(&mut build).await?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| checkout().join("target"), PathBuf::from);
     Ok(target.join(TARGET).join("release/stoker-operator"))
 }
 

@@ -45,6 +45,19 @@ pub(super) fn objects(lab: &Lab) -> Value {
             "roleRef": role("ClusterRole"),
             "subjects": [{ "kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system" }],
         },
+        // As kubeadm does it: the API server may fetch logs and exec through kubelets.
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": { "name": "kubeadm:apiserver-kubelet-client" },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                "name": "system:kubelet-api-admin",
+            },
+            "subjects": [{
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "User",
+                "name": "kube-apiserver-kubelet-client",
+            }],
+        },
         {
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": "kube-dns", "namespace": "kube-system", "labels": { "k8s-app": "kube-dns" } },
