@@ -6,9 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use futures::future::try_join_all;
+use stoker_lab::handwritten::Handwritten;
 use stoker_lab::host::supervisor;
 use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::network::{self, NetworkArgs};
+use stoker_lab::versions::find_kubernetes;
 
 /// Real Kubernetes on one Linux machine, for trying Stoker and for its end-to-end tests.
 #[derive(Debug, Parser)]
@@ -28,6 +31,9 @@ enum Command {
         /// Do not wait for the disk in the management cluster's etcd (the pool always does).
         #[arg(long, env = "STOKER_LAB_UNSAFE_NO_FSYNC")]
         unsafe_no_fsync: bool,
+        /// Stop after the management cluster and the pool: no operator, tenant or worker.
+        #[arg(long)]
+        management_only: bool,
     },
     /// End the lab and leave the machine as it was.
     Down,
@@ -50,6 +56,33 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Make or remove a worker host.
+    Worker {
+        #[command(subcommand)]
+        action: WorkerAction,
+    },
+    /// Join a worker to a tenant with an unmodified `kubeadm join`.
+    Join {
+        /// `worker-<n>`.
+        worker: String,
+        /// Administrator's kubeconfig of the tenant.
+        kubeconfig: PathBuf,
+    },
+    /// Collect the logs of all hosts and of their containers in a directory.
+    Logs {
+        /// The directory; made when it is missing.
+        #[arg(long, default_value = "lab-logs")]
+        out: PathBuf,
+    },
+    /// Time the birth of a hand-written tenant control plane.
+    Handwritten {
+        /// How many at once.
+        #[arg(long, default_value_t = 1)]
+        count: u16,
+        /// Leave them running.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Import an image archive on the management host.
     LoadImage {
         /// A docker archive.
@@ -70,6 +103,23 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum WorkerAction {
+    /// Make the host `worker-<number>`, which waits to be joined.
+    Add {
+        /// 1 to 80.
+        number: u8,
+        /// Kubernetes version of its kubelet, such as 1.36; the management cluster's when missing.
+        #[arg(long)]
+        kubernetes: Option<String>,
+    },
+    /// End the host and remove its state.
+    Remove {
+        /// 1 to 80.
+        number: u8,
+    },
+}
+
 pub(crate) fn main(arguments: Arguments) -> ExitCode {
     let result = match &arguments.command {
         // Process 1 of a host reaps every process itself and so must not share that with a runtime.
@@ -87,12 +137,18 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let lab = |options| Lab::new(options);
     let named = LabOptions::named(&arguments.lab);
     match arguments.command {
-        Command::Up { unsafe_no_fsync } => {
+        Command::Up {
+            unsafe_no_fsync,
+            management_only,
+        } => {
             let lab = lab(LabOptions {
                 sync_management_etcd: !unsafe_no_fsync,
                 ..named
             })?;
             lab.up().await?;
+            if !management_only {
+                lab.main_job().await?;
+            }
             after_up(&lab);
         }
         Command::Down => lab(named)?.down().await?,
@@ -105,10 +161,61 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Kubectl { tenant, arguments } => {
             return kubectl(&lab(named)?, tenant.as_deref(), &arguments).await;
         }
+        Command::Worker { action } => worker(&lab(named)?, action).await?,
+        Command::Join { worker, kubeconfig } => {
+            let lab = lab(named)?;
+            let kubeconfig = std::path::absolute(&kubeconfig).context("finding the kubeconfig")?;
+            let title = format!("joining {worker}");
+            lab.steps()
+                .step(title, lab.join(&lab.host(&worker)?, &kubeconfig))
+                .await?;
+        }
+        Command::Logs { out } => lab(named)?.collect_logs(&out).await?,
+        Command::Handwritten { count, keep } => handwritten(&lab(named)?, count, keep).await?,
         Command::Network(arguments) => network::run(arguments).await?,
         Command::Supervise { state } => supervisor::supervise(&state)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn worker(lab: &Lab, action: WorkerAction) -> Result<()> {
+    match action {
+        WorkerAction::Add { number, kubernetes } => {
+            let version = match kubernetes {
+                Some(wanted) => find_kubernetes(&wanted)?,
+                None => lab.kubernetes(),
+            };
+            let title = format!("worker-{number} with Kubernetes {}", version.version);
+            lab.steps()
+                .step(title, lab.add_worker(number, version))
+                .await
+                .map(drop)
+        }
+        WorkerAction::Remove { number } => lab.remove_worker(number).await,
+    }
+}
+
+async fn handwritten(lab: &Lab, count: u16, keep: bool) -> Result<()> {
+    let names: Vec<_> = (1..=count).map(|number| format!("cli-{number}")).collect();
+    let mut tenants = Vec::new();
+    for name in &names {
+        tenants.push(Handwritten::prepare(lab, name).await?);
+    }
+    let births = tenants
+        .iter()
+        .map(|tenant| tenant.birth(std::time::Duration::from_mins(5)));
+    for (name, birth) in names.iter().zip(try_join_all(births).await?) {
+        lab.steps().note(format!(
+            "{name}: objects created after {:.2} s, pod address after {:.2} s, /readyz after {:.2} s",
+            birth.applied.as_secs_f64(),
+            birth.address.as_secs_f64(),
+            birth.ready.as_secs_f64()
+        ));
+    }
+    if !keep {
+        try_join_all(tenants.into_iter().map(Handwritten::remove)).await?;
+    }
+    Ok(())
 }
 
 fn after_up(lab: &Lab) {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::addresses::Addresses;
-use crate::command::{program, run};
 use crate::host::{Host, HostPlan};
 use crate::images;
 use crate::machine::Machine;
@@ -351,9 +350,4 @@ fn find_program() -> Result<PathBuf> {
                 checkout().display()
             )
         })
-}
-
-/// Whether a program is on `PATH`.
-pub(crate) async fn on_path(name: &str) -> bool {
-    run(&mut program("which", [name])).await.is_ok()
 }

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Uid;
 
 use crate::command::{program, run};
-use crate::lab::on_path;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 
@@ -54,7 +53,7 @@ pub async fn meet(steps: &Steps, upstream: &Upstream) -> Result<()> {
     ensure_space(Path::new("/var/lib"))?;
     install_missing(steps).await?;
     ensure!(
-        on_path("go").await,
+        on_path("go"),
         "Go is missing, with which upstream components are built: install Go 1.26 or newer from your \
          distribution or go.dev, and put it on PATH"
     );
@@ -74,10 +73,10 @@ fn ensure_space(path: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn missing_packages() -> Vec<&'static str> {
+fn missing_packages() -> Vec<&'static str> {
     let mut missing = Vec::new();
     for &(tool, package) in TOOLS {
-        if !on_path(tool).await {
+        if !on_path(tool) {
             missing.push(package);
         }
     }
@@ -89,12 +88,12 @@ async fn missing_packages() -> Vec<&'static str> {
 }
 
 async fn install_missing(steps: &Steps) -> Result<()> {
-    let missing = missing_packages().await;
+    let missing = missing_packages();
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.join(" ");
-    if !on_path("apt-get").await {
+    if !on_path("apt-get") {
         bail!(
             "missing programs; install what your distribution calls these Debian packages: {list}"
         );
@@ -114,7 +113,7 @@ async fn install_missing(steps: &Steps) -> Result<()> {
         .step(format!("installing Debian packages: {list}"), install)
         .await
         .with_context(|| format!("try it by hand: apt-get update && apt-get install {list}"))?;
-    let still = missing_packages().await;
+    let still = missing_packages();
     ensure!(
         still.is_empty(),
         "still missing after the installation: {}",
@@ -150,4 +149,15 @@ fn kernel_knows(file_system: &str) -> bool {
     known
         .lines()
         .any(|line| line.split_whitespace().last() == Some(file_system))
+}
+
+/// Whether a program is on `PATH`, or where administrators' programs are.
+fn on_path(name: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let directories = path
+        .split(':')
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"]);
+    directories
+        .map(|directory| Path::new(directory).join(name))
+        .any(|file| file.is_file())
 }

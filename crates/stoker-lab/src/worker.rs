@@ -1,0 +1,224 @@
+//! Worker hosts: machines with containerd and a kubelet that waits for an unmodified `kubeadm join`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::addresses::WORKERS;
+use crate::command::{program, run};
+use crate::containerd::{self, SOCKET};
+use crate::credentials::kube_client;
+use crate::host::Host;
+use crate::host::supervisor::Program;
+use crate::images;
+use crate::lab::Lab;
+use crate::pod_network;
+use crate::versions::{CONTAINERD, KubernetesVersion};
+
+/// What systemd does with kubeadm's drop-in: flags from kubeadm's file, everything else from its files.
+/// kubeadm writes the flags a moment after the configuration that the kubelet is started by.
+const KUBELET: &str = r#"
+for try in 1 2 3 4 5 6 7 8 9 10; do [ -f /var/lib/kubelet/kubeadm-flags.env ] && break; sleep 0.1; done
+. /var/lib/kubelet/kubeadm-flags.env
+exec kubelet --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
+  --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml \
+  --node-ip="$NODE_IP" $KUBELET_KUBEADM_ARGS
+"#;
+/// Patches for kubeadm: what this machine needs and no tenant should have to know.
+const PATCHES: &str = "/etc/stoker-lab/patches";
+
+/// What a worker was joined to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Membership {
+    kubeconfig: PathBuf,
+    pods: String,
+}
+
+impl Lab {
+    /// Makes the host `worker-<number>` with the kubelet and images of a Kubernetes version, and leaves it
+    /// waiting for [`Lab::join`]. A worker that is there already is left alone.
+    ///
+    /// # Errors
+    /// When the number is not 1 to 80, the lab is not up, or the host does not start.
+    pub async fn add_worker(&self, number: u8, version: KubernetesVersion) -> Result<Host> {
+        ensure!(
+            (1..=WORKERS).contains(&number),
+            "workers are numbered 1 to {WORKERS}"
+        );
+        ensure!(self.is_up(), "the lab `{}` is not up", self.paths().lab());
+        let upstream = self.upstream();
+        let binaries = vec![
+            upstream.kubernetes(version).await?,
+            upstream.containerd(CONTAINERD).await?,
+        ];
+        let images = images::build(upstream, version).await?;
+        let name = format!("worker-{number}");
+        let host = self
+            .start_host(&name, self.addresses().worker(number), binaries)
+            .await?;
+        containerd::start(&host, self.machine(), version).await?;
+        images::import(&host, &images.node.iter().collect::<Vec<_>>()).await?;
+        let patch = json!({
+            "failCgroupV1": false,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": format!("/{}", self.control_group(&name)),
+            "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
+            "imageGCHighThresholdPercent": 100,
+        });
+        host.write(
+            &format!("{PATCHES}/kubeletconfiguration+merge.json"),
+            &patch.to_string(),
+        )?;
+        host.keep_running(&Program {
+            name: "kubelet".into(),
+            command: ["sh", "-c", KUBELET].map(str::to_owned).into(),
+            environment: [("NODE_IP".to_owned(), host.address().to_string())].into(),
+            start_when: Some("/var/lib/kubelet/config.yaml".into()),
+            ..Program::default()
+        })?;
+        Ok(host)
+    }
+
+    /// Joins a worker to a tenant: a token by `kubeadm token create` with the tenant's kubeconfig, then an
+    /// unmodified `kubeadm join` on the worker; waits until its node is ready.
+    ///
+    /// # Errors
+    /// What kubeadm says, or why the node is not ready within three minutes.
+    pub async fn join(&self, worker: &Host, kubeconfig: &Path) -> Result<()> {
+        let kubeadm = self
+            .upstream()
+            .kubernetes(self.kubernetes())
+            .await?
+            .join("kubeadm");
+        let mut token = program(
+            kubeadm,
+            ["token", "create", "--print-join-command", "--kubeconfig"],
+        );
+        let said = run(token.arg(kubeconfig))
+            .await
+            .context("making a token for a worker")?;
+        let line = said.lines().find(|line| line.starts_with("kubeadm join "));
+        let line = line.with_context(|| format!("kubeadm printed no join command but: {said}"))?;
+        let mut command: Vec<&str> = line.split_whitespace().collect();
+        let name = worker.name().to_owned();
+        command.extend([
+            "--node-name",
+            &name,
+            "--patches",
+            PATCHES,
+            "--cri-socket",
+            SOCKET,
+        ]);
+        // It looks for kernel settings and limits of cgroup v2.
+        command.push("--ignore-preflight-errors=SystemVerification");
+        worker.run(command).await.with_context(|| {
+            format!(
+                "joining {name}; its kubelet's log is {}",
+                worker.log("kubelet").display()
+            )
+        })?;
+        let client = kube_client(&std::fs::read_to_string(kubeconfig)?).await?;
+        let pods = pod_network_of(&client, worker).await?;
+        pod_network::configure(worker, &pods, true)?;
+        let membership = Membership {
+            kubeconfig: kubeconfig.to_owned(),
+            pods,
+        };
+        std::fs::write(membership_file(worker), serde_json::to_vec(&membership)?)
+            .context("noting what the worker was joined to")?;
+        self.connect_pods(kubeconfig).await?;
+        wait_ready(&client, worker).await
+    }
+
+    /// Ends a worker and removes its state; its tenant sees the node go away as when a machine dies.
+    ///
+    /// # Errors
+    /// When there is no such worker or something of it cannot be removed.
+    pub async fn remove_worker(&self, number: u8) -> Result<()> {
+        let name = format!("worker-{number}");
+        let host = self.host(&name)?;
+        host.stop().await?;
+        self.machine()
+            .control_groups
+            .remove(&self.control_group(&name))?;
+        std::fs::remove_dir_all(host.state())
+            .with_context(|| format!("removing {}", host.state().display()))
+    }
+
+    /// Routes between the pods of all workers of one tenant.
+    async fn connect_pods(&self, kubeconfig: &Path) -> Result<()> {
+        let members: Vec<_> = self
+            .hosts()
+            .into_iter()
+            .filter_map(|host| {
+                let text = std::fs::read(membership_file(&host)).ok()?;
+                Some((host, serde_json::from_slice::<Membership>(&text).ok()?))
+            })
+            .filter(|(host, member)| host.is_running() && member.kubeconfig == kubeconfig)
+            .collect();
+        for (from, _) in &members {
+            for (to, member) in members.iter().filter(|(to, _)| to.name() != from.name()) {
+                let via = to.address().to_string();
+                from.run(["ip", "route", "replace", &member.pods, "via", &via])
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn membership_file(worker: &Host) -> PathBuf {
+    worker.state().join("membership.json")
+}
+
+async fn pod_network_of(client: &kube::Client, worker: &Host) -> Result<String> {
+    let nodes = Api::<Node>::all(client.clone());
+    let begun = Instant::now();
+    loop {
+        let node = nodes
+            .get_opt(worker.name())
+            .await
+            .context("reading the worker's node")?;
+        if let Some(pods) = node.and_then(|node| node.spec?.pod_cidr) {
+            return Ok(pods);
+        }
+        ensure!(
+            begun.elapsed() < Duration::from_mins(1),
+            "the node {} got no podCIDR from the tenant's controller manager",
+            worker.name()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn wait_ready(client: &kube::Client, worker: &Host) -> Result<()> {
+    let nodes = Api::<Node>::all(client.clone());
+    let begun = Instant::now();
+    loop {
+        let node = nodes
+            .get(worker.name())
+            .await
+            .context("reading the worker's node")?;
+        let conditions = node
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        match conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+        {
+            Some(ready) if ready.status == "True" => return Ok(()),
+            Some(ready) if begun.elapsed() > Duration::from_mins(3) => bail!(
+                "the node {} is not ready: {}",
+                worker.name(),
+                ready.message.as_deref().unwrap_or("no reason given")
+            ),
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
