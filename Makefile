@@ -1,0 +1,35 @@
+# The front door. `make up` and `make test` need nothing but a Linux machine with Rust, Go and a C compiler.
+IMG ?= stoker.dev/stoker-operator:v0.1.0
+LAB = cargo run --quiet --package stoker-lab --
+
+.PHONY: up down test lint gen bench docker-build docker-push deploy requirements
+
+up: requirements ## Management cluster, operator, tenant, worker, workload; a second run does nothing in seconds.
+	$(LAB) up
+
+down: requirements ## Leave the machine as it was.
+	$(LAB) down
+
+test: requirements ## Every test, unit to end-to-end.
+	hack/test.sh
+
+lint: requirements ## Formatting, clippy, licences, generated files.
+	hack/lint.sh
+
+gen: requirements ## Write crds/ and manifests/.
+	cargo xtask gen
+
+bench: requirements ## Print the figures; BENCH=birth, ten, idle, heal or all.
+	cargo xtask bench $(or $(BENCH),all)
+
+docker-build: requirements ## The operator's image, static and without root.
+	IMG=$(IMG) hack/image.sh build
+
+docker-push: ## Push it.
+	IMG=$(IMG) hack/image.sh push
+
+deploy: requirements ## Install Stoker with the image IMG on the cluster of the current kubeconfig.
+	cargo xtask manifest --image $(IMG) | kubectl apply --server-side -f -
+
+requirements:
+	@hack/requirements.sh

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Formatting, clippy with our lints as errors, generated files, licences where cargo-deny is installed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cargo fmt --all --check
+cargo clippy --quiet --workspace --all-targets -- -D warnings
+cargo xtask gen --check
+RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links" cargo doc --quiet --no-deps --workspace
+if command -v cargo-deny >/dev/null; then
+  # Advisories need a database from outside.
+  cargo deny --offline check bans licenses sources
+fi

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Every test, fastest first, each suite with its minutes and its budget. A suite over its budget is said so and does not
+# fail: machines are shared. `hack/test.sh SUITE…` runs only those.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+began=$SECONDS
+report=()
+# suite NAME BUDGET_MINUTES COMMAND…
+suite() {
+  local name=$1 budget=$2 start=$SECONDS
+  shift 2
+  if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then return; fi
+  echo "=== $name (budget $budget min)"
+  "$@"
+  local took=$((SECONDS - start)) note=""
+  ((took > budget * 60)) && note=" OVER BUDGET"
+  report+=("$(printf '%-12s %3d:%02d of %d min%s' "$name" $((took / 60)) $((took % 60)) "$budget" "$note")")
+}
+wanted=("$@")
+
+e2e() { for test in "$@"; do cargo test --quiet --package e2e --test "$test" -- --nocapture --test-threads="${threads:-2}"; done; }
+suites_of() { local file; for file in e2e/tests/"$1"*.rs; do basename "$file" .rs; done; }
+
+upstream() { cargo run --quiet --package stoker-lab -- build; }
+unit() { cargo test --quiet --workspace --exclude e2e; }
+etcd() { e2e $(suites_of etcd_); }
+api() { e2e $(suites_of crd_) $(suites_of kube_); }
+operator() { cargo build --quiet --package stoker-operator && e2e $(suites_of operator_); }
+lab() { threads=1 e2e $(suites_of lab_); }
+
+suite lint 15 hack/lint.sh
+suite upstream 20 upstream
+suite unit 10 unit
+suite etcd 5 etcd
+suite api 5 api
+suite operator 5 operator
+suite lab 30 lab
+
+printf '%s\n' "--- minutes by suite" "${report[@]}" "total $(((SECONDS - began) / 60)) min"
