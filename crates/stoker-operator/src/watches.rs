@@ -274,7 +274,11 @@ async fn watch_pods(ctx: Arc<Context>, listed: Listed) {
                 pods.saw(&pod)
             }
         };
-        if news {
+        let exists = ctx.stores.tenants.get(&tenant).is_some();
+        if deleted && !exists {
+            // The last pods of a tenant may end after it.
+            ctx.tenants.remove(&tenant);
+        } else if news {
             ctx.wake(tenant);
         }
     }

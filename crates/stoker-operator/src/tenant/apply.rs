@@ -313,10 +313,11 @@ async fn apply_objects(
         born,
         started,
     } = materials;
-    let mut existing = read_secrets(tenant, ctx).await?;
-    if !born {
-        add_keys_placed_beforehand(tenant, &mut existing, ctx).await?;
-    }
+    let existing = if born {
+        read_secrets(tenant, ctx).await?
+    } else {
+        read_keys(tenant, ctx).await?
+    };
     let now = OffsetDateTime::now_utc();
     let keys = control_plane::keys(tenant, &existing, born, now)?;
     let leaves = control_plane::leaves(tenant, &keys, &inputs.exposure, &existing, now)?;
@@ -389,12 +390,9 @@ pub async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecr
     Ok(list.items.into_iter().map(named_data).collect())
 }
 
-/// Keys that people put there before the tenant was made, without our labels: theirs are used.
-async fn add_keys_placed_beforehand(
-    tenant: &Tenant,
-    existing: &mut ExistingSecrets,
-    ctx: &Context,
-) -> Result<(), Error> {
+/// The irreplaceable keys by name, labelled or not: a first pass that was cut off made them, or people put
+/// them there beforehand. Certificates of a cut-off pass are simply issued again.
+async fn read_keys(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
     let names = Names::of(tenant);
     let keys = [
         names.ca,
@@ -403,15 +401,11 @@ async fn add_keys_placed_beforehand(
         names.encryption,
     ];
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let missing = keys.iter().filter(|name| !existing.contains_key(*name));
-    let found = futures::future::try_join_all(missing.map(|name| secrets.get_opt(name)));
-    for secret in found
+    let found = futures::future::try_join_all(keys.iter().map(|name| secrets.get_opt(name)));
+    let found = found
         .await
-        .map_err(|error| Error::ReadSecrets(Box::new(error)))?
-    {
-        existing.extend(secret.map(named_data));
-    }
-    Ok(())
+        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+    Ok(found.into_iter().flatten().map(named_data).collect())
 }
 
 fn named_data(secret: Secret) -> (String, SecretData) {
