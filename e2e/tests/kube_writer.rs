@@ -5,6 +5,8 @@
 #[path = "kube_support/endpoint.rs"]
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod endpoint;
+#[path = "kube_support/stalling_proxy.rs"]
+mod stalling_proxy;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
+use stalling_proxy::{Network, StallingProxy};
 use stoker_api::v1alpha1::DataStore;
 use stoker_kube::{
     Change, Desired, Election, Error, Events, Ledger, Observation, Writer, conditions, ready,
@@ -529,5 +532,79 @@ async fn two_candidates_at_once_never_both_win() -> Result<()> {
     let winners = futures::future::join_all(candidates).await;
     let won: Vec<Result<_, Error>> = winners.into_iter().filter_map(Result::ok).collect();
     assert_eq!(won.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_network_is_noticed_and_nothing_is_missed() -> Result<()> {
+    let mut endpoint = endpoint(server().await)?;
+    let proxy = StallingProxy::before(endpoint.address).await?;
+    endpoint.address = proxy.address;
+    let client = tenant_client(&endpoint, Arc::new(|_, _| {}))?;
+    let (admin, _) = counted().await?;
+    let writer = Writer::new(admin, MANAGER);
+    let ledger = Ledger::new();
+    writer.apply_all(objects("network"), &ledger, 4).await?;
+    let mut watch = watch_ours(vec![ApiResource::erase::<ConfigMap>(&())]);
+    watch.selector = "test=network".to_owned();
+    let mut changes = Box::pin(watch_owned(client.clone(), watch));
+    let first = timeout(PATIENCE, changes.next()).await?.unwrap()?;
+    assert_eq!(ledger.observe(&first), Observation::Echo);
+
+    // Connections are closed while the object is deleted.
+    proxy.become_(Network::Down);
+    let broken = timeout(PATIENCE, changes.next())
+        .await?
+        .unwrap()
+        .unwrap_err();
+    assert!(broken.is_transient(), "{broken:?}");
+    let key = objects("network")[0].key().clone();
+    assert!(writer.delete(&key, None).await?);
+    proxy.become_(Network::Up);
+    let change = loop {
+        // Attempts that fail meanwhile are reported too.
+        if let Ok(change) = timeout(PATIENCE, changes.next()).await?.unwrap() {
+            break change;
+        }
+    };
+    assert!(change.deleted);
+    assert_eq!(ledger.observe(&change), Observation::Changed);
+
+    // Nothing arrives any more and nobody says so.
+    proxy.become_(Network::Silent);
+    let begun = Instant::now();
+    let error = ready(&client).await.unwrap_err();
+    assert_eq!(error.category(), "Timeout");
+    assert!(
+        begun.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        begun.elapsed()
+    );
+    let broken = timeout(PATIENCE * 2, changes.next()).await?.unwrap();
+    println!(
+        "a silent peer was noticed after {:?}: {}",
+        begun.elapsed(),
+        broken.is_err()
+    );
+    assert!(broken.is_err() && begun.elapsed() < Duration::from_secs(32));
+    // A new connection gets no answer to its handshake.
+    let begun = Instant::now();
+    let error = ready(&client).await.unwrap_err();
+    assert_eq!(error.category(), "Timeout");
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    proxy.become_(Network::Up);
+    writer.apply_all(objects("network"), &ledger, 4).await?;
+    loop {
+        if let Ok(change) = timeout(PATIENCE * 2, changes.next()).await?.unwrap() {
+            assert!(!change.deleted);
+            assert_eq!(ledger.observe(&change), Observation::Echo);
+            break;
+        }
+    }
     Ok(())
 }
