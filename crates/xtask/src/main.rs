@@ -1,5 +1,6 @@
 //! Project chores, run as `cargo xtask …`.
 
+mod bench;
 mod r#gen;
 
 use clap::{Parser, Subcommand};
@@ -26,11 +27,14 @@ enum Chore {
         #[arg(long, env = "IMG", default_value = r#gen::DEFAULT_IMAGE)]
         image: String,
     },
+    /// Measure and print; needs root, as the lab does.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Gen { check } => r#gen::run(check),
         Chore::Manifest { image } => r#gen::print_manifest(&image),
+        Chore::Bench(args) => bench::run(args),
     }
 }
