@@ -160,7 +160,7 @@ async fn a_failure_at_any_call_stops_no_other_and_is_made_good_by_the_next_pass(
                 server
                     .expect("PATCH", &path(failing))
                     .await
-                    .store(failing, 9)
+                    .store(failing, 9);
             };
             let (outcomes, ()) = join!(writer.apply_all(desired, &ledger, 1), serve);
             assert_eq!(outcomes.unwrap().len(), 3);

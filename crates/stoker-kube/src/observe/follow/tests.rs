@@ -49,8 +49,8 @@ fn list(names: &[&str], version: u64, next: Option<&str>) -> Value {
 
 /// Answers with these lines and ends the watch.
 fn lines(call: Call, events: &[Value]) {
-    let text: String = events.iter().map(|event| format!("{event}\n")).collect();
-    call.answer_text(&text);
+    let texts: Vec<_> = events.iter().map(Value::to_string).collect();
+    call.answer_text(&(texts.join("\n") + "\n"));
 }
 
 fn event(kind: &str, object: &Value) -> Value {
