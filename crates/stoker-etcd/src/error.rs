@@ -119,6 +119,12 @@ pub enum Error {
         /// Set when that owner is gone and its data is kept until then.
         retained_until: Option<Timestamp>,
     },
+    /// The deletion of the id's data has begun.
+    #[error("the data of storage id {id} is being deleted; choose another id")]
+    BeingPurged {
+        /// The id.
+        id: StorageId,
+    },
     /// There are keys below the id's prefix but no record of an owner.
     #[error(
         "storage id {id} has {keys} keys but no owner record, so nothing is deleted; \
@@ -198,6 +204,7 @@ impl Error {
             Self::DifferentClusters { .. } => "DifferentClusters",
             Self::OutOfSpace => "OutOfSpace",
             Self::AlreadyOwned { .. } => "StorageIdOwned",
+            Self::BeingPurged { .. } => "StorageIdPurging",
             Self::Unowned { .. } => "StorageIdUnowned",
             Self::DamagedOwnerRecord { .. } => "OwnerRecordDamaged",
             Self::UnsafeRange { .. } => "UnsafeRange",

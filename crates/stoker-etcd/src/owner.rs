@@ -57,6 +57,9 @@ pub struct OwnerRecord {
     /// Set once the tenant is deleted and only its data remains: purge it after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retained_until: Option<Timestamp>,
+    /// Set once the deletion of its data has begun, after which nobody can have the id again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purging: bool,
 }
 
 /// The key of the owner record of `id`.
@@ -106,6 +109,7 @@ mod tests {
             owner: owner("a", "b", "1", Some("x")),
             claimed_at: "2026-11-21T05:00:00Z".parse().unwrap(),
             retained_until: Some("2026-11-28T05:00:00Z".parse().unwrap()),
+            purging: false,
         };
         let text = concat!(
             r#"{"owner":{"namespace":"a","name":"b","uid":"1","managementCluster":"x"},"#,
@@ -113,6 +117,16 @@ mod tests {
         );
         assert_eq!(serde_json::to_string(&record).unwrap(), text);
         assert_eq!(serde_json::from_str::<OwnerRecord>(text).unwrap(), record);
+        let purging = text.replace("\"}", "\",\"purging\":true}");
+        let record = OwnerRecord {
+            purging: true,
+            ..record
+        };
+        assert_eq!(
+            serde_json::from_str::<OwnerRecord>(&purging).unwrap(),
+            record
+        );
+        assert_eq!(serde_json::to_string(&record).unwrap(), purging);
     }
 
     #[test]

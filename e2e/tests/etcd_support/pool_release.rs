@@ -166,6 +166,81 @@ async fn operations_that_were_cut_off_anywhere_are_finished_by_the_next() -> Res
 }
 
 #[tokio::test]
+async fn only_what_is_past_its_time_is_swept() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let (alive, kept, back, past) = (new_id(), new_id(), new_id(), new_id());
+    let (now, hour) = (in_a_week(), SignedDuration::from_hours(1));
+    for (id, until) in [
+        (&alive, None),
+        (&kept, Some(now + hour)),
+        (&back, Some(now - hour)),
+        (&past, Some(now)),
+    ] {
+        let owner = owner(id.as_str());
+        fixture.pool.claim(id, &owner).await?;
+        fixture.fill(id, 3).await?;
+        if let Some(until) = until {
+            fixture.pool.retain(id, &owner, until).await?;
+        }
+    }
+    // This tenant returns after the sweeper looked.
+    let seen = fixture.pool.owners().await?;
+    fixture.pool.claim(&back, &owner(back.as_str())).await?;
+    let mut purged = Vec::new();
+    for (id, _) in &seen {
+        if let Some(gone) = fixture.pool.purge_expired(id, now).await? {
+            purged.push((id.clone(), gone.keys));
+        }
+    }
+    assert_eq!(purged, [(past.clone(), 3)]);
+    assert_eq!(fixture.traces(&past).await, [""; 0]);
+    for id in [&alive, &back] {
+        assert_eq!(fixture.traces(id).await, ["user", "role", "keys", "record"]);
+    }
+    assert_eq!(fixture.traces(&kept).await, ["keys", "record"]);
+    assert_eq!(fixture.pool.purge_expired(&past, now).await?, None, "again");
+    Ok(())
+}
+
+/// Half-deleted data never comes back to anyone.
+#[tokio::test]
+async fn a_purge_that_began_can_only_end() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    for micros in (0..12_000).step_by(300) {
+        let (id, one) = (new_id(), owner("one"));
+        fixture.pool.claim(&id, &one).await?;
+        fixture.fill(&id, 50).await?;
+        fixture.pool.retain(&id, &one, in_a_week()).await?;
+        let cut = Duration::from_micros(micros);
+        let _ = tokio::time::timeout(cut, fixture.pool.purge(&id, &one)).await;
+        match fixture.pool.claim(&id, &one).await {
+            Ok(_) => {
+                let keys = fixture.pool.usage(&id).await?.keys;
+                let fresh = fixture.pool.owners().await?[0].1.retained_until.is_none();
+                assert!(fresh && (keys == 50 || keys == 0), "{keys} after {cut:?}");
+            }
+            Err(error) => {
+                assert_eq!(error.category(), "StorageIdPurging", "{error}");
+                for result in [
+                    fixture.pool.adopt(&id, &one).await.map(drop),
+                    fixture.pool.retain(&id, &one, in_a_week()).await.map(drop),
+                ] {
+                    assert_eq!(result.unwrap_err().category(), "StorageIdPurging");
+                }
+                let ended = fixture
+                    .pool
+                    .purge_expired(&id, jiff::Timestamp::UNIX_EPOCH)
+                    .await?;
+                assert!(ended.is_some(), "a begun purge is ended before its time");
+            }
+        }
+        fixture.pool.purge(&id, &one).await?;
+        assert_eq!(fixture.traces(&id).await, [""; 0], "cut after {cut:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn keys_without_an_owner_are_never_deleted() -> Result<()> {
     let fixture = Fixture::start().await?;
     let id = new_id();

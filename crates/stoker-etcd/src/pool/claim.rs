@@ -42,7 +42,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::AlreadyOwned`] when another owner has the id, even one that is gone
-    /// ([`Self::adopt`] takes over such an id); [`Error::AuthDisabled`]; or the pool fails. Nothing
+    /// ([`Self::adopt`] takes over such an id); [`Error::BeingPurged`]; [`Error::AuthDisabled`]; or the pool fails. Nothing
     /// of the id is changed then but what was missing, and the call may be repeated.
     pub async fn claim(&self, id: &StorageId, owner: &Owner) -> Result<Claim, Error> {
         Box::pin(self.claim_as(id, owner, Takeover::Never)).await
@@ -101,6 +101,9 @@ impl Pool {
                 retained_until: old.retained_until,
             });
         }
+        if old.purging {
+            return Err(Error::BeingPurged { id: id.clone() });
+        }
         let mut changes = Vec::new();
         if old.owner != *owner {
             changes.push(Change::OwnerUpdated);
@@ -113,8 +116,9 @@ impl Pool {
                 owner: owner.clone(),
                 claimed_at: old.claimed_at,
                 retained_until: None,
+                purging: false,
             };
-            self.replace_record(id, stored, &record).await?;
+            self.replace_record(id, stored, record).await?;
         }
         Ok(changes)
     }

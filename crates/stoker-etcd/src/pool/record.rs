@@ -94,6 +94,7 @@ impl Pool {
             owner: owner.clone(),
             claimed_at: now(),
             retained_until: None,
+            purging: false,
         };
         let key = owner_key(id);
         let transaction = Txn::new()
@@ -124,10 +125,11 @@ impl Pool {
         &self,
         id: &StorageId,
         seen: &StoredRecord,
-        record: &OwnerRecord,
-    ) -> Result<(), Error> {
-        let put = TxnOp::put(owner_key(id), encode(id, record)?, None);
-        self.change_record(id, seen, put).await
+        record: OwnerRecord,
+    ) -> Result<StoredRecord, Error> {
+        let put = TxnOp::put(owner_key(id), encode(id, &record)?, None);
+        let modified = self.change_record(id, seen, put).await?;
+        Ok(StoredRecord { record, modified })
     }
 
     /// Deletes a record that is still as it was read.
@@ -137,15 +139,16 @@ impl Pool {
         seen: &StoredRecord,
     ) -> Result<(), Error> {
         let delete = TxnOp::delete(owner_key(id), None::<DeleteOptions>);
-        self.change_record(id, seen, delete).await
+        self.change_record(id, seen, delete).await.map(drop)
     }
 
+    /// Returns the revision of the change.
     async fn change_record(
         &self,
         id: &StorageId,
         seen: &StoredRecord,
         change: TxnOp,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
         let unchanged = Compare::mod_revision(owner_key(id), CompareOp::Equal, seen.modified);
         let transaction = Txn::new().when([unchanged]).and_then([change]);
         let answer = self
@@ -154,10 +157,9 @@ impl Pool {
                 async move { client.txn(transaction).await }
             })
             .await?;
-        if answer.succeeded() {
-            Ok(())
-        } else {
-            Err(Error::Contended { id: id.clone() })
+        match answer.header().filter(|_| answer.succeeded()) {
+            Some(header) => Ok(header.revision()),
+            None => Err(Error::Contended { id: id.clone() }),
         }
     }
 }

@@ -35,7 +35,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::AlreadyOwned`] when `id` is not `owner`'s, [`Error::Unowned`] when it has keys but
-    /// no owner record, or the pool fails. The call may be repeated.
+    /// no owner record, [`Error::BeingPurged`], or the pool fails. The call may be repeated.
     pub async fn retain(
         &self,
         id: &StorageId,
@@ -45,6 +45,9 @@ impl Pool {
         let stored = self.record_of(id, owner).await?;
         let until = match &stored {
             None => None,
+            Some(seen) if seen.record.purging => {
+                return Err(Error::BeingPurged { id: id.clone() });
+            }
             Some(StoredRecord {
                 record:
                     OwnerRecord {
@@ -58,7 +61,7 @@ impl Pool {
                     retained_until: Some(until),
                     ..seen.record.clone()
                 };
-                self.replace_record(id, seen, &record).await?;
+                self.replace_record(id, seen, record).await?;
                 Some(until)
             }
         };
@@ -68,7 +71,8 @@ impl Pool {
     }
 
     /// Deletes everything the pool has of a tenant: user and role first, so that nothing can be
-    /// written behind the deletion, then its keys, then, once none is left, the owner record.
+    /// written behind the deletion, then its keys, then, once none is left, the owner record. From
+    /// the first step on nobody can claim the id.
     ///
     /// A repeated call goes on where the last one was cut off, and succeeds when nothing is left.
     ///
@@ -76,11 +80,48 @@ impl Pool {
     /// [`Error::AlreadyOwned`] when `id` is not `owner`'s, [`Error::Unowned`] when it has keys but
     /// no owner record, or the pool fails. The call may be repeated.
     pub async fn purge(&self, id: &StorageId, owner: &Owner) -> Result<Purged, Error> {
-        let stored = self.record_of(id, owner).await?;
-        self.revoke_access(id).await?;
-        let Some(stored) = stored else {
+        let Some(stored) = self.record_of(id, owner).await? else {
+            self.revoke_access(id).await?;
             return Ok(Purged { keys: 0 });
         };
+        self.purge_record(id, stored).await
+    }
+
+    /// Purges an id whose data was retained until a time before `now`; `None` when it is not one,
+    /// so that a tenant that came back since the caller looked keeps its data.
+    ///
+    /// # Errors
+    /// When the pool fails. The call may be repeated.
+    pub async fn purge_expired(
+        &self,
+        id: &StorageId,
+        now: Timestamp,
+    ) -> Result<Option<Purged>, Error> {
+        let Some(stored) = self.record(id).await? else {
+            return Ok(None);
+        };
+        let expired = stored
+            .record
+            .retained_until
+            .is_some_and(|until| until <= now);
+        if !expired && !stored.record.purging {
+            return Ok(None);
+        }
+        self.purge_record(id, stored).await.map(Some)
+    }
+
+    async fn purge_record(&self, id: &StorageId, stored: StoredRecord) -> Result<Purged, Error> {
+        // Whoever claims the id at the same time wins or loses here, before anything is deleted.
+        let stored = if stored.record.purging {
+            stored
+        } else {
+            let record = OwnerRecord {
+                purging: true,
+                ..stored.record.clone()
+            };
+            self.replace_record(id, &stored, record).await?
+        };
+        self.revoke_access(id).await?;
         let keys = self.delete_keys(id).await?;
         let left = self.usage(id).await?.keys;
         if left > 0 {
@@ -90,6 +131,7 @@ impl Pool {
             });
         }
         self.delete_record(id, &stored).await?;
+        let owner = &stored.record.owner;
         tracing::info!(%id, %owner, keys, "storage id purged");
         Ok(Purged { keys })
     }
