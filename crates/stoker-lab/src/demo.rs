@@ -103,7 +103,7 @@ impl Lab {
 
     /// A second host, joined by an unmodified `kubeadm join`; nothing to do when its node is there.
     async fn join_worker(&self) -> Result<()> {
-        let worker = self.add_worker(WORKER, self.kubernetes()).await?;
+        let mut worker = self.add_worker(WORKER, self.kubernetes()).await?;
         let nodes = self
             .kubectl_with(TENANT, &["get", "nodes", "-o", "name"])
             .await?;
@@ -112,6 +112,15 @@ impl Lab {
             .any(|node| node.strip_prefix("node/") == Some(worker.name()))
         {
             return Ok(());
+        }
+        // Joined to a tenant that is gone, or only half joined: a new machine takes its place.
+        if worker
+            .run(["test", "-e", "/etc/kubernetes/kubelet.conf"])
+            .await
+            .is_ok()
+        {
+            self.remove_worker(WORKER).await?;
+            worker = self.add_worker(WORKER, self.kubernetes()).await?;
         }
         self.join(&worker, &self.paths().kubeconfig(TENANT)).await
     }
