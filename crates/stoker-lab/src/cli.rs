@@ -145,7 +145,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
                 sync_management_etcd: !unsafe_no_fsync,
                 ..named
             })?;
-            lab.up().await?;
+            Box::pin(lab.up()).await?;
             if !management_only {
                 lab.main_job().await?;
             }

@@ -21,6 +21,9 @@ use crate::paths::Paths;
 use crate::process::Process;
 use supervisor::{HostSetup, Program};
 
+/// File that is there once the host is on the bridge.
+const LINKED: &str = "linked";
+
 /// What a host is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct HostPlan<'a> {
@@ -50,17 +53,18 @@ impl Host {
     pub(crate) async fn start(plan: &HostPlan<'_>) -> Result<Self> {
         let state = plan.paths.host(plan.name);
         if let Ok(host) = Self::find(plan.paths, plan.name) {
-            if host.is_running() {
+            if host.is_running() && state.join(LINKED).exists() {
                 return Ok(host);
             }
+            // Half made by a run that was interrupted, or ended by a restart of the machine.
+            host.stop().await?;
         }
-        remove_marks(&state);
         let setup = write_setup(plan, &state)?;
         let outer = spawn(&plan.supervisor, &state)?;
         let inner = first_process(&outer, &state).await?;
         inner.save(&state.join("process.json"))?;
-        std::fs::write(state.join("address"), plan.address.to_string())?;
         network_link::connect(plan.addresses, plan.paths.lab(), inner.pid, plan.address).await?;
+        std::fs::write(state.join(LINKED), "").context("saying that the host is linked")?;
         Ok(Self {
             name: plan.name.to_owned(),
             state,
@@ -270,7 +274,7 @@ impl Host {
 }
 
 fn remove_marks(state: &Path) {
-    for mark in ["up", "process.json", "outer.json"] {
+    for mark in [LINKED, "up", "process.json", "outer.json"] {
         // Not there on a first start.
         let _ = std::fs::remove_file(state.join(mark));
     }
@@ -308,6 +312,8 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
         keep,
         search_path: parts.join(":"),
     };
+    std::fs::write(state.join("address"), plan.address.to_string())
+        .context("writing the host's address")?;
     std::fs::write(state.join("host.json"), serde_json::to_vec_pretty(&setup)?)
         .context("writing host.json")?;
     let hosts = format!(

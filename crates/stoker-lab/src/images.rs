@@ -28,7 +28,7 @@ pub struct Image {
 /// The images of one Kubernetes release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
-    /// What every node runs: kube-proxy (with the other components), CoreDNS, pause and agnhost.
+    /// What every node runs: kube-proxy (with the other components), `CoreDNS`, pause and agnhost.
     pub node: Vec<Image>,
     /// What only the management host runs beside those: kube-apiserver.
     pub control_plane: Vec<Image>,

@@ -82,7 +82,8 @@ impl Lab {
             .step("bridge", network_link::make_bridge(self.addresses))
             .await?;
         self.steps.step("pool etcd", self.start_pool()).await?;
-        self.start_management().await?;
+        // Boxed, as it holds the build of every component.
+        Box::pin(self.start_management()).await?;
         self.link_binaries().await
     }
 
@@ -270,10 +271,11 @@ impl Lab {
         let same = |path: &Path| {
             std::fs::metadata(path).and_then(|file| Ok((file.len(), file.modified()?)))
         };
-        if let (Ok(new), Ok(old)) = (same(&source), same(&target)) {
-            if new.0 == old.0 && new.1 <= old.1 {
-                return Ok(());
-            }
+        if let (Ok(new), Ok(old)) = (same(&source), same(&target))
+            && new.0 == old.0
+            && new.1 <= old.1
+        {
+            return Ok(());
         }
         let directory = target.parent().context("a file in a directory")?;
         std::fs::create_dir_all(directory).with_context(|| {

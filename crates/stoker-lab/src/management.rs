@@ -47,10 +47,10 @@ impl Lab {
             let all: Vec<_> = images.node.iter().chain(&images.control_plane).collect();
             images::import(&host, &all).await
         };
+        // Boxed, as it holds the build of every component.
+        let both = Box::pin(async { tokio::try_join!(api_server, runtime).map(drop) });
         steps
-            .step("management API server and container images", async {
-                tokio::try_join!(api_server, runtime).map(drop)
-            })
+            .step("management API server and container images", both)
             .await?;
         node::start(self, &host)?;
         let addons = addons::objects(self);

@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_process_is_gone_and_a_recycled_number_is_not_it() {
-        let child = std::process::Command::new("sleep")
+        let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
@@ -118,6 +118,8 @@ mod tests {
             .is_running()
         );
         process.kill().await.unwrap();
+        // The status is taken already, which is not an error.
+        let _ = child.wait();
         assert!(!process.is_running());
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use cache::{Cache, key as cache_key};
 use go_module::{GoBuild, Require};
 
 /// A pause that holds a pod's namespaces open: waits for a signal and reaps what is orphaned to it.
-const PAUSE_C: &str = r#"#include <signal.h>
+const PAUSE_C: &str = r"#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -36,7 +36,7 @@ int main(void) {
   if (sigaction(SIGCHLD, &action, NULL) < 0) return 2;
   for (;;) pause();
 }
-"#;
+";
 
 /// Builds upstream components, or finds them already built.
 #[derive(Debug, Clone)]

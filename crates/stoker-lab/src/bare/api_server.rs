@@ -148,7 +148,7 @@ mod tests {
             ..Namespace::default()
         };
         namespaces
-            .create(&Default::default(), &namespace)
+            .create(&kube::api::PostParams::default(), &namespace)
             .await
             .unwrap();
         assert!(namespaces.get("made").await.is_ok());
