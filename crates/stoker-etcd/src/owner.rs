@@ -117,7 +117,7 @@ mod tests {
         );
         assert_eq!(serde_json::to_string(&record).unwrap(), text);
         assert_eq!(serde_json::from_str::<OwnerRecord>(text).unwrap(), record);
-        let purging = text.replace("\"}", "\",\"purging\":true}");
+        let purging = format!(r#"{},"purging":true}}"#, text.strip_suffix('}').unwrap());
         let record = OwnerRecord {
             purging: true,
             ..record
