@@ -29,6 +29,8 @@ exec kubelet --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
   --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml \
   --node-ip="$NODE_IP" $KUBELET_KUBEADM_ARGS
 "#;
+/// Where tenants' pods and Services are by default; what a worker knows better has a longer prefix.
+const UNKNOWN_NETWORKS: &str = "10.0.0.0/8";
 /// Patches for kubeadm: what this machine needs and no tenant should have to know.
 const PATCHES: &str = "/etc/stoker-lab/patches";
 
@@ -61,6 +63,9 @@ impl Lab {
         let host = self
             .start_host(&name, self.addresses().worker(number), binaries)
             .await?;
+        // A Service address that kube-proxy has not programmed yet is refused at once, as a data centre's router
+        // does, instead of being forwarded into nothing: CoreDNS would wait 30 s for its first connection.
+        host.run(["ip", "route", "replace", "unreachable", UNKNOWN_NETWORKS]).await?;
         containerd::start(&host, self.machine(), version).await?;
         images::import(&host, &images.node.iter().collect::<Vec<_>>()).await?;
         let patch = json!({

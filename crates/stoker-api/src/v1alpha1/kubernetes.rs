@@ -30,6 +30,7 @@ pub struct Kubernetes {
     )]
     pub version: String,
     /// Settings of the kubelets that join.
+    #[serde(default)]
     pub kubelet: Kubelet,
 }
 
