@@ -35,7 +35,7 @@ pub struct Args {
     pub health_bind_address: SocketAddr,
 
     /// Networks of the management cluster (nodes, pods, Services), comma-separated, that
-    /// control-plane pods must not reach. Left out, they are read from the Nodes and ServiceCIDRs;
+    /// control-plane pods must not reach. Left out, they are read from the Nodes and `ServiceCIDR`s;
     /// give them on clusters with very many nodes, or whose pod networks the Nodes do not name.
     #[arg(long, env = "STOKER_MANAGEMENT_CIDRS", value_delimiter = ',')]
     pub management_cidrs: Vec<IpNet>,

@@ -17,5 +17,5 @@ async fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
-    stoker_operator::run::run(args).await
+    Box::pin(stoker_operator::run::run(args)).await
 }

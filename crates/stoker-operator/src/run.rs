@@ -82,7 +82,7 @@ async fn lead(
     health: Arc<Health>,
 ) -> anyhow::Result<()> {
     if !args.leader_elect {
-        return work(args, client, metrics, health).await;
+        return Box::pin(work(args, client, metrics, health)).await;
     }
     // A standby is ready: it stands by.
     health.set_ready();
@@ -201,6 +201,10 @@ async fn tenants_loop(
     .await;
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that `applier` asks for"
+)]
 fn tenant_failed(
     object: Arc<TenantControlPlane>,
     error: &tenant::Error,

@@ -80,7 +80,7 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
                 }
             }
             Err(error) => {
-                tracing::warn!(data_store = %name, error = %error, "retained data not swept")
+                tracing::warn!(data_store = %name, error = %error, "retained data not swept");
             }
         }
     }

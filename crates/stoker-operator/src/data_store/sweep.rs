@@ -14,13 +14,15 @@ pub async fn sweep(
     let mut purged = Vec::new();
     let mut next: Option<Timestamp> = None;
     for (id, record) in pool.owners().await? {
-        match record.retained_until {
-            Some(until) if until <= now => {
-                pool.purge(&id, &record.owner).await?;
+        let due = record.retained_until.is_some_and(|until| until <= now);
+        if due || record.purging {
+            // Asked again of the pool: a tenant that came back since keeps its data. What another
+            // process began to purge and did not finish is finished here.
+            if pool.purge_expired(&id, now).await?.is_some() {
                 purged.push(id);
             }
-            Some(until) => next = Some(next.map_or(until, |soonest| soonest.min(until))),
-            None => {}
+        } else if let Some(until) = record.retained_until {
+            next = Some(next.map_or(until, |soonest| soonest.min(until)));
         }
     }
     Ok((purged, next))

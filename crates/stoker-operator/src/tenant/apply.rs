@@ -129,6 +129,7 @@ pub async fn apply(
 }
 
 /// Whether the tenant's keys were once recorded as made: from then on a missing one is lost.
+#[must_use]
 pub fn is_born(object: &TenantControlPlane) -> bool {
     object
         .status
@@ -211,14 +212,13 @@ async fn identify(
     findings: &mut Findings,
 ) -> Result<StorageId, Error> {
     let known = lock(&state.storage_id).clone();
-    let id = match known {
-        Some(id) => id,
-        None => {
-            let secret = Names::of(tenant).datastore_config;
-            match identity::recorded(object, &ctx.client, &secret).await? {
-                Some(id) => id,
-                None => identity::mint()?,
-            }
+    let id = if let Some(id) = known {
+        id
+    } else {
+        let secret = Names::of(tenant).datastore_config;
+        match identity::recorded(object, &ctx.client, &secret).await? {
+            Some(id) => id,
+            None => identity::mint()?,
         }
     };
     let storage = identity::storage_status(&id, store, &tenant.name);
@@ -249,6 +249,7 @@ async fn claim(
 }
 
 /// Who the owner record names.
+#[must_use]
 pub fn owner(object: &TenantControlPlane) -> Owner {
     Owner {
         namespace: object.namespace().unwrap_or_default(),

@@ -14,6 +14,7 @@ use kube::{Api, Resource, ResourceExt};
 use stoker_api::StorageId;
 use stoker_api::labels::{ABANDON_DATA, FINALIZER, TENANT};
 use stoker_api::v1alpha1::{TenantControlPlane, VersionState};
+use stoker_etcd::Owner;
 use stoker_kube::conditions;
 
 use super::error::Error;
@@ -157,17 +158,25 @@ async fn settle_data(
     open: &OpenPool,
     ctx: &Context,
 ) -> Result<(), Error> {
+    let owner = apply::owner(object);
     let retention = object.spec.deletion.data_retention_seconds.max(0);
     if retention == 0 {
-        let purged = open.pool.purge(id, &apply::owner(object)).await?;
-        tracing::info!(storage_id = %id, keys = purged.keys, "data purged");
-        return Ok(());
+        return purge(id, &owner, open).await;
     }
     let until = Timestamp::now()
         .checked_add(SignedDuration::from_secs(retention))
         .unwrap_or(Timestamp::MAX);
     retained::keep_keys(object, id, until, ctx).await?;
-    open.pool.retain(id, &apply::owner(object), until).await?;
+    match open.pool.retain(id, &owner, until).await {
+        Ok(_) => {}
+        // An earlier pass, told to keep nothing, has begun to purge: there is no way back.
+        Err(error) if error.category() == "StorageIdPurging" => {
+            purge(id, &owner, open).await?;
+            return retained::forget_keys(id, ctx).await;
+        }
+        Err(error) if nothing_of_ours(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
     tracing::info!(storage_id = %id, until = %until, "data kept for its retention");
     let note = format!("data of storage id {id} is kept until {until}");
     ctx.events
@@ -180,6 +189,20 @@ async fn settle_data(
         )
         .await;
     Ok(())
+}
+
+async fn purge(id: &StorageId, owner: &Owner, open: &OpenPool) -> Result<(), Error> {
+    match open.pool.purge(id, owner).await {
+        Ok(purged) => tracing::info!(storage_id = %id, keys = purged.keys, "data purged"),
+        Err(error) if nothing_of_ours(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// The id belongs to another tenant: this one never got it, and leaves it alone.
+fn nothing_of_ours(error: &stoker_etcd::Error) -> bool {
+    error.category() == "StorageIdOwned"
 }
 
 /// Says on the object where the deletion stands.

@@ -262,7 +262,7 @@ async fn connect(
     };
     let metrics = ctx.metrics.clone();
     let count = Arc::new(move |verb: &'static str, resource: &'static str| {
-        metrics.request(Side::Tenant, verb, resource)
+        metrics.request(Side::Tenant, verb, resource);
     });
     let client = stoker_kube::tenant_client(&endpoint, count).map_err(Error::Inside)?;
     let expires = now + CREDENTIAL_LIFETIME * 2 / 3;
@@ -326,7 +326,7 @@ fn watch(
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming")
+                    tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
                 }
             }
         }
