@@ -11,7 +11,7 @@ use stoker_lab::handwritten::Handwritten;
 use stoker_lab::host::supervisor;
 use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::network::{self, NetworkArgs};
-use stoker_lab::versions::find_kubernetes;
+use stoker_lab::versions::{KubernetesVersion, find_kubernetes};
 
 /// Real Kubernetes on one Linux machine, for trying Stoker and for its end-to-end tests.
 #[derive(Debug, Parser)]
@@ -91,7 +91,11 @@ enum Command {
         reference: String,
     },
     /// Build everything upstream into the cache, without starting anything.
-    Build,
+    Build {
+        /// The Kubernetes version, such as 1.35; the management cluster's when missing.
+        #[arg(long)]
+        kubernetes: Option<String>,
+    },
     /// The network daemon of a host.
     #[command(hide = true)]
     Network(NetworkArgs),
@@ -153,7 +157,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Down => lab(named)?.down().await?,
         Command::Status => status(&lab(named)?),
-        Command::Build => lab(named)?.build().await?,
+        Command::Build { kubernetes } => {
+            let lab = lab(named)?;
+            let version = version(&lab, kubernetes.as_deref())?;
+            Box::pin(lab.build(version)).await?;
+        }
         Command::LoadImage { archive, reference } => {
             lab(named)?.load_image(&archive, &reference).await?;
         }
@@ -178,13 +186,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn version(lab: &Lab, wanted: Option<&str>) -> Result<KubernetesVersion> {
+    wanted.map_or_else(|| Ok(lab.kubernetes()), find_kubernetes)
+}
+
 async fn worker(lab: &Lab, action: WorkerAction) -> Result<()> {
     match action {
         WorkerAction::Add { number, kubernetes } => {
-            let version = match kubernetes {
-                Some(wanted) => find_kubernetes(&wanted)?,
-                None => lab.kubernetes(),
-            };
+            let version = version(lab, kubernetes.as_deref())?;
             let title = format!("worker-{number} with Kubernetes {}", version.version);
             lab.steps()
                 .step(title, lab.add_worker(number, version))

@@ -15,7 +15,7 @@ use crate::paths::{Paths, checkout};
 use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
-use crate::versions::{ETCD, KubernetesVersion, default_kubernetes};
+use crate::versions::{CONTAINERD, ETCD, KubernetesVersion, default_kubernetes};
 
 /// What can be chosen about a lab.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Lab {
     /// log is).
     pub async fn up(&self) -> Result<()> {
         requirements::meet(&self.steps, &self.upstream).await?;
-        self.build().await?;
+        Box::pin(self.build(self.kubernetes())).await?;
         self.install_program()?;
         self.machine
             .control_groups
@@ -87,18 +87,14 @@ impl Lab {
         self.link_binaries().await
     }
 
-    /// Builds everything upstream that a lab needs, one after the other.
+    /// Builds everything upstream that a lab with tenants of a version needs, one after the other.
     ///
     /// # Errors
     /// When a build fails.
-    pub async fn build(&self) -> Result<()> {
+    pub async fn build(&self, version: KubernetesVersion) -> Result<()> {
         self.upstream.etcd(ETCD).await?;
-        self.upstream
-            .containerd(crate::versions::CONTAINERD)
-            .await?;
-        images::build(&self.upstream, self.kubernetes())
-            .await
-            .map(drop)
+        self.upstream.containerd(CONTAINERD).await?;
+        images::build(&self.upstream, version).await.map(drop)
     }
 
     /// Ends everything and removes every trace but the cache of builds.

@@ -23,9 +23,9 @@ pub struct KubernetesVersion {
 /// The releases that tenants may run; the first is the management cluster's and the default.
 pub const KUBERNETES: &[KubernetesVersion] = &[
     kubernetes("v1.36.3", "v0.36.3", "v1.14.2", "3.10.2", "2.63.0"),
-    kubernetes("v1.35.4", "v0.35.4", "v1.13.1", "3.10.1", "2.59.0"),
-    kubernetes("v1.34.4", "v0.34.4", "v1.12.1", "3.10.1", "2.56.0"),
-    kubernetes("v1.33.13", "v0.33.13", "v1.12.0", "3.10", "2.53.0"),
+    kubernetes("v1.35.4", "v0.35.4", "v1.13.1", "3.10.1", "2.59"),
+    kubernetes("v1.34.4", "v0.34.4", "v1.12.1", "3.10.1", "2.56"),
+    kubernetes("v1.33.13", "v0.33.13", "v1.12.0", "3.10", "2.53"),
 ];
 
 /// The etcd of the management cluster and of the pool.

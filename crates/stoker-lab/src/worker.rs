@@ -65,7 +65,8 @@ impl Lab {
             .await?;
         // A Service address that kube-proxy has not programmed yet is refused at once, as a data centre's router
         // does, instead of being forwarded into nothing: CoreDNS would wait 30 s for its first connection.
-        host.run(["ip", "route", "replace", "unreachable", UNKNOWN_NETWORKS]).await?;
+        host.run(["ip", "route", "replace", "unreachable", UNKNOWN_NETWORKS])
+            .await?;
         containerd::start(&host, self.machine(), version).await?;
         images::import(&host, &images.node.iter().collect::<Vec<_>>()).await?;
         let patch = json!({

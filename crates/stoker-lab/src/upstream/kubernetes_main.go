@@ -24,6 +24,17 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
+// command calls a constructor that takes a context since Kubernetes 1.34 and none before.
+func command(construct any) *cobra.Command {
+	switch construct := construct.(type) {
+	case func() *cobra.Command:
+		return construct()
+	case func(context.Context) *cobra.Command:
+		return construct(context.Background())
+	}
+	panic("a constructor of another shape")
+}
+
 func main() {
 	name := filepath.Base(os.Args[0])
 	components := map[string]func() *cobra.Command{
@@ -31,7 +42,7 @@ func main() {
 		"kube-controller-manager": func() *cobra.Command { return controllermanager.NewControllerManagerCommand() },
 		"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 		"kube-proxy":              func() *cobra.Command { return proxy.NewProxyCommand() },
-		"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+		"kubelet":                 func() *cobra.Command { return command(kubelet.NewKubeletCommand) },
 	}
 	switch build, ok := components[name]; {
 	case ok:
