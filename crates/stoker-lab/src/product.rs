@@ -167,8 +167,11 @@ impl Lab {
     }
 }
 
-/// The release binary, static, as `make docker-build` makes it.
+/// The release binary, static, as `make docker-build` makes it; or the one that `STOKER_OPERATOR` names.
 async fn build_operator() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STOKER_OPERATOR") {
+        return Ok(path.into());
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments = [
         "build",
