@@ -84,7 +84,7 @@ async fn a_tenant_with_eleven_watches_fits_its_budget() -> Result<()> {
         kept.push(open(&endpoint, &counter).await?);
     }
     let opened = begun.elapsed() / u32::try_from(TENANTS)?;
-    let cpu = (cpu()? - cpu_before) / u32::try_from(TENANTS)?;
+    let cpu = cpu()?.saturating_sub(cpu_before) / u32::try_from(TENANTS)?;
     let after = resident()?;
     assert_eq!(
         connections_to(endpoint.address)?,

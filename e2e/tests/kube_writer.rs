@@ -26,7 +26,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
 use stalling_proxy::{Network, StallingProxy};
-use stoker_api::v1alpha1::DataStore;
+use stoker_api::v1alpha1::{DataStore, DataStoreStatus};
 use stoker_kube::{
     Change, Desired, Election, Error, Events, Ledger, Observation, Writer, conditions, ready,
     tenant_client, watch_owned, write_status,
@@ -425,16 +425,24 @@ async fn a_status_is_written_once_and_never_on_a_namesake() -> Result<()> {
         now,
     );
     assert!(write_status(&admin, &made, made.status.as_ref(), &status).await?);
-    let stored: DataStore = stores.get("status").await?.try_parse()?;
-    let stored_status = stored.status.clone().unwrap();
+    let current: DataStore = stores.get("status").await?.try_parse()?;
+    let stored_status = current.status.clone().unwrap();
     assert_eq!(stored_status.conditions.len(), 1);
     let mut later = stored_status.clone();
     later.conditions[0].last_transition_time.0 = Timestamp::from_second(1)?;
-    assert!(!write_status(&admin, &stored, Some(&stored_status), &later).await?);
+    assert!(!write_status(&admin, &current, Some(&stored_status), &later).await?);
     let again: DataStore = stores.get("status").await?.try_parse()?;
-    assert_eq!(again.resource_version(), stored.resource_version());
+    assert_eq!(again.resource_version(), current.resource_version());
     // What a status no longer says goes.
-    assert!(write_status(&admin, &stored, Some(&stored_status), &Default::default()).await?);
+    assert!(
+        write_status(
+            &admin,
+            &current,
+            Some(&stored_status),
+            &DataStoreStatus::default()
+        )
+        .await?
+    );
     let emptied: DataStore = stores.get("status").await?.try_parse()?;
     assert!(
         emptied
@@ -443,14 +451,14 @@ async fn a_status_is_written_once_and_never_on_a_namesake() -> Result<()> {
     );
 
     stores.delete("status", &DeleteParams::default()).await?;
-    let error = write_status(&admin, &stored, None, &status)
+    let error = write_status(&admin, &current, None, &status)
         .await
         .unwrap_err();
     assert!(error.is_not_found(), "{error:?}");
     stores
         .patch("status", &params, &Patch::Apply(&manifest))
         .await?;
-    let error = write_status(&admin, &stored, None, &status)
+    let error = write_status(&admin, &current, None, &status)
         .await
         .unwrap_err();
     assert_eq!(error.category(), "Conflict", "{error:?}");
