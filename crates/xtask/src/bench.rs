@@ -76,9 +76,9 @@ pub(crate) struct BenchArgs {
 /// # Errors
 /// When the lab cannot be brought up or something never becomes ready.
 #[tokio::main]
-pub(crate) async fn run(args: BenchArgs) -> Result<()> {
+pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     let ground = Ground::prepare().await?;
-    let measured = measure(&ground, &args).await;
+    let measured = measure(&ground, args).await;
     if args.keep {
         ground.lab.steps().note("the lab `bench` is kept");
     } else {

@@ -35,6 +35,6 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Gen { check } => r#gen::run(check),
         Chore::Manifest { image } => r#gen::print_manifest(&image),
-        Chore::Bench(args) => bench::run(args),
+        Chore::Bench(args) => bench::run(&args),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use stoker_lab::handwritten::Handwritten;
 
 use super::figures::{Spread, Table, mean};
-use super::ground::{Birth, Ground};
+use super::ground::{Birth, Ground, Moment};
 use super::operator::{self, Metrics, Requests};
 use super::tenant::Tenant;
 
@@ -99,7 +99,7 @@ fn times(title: String, by_hand: &[Birth], tenants: &[TenantBirth]) -> Result<Ta
         title,
         &["seconds after apply", "by hand", "Stoker", "ratio", "goal"],
     );
-    let columns: [(&str, fn(&Birth) -> Duration, &str); 3] = [
+    let columns: [(&str, Moment, &str); 3] = [
         ("Deployment seen", |birth| birth.deployment, ""),
         ("/readyz answers", |birth| birth.answered, "≤ 1.15"),
         ("pod ready", |birth| birth.pod_ready, ""),

@@ -27,6 +27,9 @@ pub(super) struct Ground {
     pub(super) sightings: Sightings,
 }
 
+/// A moment of a birth.
+pub(super) type Moment = fn(&Birth) -> Duration;
+
 /// When things happened, since the objects began to be applied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Birth {

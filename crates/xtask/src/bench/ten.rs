@@ -8,7 +8,7 @@ use stoker_lab::handwritten::Handwritten;
 
 use super::birth::own_milliseconds;
 use super::figures::{Spread, Table, count};
-use super::ground::{Birth, Ground};
+use super::ground::{Birth, Ground, Moment};
 use super::machine::busy_seconds;
 use super::operator::{self, Metrics, Requests};
 use super::tenant::Tenant;
@@ -144,7 +144,7 @@ fn times(tenants: usize, by_hand: &Crowd, ours: &Tenants) -> Result<Table> {
         title,
         &["seconds after apply", "by hand", "Stoker", "ratio", "goal"],
     );
-    let columns: [(&str, fn(&Birth) -> Duration); 3] = [
+    let columns: [(&str, Moment); 3] = [
         ("last Deployment seen", |birth| birth.deployment),
         ("last /readyz answers", |birth| birth.answered),
         ("last pod ready", |birth| birth.pod_ready),
