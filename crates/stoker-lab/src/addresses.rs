@@ -94,6 +94,13 @@ impl Addresses {
         (self.host(100), self.host(250))
     }
 
+    /// All of its networks on this machine.
+    #[must_use]
+    pub fn networks(self) -> [String; 3] {
+        let hosts = format!("{}/{}", self.host(0), self.host_prefix());
+        [hosts, self.pods(), self.services()]
+    }
+
     const fn host(self, number: u8) -> Ipv4Addr {
         Ipv4Addr::new(172, 30, self.index, number)
     }

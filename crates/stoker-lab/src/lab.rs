@@ -72,7 +72,10 @@ impl Lab {
     /// When the machine lacks something (the error says how to mend it) or a step fails (it says where the
     /// log is).
     pub async fn up(&self) -> Result<()> {
-        requirements::meet(&self.steps, &self.upstream).await?;
+        if !self.is_up() {
+            requirements::meet(&self.steps, &self.upstream).await?;
+            network_link::ensure_free(self.addresses, self.paths.lab()).await?;
+        }
         Box::pin(self.build(self.kubernetes())).await?;
         self.install_program()?;
         self.machine

@@ -2,14 +2,62 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use ipnet::Ipv4Net;
 
 use crate::addresses::Addresses;
 use crate::command::{program, run};
+use crate::paths::labs;
 
 /// Name of the lab's bridge in the machine's root namespace (at most 15 characters).
 pub(crate) fn bridge(addresses: Addresses) -> String {
     format!("stoker{}", addresses.gateway().octets()[2])
+}
+
+/// Checks that no other lab and no other network of this machine uses the lab's addresses.
+pub(crate) async fn ensure_free(addresses: Addresses, lab: &str) -> Result<()> {
+    let others = labs().into_iter().filter(|other| other != lab);
+    if let Some(other) = others
+        .into_iter()
+        .find(|other| Addresses::of(other) == addresses)
+    {
+        bail!("the labs `{lab}` and `{other}` would use the same addresses; choose another name");
+    }
+    let routes = run(&mut program("ip", ["-4", "route", "show"])).await?;
+    if let Some((network, device)) = taken(&routes, addresses) {
+        bail!(
+            "the network {network} on {device} overlaps the lab's ({}); choose another name for the lab \
+             with --lab or STOKER_LAB_NAME, from which other addresses follow",
+            addresses.networks().join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The first route that is not ours and not a default route, and overlaps the lab's networks.
+fn taken(routes: &str, addresses: Addresses) -> Option<(Ipv4Net, String)> {
+    let ours = bridge(addresses);
+    let networks: Vec<Ipv4Net> = addresses
+        .networks()
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect();
+    routes.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let destination = words.next()?;
+        let network = destination
+            .parse::<Ipv4Net>()
+            .ok()
+            .or_else(|| Ipv4Net::new(destination.parse().ok()?, 32).ok())?;
+        let device = words
+            .skip_while(|word| *word != "dev")
+            .nth(1)
+            .unwrap_or("?")
+            .to_owned();
+        let overlaps = |other: &Ipv4Net| other.contains(&network) || network.contains(other);
+        (device != ours && network.prefix_len() > 0 && networks.iter().any(overlaps))
+            .then_some((network, device))
+    })
 }
 
 /// Makes the bridge with the machine's own address, and the routes to the management cluster's pods and
@@ -97,4 +145,28 @@ pub(crate) async fn connect(
 
 async fn ip(arguments: &[&str]) -> Result<()> {
     run(&mut program("ip", arguments)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_another_device_is_seen_and_our_own_is_not() {
+        let demo = Addresses::of("demo");
+        let found = |routes| taken(routes, demo).map(|(_, device)| device);
+        assert_eq!(
+            found("172.16.0.0/12 dev docker0 proto kernel").as_deref(),
+            Some("docker0")
+        );
+        assert_eq!(
+            found("10.201.0.7 via 192.0.2.1 dev eth0").as_deref(),
+            Some("eth0")
+        );
+        assert_eq!(
+            found("default via 192.0.2.1 dev eth0\n172.30.0.0/24 dev stoker0"),
+            None
+        );
+        assert_eq!(found("172.30.1.0/24 dev stoker1"), None);
+    }
 }

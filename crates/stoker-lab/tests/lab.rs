@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, ensure};
 use serde_json::json;
 use stoker_lab::handwritten::Handwritten;
+use stoker_lab::host::Host;
 use stoker_lab::images::agnhost_reference;
 use stoker_lab::lab::{Lab, LabOptions};
 
@@ -17,7 +19,7 @@ const NAME: &str = "selftest";
 async fn a_lab_works_survives_an_interruption_and_leaves_nothing() {
     let lab = Lab::new(LabOptions::named(NAME)).unwrap();
     lab.down().await.unwrap();
-    let before = Traces::of_this_machine();
+    let before = Traces::of_this_machine().unwrap();
 
     // An interrupted bring-up is gone on with.
     let interrupted = tokio::time::timeout(Duration::from_secs(4), Box::pin(lab.up())).await;
@@ -34,16 +36,12 @@ async fn a_lab_works_survives_an_interruption_and_leaves_nothing() {
         again < Duration::from_secs(15),
         "a second `up` took {again:?}"
     );
-    let restarts: Vec<_> = lab
-        .hosts()
-        .iter()
-        .flat_map(|host| host.programs())
-        .collect();
+    let restarts: Vec<_> = lab.hosts().iter().flat_map(Host::programs).collect();
     let etcd = restarts.iter().filter(|(name, _)| name == "etcd");
     assert!(etcd.clone().count() == 2 && etcd.into_iter().all(|(_, starts)| *starts == 1));
 
-    a_pod_reaches_a_service_by_its_name(&lab).await;
-    a_handwritten_tenant_becomes_ready(&lab).await;
+    a_pod_reaches_a_service_by_its_name(&lab).await.unwrap();
+    a_handwritten_tenant_becomes_ready(&lab).await.unwrap();
 
     // As when the machine was restarted: the state is there, the processes are not.
     let namespaces = process_namespaces(&lab);
@@ -51,7 +49,7 @@ async fn a_lab_works_survives_an_interruption_and_leaves_nothing() {
     host.process().unwrap().kill().await.unwrap();
     assert!(!lab.is_up());
     Box::pin(lab.up()).await.unwrap();
-    a_pod_reaches_a_service_by_its_name(&lab).await;
+    a_pod_reaches_a_service_by_its_name(&lab).await.unwrap();
 
     let namespaces: BTreeSet<_> = namespaces
         .into_iter()
@@ -59,7 +57,7 @@ async fn a_lab_works_survives_an_interruption_and_leaves_nothing() {
         .collect();
     lab.down().await.unwrap();
     lab.down().await.unwrap();
-    assert_eq!(Traces::of_this_machine(), before);
+    assert_eq!(Traces::of_this_machine().unwrap(), before);
     assert!(!lab.paths().state().exists() && !lab.paths().people().exists());
     let left: Vec<_> = processes()
         .filter(|process| {
@@ -69,7 +67,7 @@ async fn a_lab_works_survives_an_interruption_and_leaves_nothing() {
     assert!(left.is_empty(), "still running: {left:?}");
 }
 
-async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) {
+async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) -> Result<()> {
     let image = agnhost_reference(lab.kubernetes());
     let container =
         |arguments: &[&str]| json!({ "name": "agnhost", "image": image, "args": arguments });
@@ -97,8 +95,7 @@ async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) {
             "spec": { "containers": [container(&["pause"])] },
         },
     ]}))
-    .await
-    .unwrap();
+    .await?;
     for wait in [
         &[
             "wait",
@@ -113,7 +110,7 @@ async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) {
             "pod/client",
         ],
     ] {
-        lab.kubectl(wait).await.unwrap();
+        lab.kubectl(wait).await?;
     }
     let name = "web.default.svc.cluster.local:80";
     let connect = [
@@ -127,7 +124,7 @@ async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) {
     ];
     let begun = Instant::now();
     while let Err(error) = lab.kubectl(&connect).await {
-        assert!(begun.elapsed() < Duration::from_mins(2), "{error:#}");
+        ensure!(begun.elapsed() < Duration::from_mins(2), "{error:#}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let wrong = [
@@ -139,22 +136,23 @@ async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) {
         "--timeout=3s",
         "nobody.default:80",
     ];
-    assert!(
+    ensure!(
         lab.kubectl(&wrong).await.is_err(),
         "a name that no Service has was reached"
     );
-    let logs = lab.kubectl(&["logs", "deployment/web"]).await.unwrap();
-    assert!(logs.contains("8080"), "{logs}");
+    let logs = lab.kubectl(&["logs", "deployment/web"]).await?;
+    ensure!(logs.contains("8080"), "{logs}");
+    Ok(())
 }
 
-async fn a_handwritten_tenant_becomes_ready(lab: &Lab) {
-    let tenant = Handwritten::prepare(lab, "one").await.unwrap();
-    let birth = tenant.birth(Duration::from_mins(2)).await.unwrap();
+async fn a_handwritten_tenant_becomes_ready(lab: &Lab) -> Result<()> {
+    let tenant = Handwritten::prepare(lab, "one").await?;
+    let birth = tenant.birth(Duration::from_mins(2)).await?;
     lab.steps().note(format!(
         "a hand-written tenant's /readyz after {:.2} s",
         birth.ready.as_secs_f64()
     ));
-    tenant.remove().await.unwrap();
+    tenant.remove().await
 }
 
 /// What a lab could leave behind on the machine.
@@ -167,9 +165,8 @@ struct Traces {
 
 impl Traces {
     /// Those that carry this lab's names, as other labs may come and go meanwhile.
-    fn of_this_machine() -> Self {
-        let number = Lab::new(LabOptions::named(NAME))
-            .unwrap()
+    fn of_this_machine() -> Result<Self> {
+        let number = Lab::new(LabOptions::named(NAME))?
             .addresses()
             .gateway()
             .octets()[2];
@@ -182,8 +179,8 @@ impl Traces {
             name == format!("stoker{number}") || name.starts_with(&format!("stoker{number}."))
         };
         let trees = list(Path::new("/sys/fs/cgroup"));
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        Ok(Self {
             interfaces: list(Path::new("/sys/class/net"))
                 .into_iter()
                 .filter(|path| ours(path))
@@ -194,7 +191,7 @@ impl Traces {
                 .filter(|group| group.exists())
                 .collect(),
             mounts: mounts.lines().filter(|line| line.contains(NAME)).count(),
-        }
+        })
     }
 }
 
@@ -212,7 +209,7 @@ fn processes() -> impl Iterator<Item = PathBuf> {
 /// The process namespaces of the lab's hosts; containers' are below them and end with them.
 fn process_namespaces(lab: &Lab) -> Vec<PathBuf> {
     let hosts = lab.hosts();
-    let processes = hosts.iter().filter_map(stoker_lab::host::Host::process);
+    let processes = hosts.iter().filter_map(Host::process);
     processes
         .filter_map(|process| std::fs::read_link(format!("/proc/{}/ns/pid", process.pid)).ok())
         .collect()
