@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{program, run};
 use crate::lab::Lab;
@@ -24,7 +24,13 @@ impl Lab {
     /// # Errors
     /// When the directory cannot be written.
     pub async fn collect_logs(&self, out: &Path) -> Result<()> {
-        for host in self.hosts() {
+        let hosts = self.hosts();
+        ensure!(
+            !hosts.is_empty(),
+            "the lab `{}` is not up, so there are no logs",
+            self.paths().lab()
+        );
+        for host in hosts {
             let target = out.join(host.name());
             std::fs::create_dir_all(&target)
                 .with_context(|| format!("making {}", target.display()))?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,10 @@ impl Lab {
             start_when: Some("/var/lib/kubelet/config.yaml".into()),
             ..Program::default()
         })?;
+        // Routes end with the host's processes, what it was joined to does not.
+        if let Some(member) = membership(&host) {
+            self.connect_pods(&member.kubeconfig).await?;
+        }
         Ok(host)
     }
 
@@ -161,10 +165,7 @@ impl Lab {
         let members: Vec<_> = self
             .hosts()
             .into_iter()
-            .filter_map(|host| {
-                let text = std::fs::read(membership_file(&host)).ok()?;
-                Some((host, serde_json::from_slice::<Membership>(&text).ok()?))
-            })
+            .filter_map(|host| membership(&host).map(|member| (host, member)))
             .filter(|(host, member)| host.is_running() && member.kubeconfig == kubeconfig)
             .collect();
         for (from, _) in &members {
@@ -176,6 +177,10 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+fn membership(worker: &Host) -> Option<Membership> {
+    serde_json::from_slice(&std::fs::read(membership_file(worker)).ok()?).ok()
 }
 
 fn membership_file(worker: &Host) -> PathBuf {
@@ -214,17 +219,20 @@ async fn wait_ready(client: &kube::Client, worker: &Host) -> Result<()> {
             .status
             .and_then(|status| status.conditions)
             .unwrap_or_default();
-        match conditions
+        let ready = conditions
             .iter()
-            .find(|condition| condition.type_ == "Ready")
-        {
-            Some(ready) if ready.status == "True" => return Ok(()),
-            Some(ready) if begun.elapsed() > Duration::from_mins(3) => bail!(
-                "the node {} is not ready: {}",
-                worker.name(),
-                ready.message.as_deref().unwrap_or("no reason given")
-            ),
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            .find(|condition| condition.type_ == "Ready");
+        if ready.is_some_and(|condition| condition.status == "True") {
+            return Ok(());
         }
+        let why = ready.and_then(|condition| condition.message.as_deref());
+        ensure!(
+            begun.elapsed() < Duration::from_mins(3),
+            "the node {} is not ready: {}; see {}",
+            worker.name(),
+            why.unwrap_or("its kubelet gave no reason"),
+            worker.log("kubelet").display()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
