@@ -1,6 +1,7 @@
 //! `TenantControlPlane`s: one pass over one tenant, and what is kept in memory between passes.
 
 pub mod apply;
+mod connection;
 pub mod delete;
 pub mod error;
 pub mod identity;
@@ -8,9 +9,11 @@ pub mod inside;
 pub mod pods;
 pub mod reconcile;
 pub mod retained;
+mod secrets;
 pub mod state;
 pub mod status;
 pub mod storage_client;
+mod store;
 
 pub use error::Error;
 pub use state::{TenantState, Tenants};

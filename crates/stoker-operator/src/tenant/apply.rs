@@ -1,44 +1,34 @@
 //! The management side of a pass: the claim in the pool, the Service, then everything that the
 //! control-plane pods mount, then the Deployment.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use stoker_api::StorageId;
-use stoker_api::labels::TENANT;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_control_plane::{
-    self as control_plane, ExistingSecrets, Exposure, Keys, Names, SecretData, Storage,
-};
+use stoker_control_plane::{self as control_plane, Exposure, Keys, Names, Storage};
 use stoker_etcd::Owner;
 use stoker_kube::{Desired, ObjectKey};
 use time::OffsetDateTime;
 
 use super::error::Error;
 use super::identity;
+use super::secrets::{mounted_changed, read_keys, read_secrets, refresh_pods};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Findings};
 use super::storage_client::storage_client;
-use crate::FIELD_MANAGER;
+use super::store::choose_store;
 use crate::context::Context;
 use crate::data_store::OpenPool;
-use crate::data_store::pools::Entry;
 use crate::metrics::Step;
 
 /// Objects applied at the same time for one tenant.
 const CONCURRENCY: usize = 16;
-/// Set on control-plane pods when a mounted Secret changed: a kubelet then refreshes the pod's
-/// volumes at once, which it otherwise does about once a minute.
-const REFRESHED: &str = "stoker.dev/secrets-refreshed";
-
 /// The management side after a pass.
 pub struct Applied {
     /// Whether anything had to be applied.
@@ -135,71 +125,6 @@ pub fn is_born(object: &TenantControlPlane) -> bool {
         .status
         .as_ref()
         .is_some_and(|status| !status.certificates.ca.secret_name.is_empty())
-}
-
-/// The `DataStore` of the tenant: as recorded, as asked for, by the flag, or the only one there is.
-fn choose_store(
-    object: &TenantControlPlane,
-    tenant: &Tenant,
-    born: bool,
-    ctx: &Context,
-    findings: &mut Findings,
-) -> Option<(String, Arc<OpenPool>)> {
-    let recorded = crate::data_store::reconcile::data_store_of(object).map(str::to_owned);
-    let wanted = recorded
-        .or_else(|| tenant.data_store.clone())
-        .or_else(|| ctx.args.datastore.clone());
-    let name = wanted.or_else(|| {
-        let all = ctx.stores.data_stores.state();
-        let [only] = all.as_slice() else { return None };
-        Some(only.name_any())
-    });
-    let Some(name) = name else {
-        findings.fails(
-            Aspect::DataStoreReady,
-            "DataStoreNotChosen",
-            "there is none or more than one DataStore: name one in spec.dataStore or start the operator with --datastore",
-        );
-        return None;
-    };
-    if ctx.stores.data_stores.get(&ObjectRef::new(&name)).is_none() {
-        findings.fails(
-            Aspect::DataStoreReady,
-            "DataStoreNotFound",
-            format!("DataStore {name} does not exist: create it or name another in spec.dataStore"),
-        );
-        return None;
-    }
-    match ctx.pools.get(&name) {
-        // A running tenant is kept as it is while its pool is away; a new one waits.
-        Some(Entry::Open(open)) if born || open.problem.is_none() => Some((name, open)),
-        Some(Entry::Open(open)) => {
-            if let Some((reason, message)) = &open.problem {
-                findings.fails(
-                    Aspect::DataStoreReady,
-                    reason,
-                    format!("DataStore {name}: {message}"),
-                );
-            }
-            None
-        }
-        Some(Entry::Closed(reason, message)) => {
-            findings.fails(
-                Aspect::DataStoreReady,
-                reason,
-                format!("DataStore {name}: {message}"),
-            );
-            None
-        }
-        None => {
-            findings.fails(
-                Aspect::DataStoreReady,
-                "DataStoreUnknown",
-                format!("DataStore {name} was not looked at yet"),
-            );
-            None
-        }
-    }
 }
 
 /// The recorded identity, or a new one that is recorded before anything else happens.
@@ -375,87 +300,4 @@ async fn apply_objects(
     let renew_at = leaves.renew_at.min(client_renew_at);
     state.settle(inputs, renew_at);
     Ok(keys)
-}
-
-/// All Secrets that carry the tenant's label.
-///
-/// # Errors
-/// The management API refused.
-pub async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let params = ListParams::default().labels(&format!("{TENANT}={}", tenant.name));
-    let list = secrets
-        .list(&params)
-        .await
-        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    Ok(list.items.into_iter().map(named_data).collect())
-}
-
-/// The irreplaceable keys by name, labelled or not: a first pass that was cut off made them, or people put
-/// them there beforehand. Certificates of a cut-off pass are simply issued again.
-async fn read_keys(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
-    let names = Names::of(tenant);
-    let keys = [
-        names.ca,
-        names.front_proxy_ca,
-        names.service_account_keys,
-        names.encryption,
-    ];
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let found = futures::future::try_join_all(keys.iter().map(|name| secrets.get_opt(name)));
-    let found = found
-        .await
-        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    Ok(found.into_iter().flatten().map(named_data).collect())
-}
-
-fn named_data(secret: Secret) -> (String, SecretData) {
-    let data = secret.data.unwrap_or_default();
-    let name = secret.metadata.name.unwrap_or_default();
-    (
-        name,
-        data.into_iter()
-            .map(|(key, value)| (key, value.0))
-            .collect(),
-    )
-}
-
-fn mounted_changed(existing: &ExistingSecrets, wanted: &[Secret]) -> bool {
-    wanted.iter().any(|secret| {
-        let before = secret
-            .metadata
-            .name
-            .as_ref()
-            .and_then(|name| existing.get(name));
-        before.is_some_and(|before| {
-            let after: BTreeMap<&String, &Vec<u8>> = secret
-                .data
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key, &value.0))
-                .collect();
-            before.iter().collect::<BTreeMap<_, _>>() != after
-        })
-    })
-}
-
-/// Has the kubelets show the changed Secrets now. Only a convenience: they would within a minute.
-async fn refresh_pods(tenant: &Tenant, state: &TenantState, ctx: &Context) {
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let names: Vec<String> = lock(&state.pods).names().map(str::to_owned).collect();
-    let patch = serde_json::json!({ "metadata": { "annotations": {
-        REFRESHED: Timestamp::now().to_string(),
-    }}});
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.into()),
-        ..PatchParams::default()
-    };
-    for name in names {
-        if let Err(error) = pods
-            .patch_metadata(&name, &params, &Patch::Merge(&patch))
-            .await
-        {
-            tracing::debug!(pod = name, error = %error, "pod not refreshed");
-        }
-    }
 }

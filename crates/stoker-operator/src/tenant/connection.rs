@@ -1,0 +1,182 @@
+//! A connection to one API server of a tenant: its credential, the wait for `/readyz`, and the watch of
+//! our objects there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use kube::Client;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::reflector::ObjectRef;
+use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE};
+use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_control_plane::{self as control_plane, Keys};
+use stoker_kube::{Ledger, Observation, OwnedWatch, TenantEndpoint};
+use stoker_pki::{LeafRequest, LeafUsage};
+use stoker_tenant::WatchedKind;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+
+use super::apply::{Applied, is_born};
+use super::error::Error;
+use super::secrets::read_secrets;
+use crate::context::Context;
+use crate::metrics::Side;
+
+/// Between two looks at an API server that is starting. A refused connection costs next to nothing.
+const POLL: Duration = Duration::from_millis(50);
+/// An API server that has not answered for this long is looked at less often.
+const PATIENCE: Duration = Duration::from_mins(1);
+const POLL_LATER: Duration = Duration::from_secs(2);
+/// Objects per kind that a watch inside a tenant remembers: many times what we put there, and a
+/// bound on what a hostile tenant can make us keep.
+const REMEMBERED: usize = 64;
+/// Life of the operator's own credential inside a tenant, minted in memory and never stored.
+const CREDENTIAL_LIFETIME: time::Duration = time::Duration::days(1);
+
+/// A connection to one API server of the tenant.
+#[derive(Clone)]
+pub struct Connection {
+    /// The pod's address.
+    pub(super) address: IpAddr,
+    /// The client towards it.
+    pub(super) client: Client,
+    /// PEM of the tenant's authority.
+    pub(super) certificate_authority: String,
+    /// When the credential must be minted anew.
+    pub(super) expires: OffsetDateTime,
+}
+
+/// A task that ends with its owner.
+pub struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(super) async fn answers(client: &Client) -> bool {
+    matches!(stoker_kube::ready(client).await, Ok(true))
+}
+
+/// A client with a credential of `system:masters` that exists only here.
+pub(super) async fn connect(
+    address: IpAddr,
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    applied: &Applied,
+    ctx: &Context,
+) -> Result<Connection, Error> {
+    let now = OffsetDateTime::now_utc();
+    let read;
+    let keys: &Keys = if let Some(keys) = &applied.keys {
+        keys
+    } else {
+        let existing = read_secrets(tenant, ctx).await?;
+        read = control_plane::keys(tenant, &existing, is_born(object), now)?;
+        &read
+    };
+    let request = LeafRequest {
+        common_name: "stoker-operator".to_owned(),
+        organization: Some("system:masters".to_owned()),
+        usage: LeafUsage::Client,
+        dns_names: Vec::new(),
+        ip_addresses: Vec::new(),
+        lifetime: CREDENTIAL_LIFETIME,
+    };
+    let credential = keys.certificate_authority.issue(&request, now)?;
+    let certificate_authority = keys.certificate_authority.certificate().to_owned();
+    let endpoint = TenantEndpoint {
+        address: SocketAddr::new(address, API_SERVER_PORT),
+        server_name: format!("{}.{}.svc", tenant.name, tenant.namespace),
+        certificate_authority: certificate_authority.clone(),
+        client_certificate: credential.certificate.clone(),
+        client_key: credential.key.as_pem().to_owned().into(),
+    };
+    let metrics = ctx.metrics.clone();
+    let count = Arc::new(move |verb: &'static str, resource: &'static str| {
+        metrics.request(Side::Tenant, verb, resource);
+    });
+    let client = stoker_kube::tenant_client(&endpoint, count).map_err(Error::Inside)?;
+    let expires = now + CREDENTIAL_LIFETIME * 2 / 3;
+    Ok(Connection {
+        address,
+        client,
+        certificate_authority,
+        expires,
+    })
+}
+
+pub(super) fn poll_ready(
+    connection: Connection,
+    ready: Arc<AtomicBool>,
+    tenant: ObjectRef<TenantControlPlane>,
+    ctx: Arc<Context>,
+) -> Task {
+    Task(tokio::spawn(async move {
+        let started = Instant::now();
+        let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
+        loop {
+            let listens = tokio::time::timeout(POLL * 4, tokio::net::TcpStream::connect(socket));
+            if matches!(listens.await, Ok(Ok(_))) && answers(&connection.client).await {
+                ready.store(true, Ordering::Release);
+                ctx.wake(tenant);
+                return;
+            }
+            let pause = if started.elapsed() < PATIENCE {
+                POLL
+            } else {
+                POLL_LATER
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }))
+}
+
+/// Watches our objects inside the tenant; whatever others change there wakes the tenant.
+pub(super) fn watch(
+    client: Client,
+    ledger: Arc<Ledger>,
+    tenant: ObjectRef<TenantControlPlane>,
+    ctx: Arc<Context>,
+) -> Task {
+    let owned = OwnedWatch {
+        resources: stoker_tenant::watched_kinds()
+            .iter()
+            .map(api_resource)
+            .collect(),
+        selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
+        namespace: None,
+        owner_label: None,
+        remembered: REMEMBERED,
+    };
+    Task(tokio::spawn(async move {
+        let mut changes = std::pin::pin!(stoker_kube::watch_owned(client, owned));
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(change) if ledger.observe(&change) == Observation::Changed => {
+                    ctx.wake(tenant.clone());
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
+                }
+            }
+        }
+    }))
+}
+
+fn api_resource(kind: &WatchedKind) -> ApiResource {
+    let WatchedKind {
+        group,
+        version,
+        kind,
+        plural,
+        ..
+    } = *kind;
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
