@@ -125,6 +125,18 @@ pub struct Names {
 }
 
 impl Names {
+    /// Secrets whose keys exist nowhere else and cannot be made anew without cutting off what relies on
+    /// them.
+    #[must_use]
+    pub fn irreplaceable(&self) -> [&str; 4] {
+        [
+            &self.ca,
+            &self.front_proxy_ca,
+            &self.service_account_keys,
+            &self.encryption,
+        ]
+    }
+
     /// The names of `tenant`'s objects.
     #[must_use]
     pub fn of(tenant: &Tenant) -> Self {

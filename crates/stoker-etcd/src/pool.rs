@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod claim;
+mod compaction;
 pub mod release;
 
 mod record;

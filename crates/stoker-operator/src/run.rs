@@ -42,10 +42,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         served = async { tokio::try_join!(probes, exposition) } => served.map(|_| ()),
         done = lead(args, client, metrics, health) => done,
-        () = stopped() => {
-            tracing::info!("stopping");
-            Ok(())
-        }
     }
 }
 
@@ -82,7 +78,10 @@ async fn lead(
     health: Arc<Health>,
 ) -> anyhow::Result<()> {
     if !args.leader_elect {
-        return Box::pin(work(args, client, metrics, health)).await;
+        return tokio::select! {
+            done = Box::pin(work(args, client, metrics, health)) => done,
+            () = stopped() => Ok(()),
+        };
     }
     // A standby is ready: it stands by.
     health.set_ready();
@@ -92,16 +91,20 @@ async fn lead(
         FIELD_MANAGER,
         &args.pod_name,
     );
-    let held = election.acquire().await?;
+    let held = tokio::select! {
+        held = election.acquire() => held?,
+        () = stopped() => return Ok(()),
+    };
     metrics.leading(true);
     tracing::info!(holder = %args.pod_name, "leading");
     let ended = tokio::select! {
-        done = work(args, client, metrics.clone(), health) => done,
+        done = Box::pin(work(args, client, metrics.clone(), health)) => done,
         lost = held.hold() => Err(anyhow::anyhow!("lease lost: {lost:?}")),
         () = stopped() => Ok(()),
     };
     metrics.leading(false);
     if ended.is_ok() {
+        tracing::info!("stopping: the lease is handed on");
         held.release().await;
     }
     ended
@@ -210,7 +213,7 @@ fn tenant_failed(
     error: &tenant::Error,
     ctx: Arc<Context>,
 ) -> Action {
-    if error.is_namespace_missing() {
+    if matches!(error, tenant::Error::NamespacesPending) {
         ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
         return Action::requeue(NAMESPACE_WAIT);
     }

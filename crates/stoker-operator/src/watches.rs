@@ -121,7 +121,13 @@ async fn watch_tenants(writer: Writer<TenantControlPlane>, ctx: Arc<Context>) {
                 ctx.tenants.remove(&reference);
                 ctx.tenant_failures.succeeded(&reference);
             }
-            Some(Event::InitDone) => ctx.wake_all_tenants(),
+            Some(Event::InitDone) => {
+                // Deletions while the watch was broken are seen only by absence.
+                let exists = |tenant: &ObjectRef<_>| ctx.stores.tenants.get(tenant).is_some();
+                known.retain(|tenant, _| exists(tenant));
+                ctx.tenants.retain(exists);
+                ctx.wake_all_tenants();
+            }
             Some(Event::Init) | None => {}
         }
     }
@@ -315,6 +321,16 @@ async fn watch_networks(
         let now = management_networks(nodes.values(), cidrs.values());
         if sender.send_if_modified(|before| std::mem::replace(before, now.clone()) != now) {
             tracing::info!(networks = ?now, "networks of the management cluster");
+            let unnamed = |node: &Node| {
+                node.spec
+                    .as_ref()
+                    .is_none_or(|spec| spec.pod_cidrs.is_none())
+            };
+            if nodes.values().any(unnamed) {
+                tracing::warn!(
+                    "Nodes do not name their pod networks: control-plane pods may reach management pods; give --management-cidrs"
+                );
+            }
             ctx.wake_all_tenants();
         }
         listed.store(true, Ordering::Release);

@@ -301,3 +301,31 @@ async fn an_open_watch_outlives_the_tenant_and_sees_nothing_of_others() -> Resul
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn compaction_forgets_the_past_and_nothing_else() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let id = new_id();
+    fixture.pool.claim(&id, &owner("one")).await?;
+    let mut tenant = fixture.tenant(&id).await?;
+    let key = format!("{}k", id.prefix());
+    tenant.put(key.clone(), "old", None).await?;
+    let old = fixture.pool.revision().await?;
+    tenant.put(key.clone(), "new", None).await?;
+    let newest = fixture.pool.revision().await?;
+    assert!(newest > old);
+
+    let at = |revision| Some(GetOptions::new().with_revision(revision));
+    assert_eq!(
+        tenant.get(key.clone(), at(old)).await?.kvs()[0].value(),
+        b"old"
+    );
+    fixture.pool.compact(newest).await?;
+    fixture.pool.compact(old).await?;
+    assert!(
+        tenant.get(key.clone(), at(old)).await.is_err(),
+        "the past is forgotten"
+    );
+    assert_eq!(tenant.get(key, None).await?.kvs()[0].value(), b"new");
+    Ok(())
+}

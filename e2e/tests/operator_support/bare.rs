@@ -15,17 +15,16 @@ use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
 
 /// Management cluster and pool.
-pub struct Bare {
-    pub client: Client,
-    pub pool: BareEtcd,
+pub(crate) struct Bare {
+    pub(crate) client: Client,
+    pub(crate) pool: BareEtcd,
     api_server: BareApiServer,
     directory: tempfile::TempDir,
 }
 
 /// A running operator; killed when dropped.
-pub struct Operator {
+pub(crate) struct Operator {
     process: Child,
-    pub metrics: u16,
 }
 
 impl Drop for Operator {
@@ -38,14 +37,14 @@ impl Drop for Operator {
 
 impl Operator {
     /// SIGKILL, as the kernel does to a process out of memory.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 }
 
 impl Bare {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (api_server, pool) = tokio::join!(
             BareApiServer::start(),
@@ -53,7 +52,12 @@ impl Bare {
         );
         let (api_server, pool) = (api_server.unwrap(), pool.unwrap());
         let client = api_server.client().await.unwrap();
-        let bare = Self { client, pool, api_server, directory: tempfile::tempdir().unwrap() };
+        let bare = Self {
+            client,
+            pool,
+            api_server,
+            directory: tempfile::tempdir().unwrap(),
+        };
         for crd in [TenantControlPlane::crd(), DataStore::crd()] {
             bare.create_crd(crd).await;
         }
@@ -67,24 +71,36 @@ impl Bare {
         crds.create(&PostParams::default(), &crd).await.unwrap();
         until("the CRD is served", async || {
             let crd = crds.get(&name).await.unwrap();
-            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-            conditions.iter().any(|found| found.type_ == "Established" && found.status == "True")
+            let conditions = crd
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            conditions
+                .iter()
+                .any(|found| found.type_ == "Established" && found.status == "True")
         })
         .await;
     }
 
-    pub async fn namespace(&self, name: &str) {
+    pub(crate) async fn namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
-        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
     }
 
     /// Starts the operator and waits until it leads.
-    pub fn operator(&self) -> Operator {
+    pub(crate) fn operator(&self) -> Operator {
         let kubeconfig = self.directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.api_server.kubeconfig()).unwrap();
         let log = self.directory.path().join("operator.log");
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
         let [metrics, health] = free_ports();
         let process = Command::new(operator_binary())
             .args(["--leader-elect=false", "--management-cidrs=192.0.2.0/24"])
@@ -96,27 +112,27 @@ impl Bare {
             .stdout(log)
             .spawn()
             .unwrap();
-        Operator { process, metrics }
+        Operator { process }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("operator.log")).unwrap_or_default()
     }
 
-    pub fn tenants(&self, namespace: &str) -> Api<TenantControlPlane> {
+    pub(crate) fn tenants(&self, namespace: &str) -> Api<TenantControlPlane> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    pub fn data_stores(&self) -> Api<DataStore> {
+    pub(crate) fn data_stores(&self) -> Api<DataStore> {
         Api::all(self.client.clone())
     }
 
-    pub fn secrets(&self, namespace: &str) -> Api<Secret> {
+    pub(crate) fn secrets(&self, namespace: &str) -> Api<Secret> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
     /// The spec of a `DataStore` for the pool, with its certificates in place.
-    pub fn data_store_spec(&self) -> Value {
+    pub(crate) fn data_store_spec(&self) -> Value {
         use base64::Engine as _;
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         let authority = self.pool.authority().unwrap();
@@ -137,17 +153,20 @@ impl Bare {
         })
     }
 
-    pub async fn data_store(&self, name: &str, spec: Value) {
+    pub(crate) async fn data_store(&self, name: &str, spec: Value) {
         let object = json!({
             "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
             "metadata": { "name": name }, "spec": spec,
         });
         let params = PatchParams::apply("test").force();
-        self.data_stores().patch(name, &params, &Patch::Apply(object)).await.unwrap();
+        self.data_stores()
+            .patch(name, &params, &Patch::Apply(object))
+            .await
+            .unwrap();
     }
 
     /// Creates a tenant whose spec is the smallest one, changed by `change`.
-    pub async fn tenant(&self, namespace: &str, name: &str, change: Value) {
+    pub(crate) async fn tenant(&self, namespace: &str, name: &str, change: Value) {
         let mut object = json!({
             "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
             "metadata": { "name": name },
@@ -163,11 +182,14 @@ impl Bare {
         });
         json_patch::merge(&mut object, &json!({ "spec": change }));
         let params = PatchParams::apply("test").force();
-        self.tenants(namespace).patch(name, &params, &Patch::Apply(object)).await.unwrap();
+        self.tenants(namespace)
+            .patch(name, &params, &Patch::Apply(object))
+            .await
+            .unwrap();
     }
 
     /// Waits until a condition of the tenant has this reason, and returns its message.
-    pub async fn tenant_reason(
+    pub(crate) async fn tenant_reason(
         &self,
         namespace: &str,
         name: &str,
@@ -181,42 +203,74 @@ impl Bare {
         while begun.elapsed() < DEADLINE {
             let status = tenants.get(name).await.unwrap().status.unwrap_or_default();
             last = Some(status.conditions.clone());
-            if let Some(found) =
-                status.conditions.iter().find(|found| found.type_ == condition && found.reason == reason)
+            if let Some(found) = status
+                .conditions
+                .iter()
+                .find(|found| found.type_ == condition && found.reason == reason)
             {
                 message.clone_from(&found.message);
                 return message;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{namespace}/{name}: no {condition}={reason}, but {last:#?}\n{}", self.log());
+        panic!(
+            "{namespace}/{name}: no {condition}={reason}, but {last:#?}\n{}",
+            self.log()
+        );
     }
 
     /// All keys of the pool.
-    pub async fn pool_keys(&self) -> Vec<String> {
-        let output = self.pool.etcdctl().args(["get", "", "--prefix", "--keys-only"]).output();
+    pub(crate) async fn pool_keys(&self) -> Vec<String> {
+        let output = self
+            .pool
+            .etcdctl()
+            .args(["get", "", "--prefix", "--keys-only"])
+            .output();
         let output = output.await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// All users of the pool but root.
-    pub async fn pool_users(&self) -> Vec<String> {
-        let output = self.pool.etcdctl().args(["user", "list"]).output().await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    pub(crate) async fn pool_users(&self) -> Vec<String> {
+        let output = self
+            .pool
+            .etcdctl()
+            .args(["user", "list"])
+            .output()
+            .await
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().filter(|line| *line != "root").map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| *line != "root")
+            .map(str::to_owned)
+            .collect()
     }
 }
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits until `holds`, at most 20 s.
-pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -226,11 +280,17 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
+static BUILT: std::sync::Once = std::sync::Once::new();
+
 /// The operator of this very tree, built when the test run did not build it.
 fn operator_binary() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
-    let binary = exe.parent().unwrap().parent().unwrap().join("stoker-operator");
-    static BUILT: std::sync::Once = std::sync::Once::new();
+    let binary = exe
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("stoker-operator");
     BUILT.call_once(|| {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "stoker-operator"])

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use stoker_control_plane::StoragePeer;
 
 /// Peers of `endpoints` (`host:port`): an address as it is, a Service name
-/// (`name.namespace.svc…`) as its namespace, any other name by the addresses it has now.
-pub async fn peers(endpoints: &[String]) -> Vec<StoragePeer> {
-    let mut peers = Vec::new();
+/// (`name.namespace.svc…`) as its namespace, any other name by its addresses. Addresses of names only
+/// add up, on top of those already `known`: a lookup that fails, or answers another part of a set each
+/// time, must not cut running tenants off.
+pub async fn peers(endpoints: &[String], known: Vec<StoragePeer>) -> Vec<StoragePeer> {
+    let mut peers = known;
     for endpoint in endpoints {
         let Some((host, port)) = endpoint.rsplit_once(':') else {
             continue;
@@ -56,7 +58,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_are_taken_as_they_are() {
         let endpoints = ["192.0.2.7:2379".to_owned(), "[2001:db8::1]:2379".to_owned()];
-        let found = peers(&endpoints).await;
+        let found = peers(&endpoints, Vec::new()).await;
         assert_eq!(
             found,
             [

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use stoker_control_plane::StoragePeer;
 use stoker_etcd::Pool;
 use stoker_pki::Authority;
@@ -10,6 +11,7 @@ use stoker_pki::Authority;
 use super::credentials::Credentials;
 
 /// A `DataStore` that is connected.
+#[derive(Clone)]
 pub struct OpenPool {
     /// What it was opened with.
     pub credentials: Credentials,
@@ -19,6 +21,8 @@ pub struct OpenPool {
     pub authority: Arc<Authority>,
     /// Where control-plane pods reach it.
     pub peers: Vec<StoragePeer>,
+    /// A revision of the pool and when it was the newest: what is older may be forgotten in time.
+    pub checkpoint: Option<(Timestamp, i64)>,
     /// Why tenants cannot be placed or changed here now: condition reason and message.
     pub problem: Option<(&'static str, String)>,
 }

@@ -24,6 +24,9 @@ use crate::tenant::retained;
 pub const FINALIZER: &str = "stoker.dev/tenant-control-planes";
 /// A healthy store is looked at again this often: a read per member.
 const RECHECK: Duration = Duration::from_mins(5);
+/// How far back watches and paged lists of tenants can go on: `kube-apiserver
+/// --etcd-compaction-interval`'s default.
+const HISTORY: Duration = Duration::from_secs(290);
 /// A store with a problem, this often: people are waiting for it.
 const RECHECK_PROBLEM: Duration = Duration::from_secs(5);
 
@@ -93,35 +96,82 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
     Ok(Action::requeue(next))
 }
 
-/// Opens the store if its credentials are new and checks it.
+/// Opens the store if its credentials are new and checks it. While they cannot be read, what was
+/// opened with the former ones is kept, with the problem: running tenants still need it.
 async fn look(object: &DataStore, ctx: &Context) -> (Entry, Option<String>) {
+    let before = match ctx.pools.get(&object.name_any()) {
+        Some(Entry::Open(open)) => Some(open),
+        _ => None,
+    };
+    let closed = |reason: &'static str, message: String| match &before {
+        Some(open) => Entry::Open(Arc::new(OpenPool {
+            problem: Some((reason, message)),
+            ..OpenPool::clone(open)
+        })),
+        None => Entry::Closed(reason, message),
+    };
     let credentials = match Credentials::read(&ctx.client, &object.spec).await {
         Ok(credentials) => credentials,
-        Err(error) => return (Entry::Closed(error.category(), error.to_string()), None),
+        Err(error) => return (closed(error.category(), error.to_string()), None),
     };
-    let opened = match ctx.pools.get(&object.name_any()) {
-        Some(Entry::Open(open)) if open.credentials == credentials => {
+    let opened = match &before {
+        Some(open) if open.credentials == credentials => {
             Ok((open.pool.clone(), open.authority.clone()))
         }
         _ => open(&credentials).await,
     };
     let (pool, authority) = match opened {
         Ok(opened) => opened,
-        Err((reason, message)) => return (Entry::Closed(reason, message), None),
+        Err((reason, message)) => return (closed(reason, message), None),
     };
     let (problem, version) = match pool.check().await {
         Ok(facts) => (None, Some(facts.cluster_version.to_string())),
         Err(error) => (Some((error.category(), error.to_string())), None),
     };
-    let peers = peers::peers(&credentials.endpoints).await;
+    let known = before
+        .as_ref()
+        .filter(|open| open.credentials.endpoints == credentials.endpoints);
+    let known = known.map(|open| open.peers.clone()).unwrap_or_default();
+    let peers = peers::peers(&credentials.endpoints, known).await;
+    let former = before.as_ref().and_then(|open| open.checkpoint);
+    let checkpoint = if problem.is_none() {
+        compact(&pool, former).await
+    } else {
+        former
+    };
     let open = OpenPool {
         credentials,
         pool,
         authority,
         peers,
+        checkpoint,
         problem,
     };
     (Entry::Open(Arc::new(open)), version)
+}
+
+/// Forgets revisions older than [`HISTORY`], as API servers that own their etcd do; nothing is written
+/// to a pool in which nothing happened.
+async fn compact(pool: &Pool, former: Option<(Timestamp, i64)>) -> Option<(Timestamp, i64)> {
+    let now = Timestamp::now();
+    if former.is_some_and(|(at, _)| now.duration_since(at).unsigned_abs() < HISTORY) {
+        return former;
+    }
+    let newest = match pool.revision().await {
+        Ok(newest) => newest,
+        Err(error) => {
+            tracing::warn!(error = %error, "revision of the pool not read");
+            return former;
+        }
+    };
+    if let Some((_, old)) = former
+        && old < newest
+        && let Err(error) = pool.compact(old).await
+    {
+        tracing::warn!(error = %error, "pool not compacted");
+        return former;
+    }
+    Some((now, newest))
 }
 
 async fn open(

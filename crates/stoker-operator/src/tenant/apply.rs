@@ -4,16 +4,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use stoker_api::StorageId;
+use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use stoker_control_plane::{self as control_plane, Exposure, Keys, Names, Storage};
 use stoker_etcd::Owner;
-use stoker_kube::{Desired, ObjectKey};
+use stoker_kube::Desired;
 use time::OffsetDateTime;
 
 use super::error::Error;
@@ -51,14 +54,19 @@ pub async fn apply(
     ctx: &Context,
     findings: &mut Findings,
 ) -> Result<Option<Applied>, Error> {
-    let born = is_born(object);
+    let mut born = is_born(object, state);
     let Some((store, open)) = choose_store(object, tenant, born, ctx, findings) else {
         return Ok(None);
     };
     let started = Instant::now();
-    let id = identify(object, tenant, state, ctx, &store, findings).await?;
+    let (id, minted) = identify(object, tenant, state, ctx, &store, findings).await?;
+    if !born && !minted && open.problem.is_none() {
+        // Status may have been lost. A place in the pool that holds keys was in use: whatever
+        // cannot be found of this tenant's own keys is lost, not yet to be made.
+        born = open.pool.usage(&id).await?.keys > 0;
+    }
     let (claim, service) = tokio::join!(
-        claim(object, &id, &open, born, state),
+        claim(object, &id, &open, state),
         apply_service(tenant, state, ctx),
     );
     match (claim, &open.problem) {
@@ -84,10 +92,10 @@ pub async fn apply(
         management_networks: ctx.management_networks.borrow().clone(),
     };
     findings.applied = born;
-    findings.deployment = deployment(tenant, ctx);
     let applied = "every object of the control plane is applied";
     if state.is_settled(&inputs, OffsetDateTime::now_utc()) {
         findings.applied = true;
+        findings.deployment = deployment(tenant, ctx);
         findings.holds(Aspect::ControlPlaneApplied, "Applied", applied);
         return Ok(Some(Applied {
             changed: false,
@@ -95,7 +103,7 @@ pub async fn apply(
             keys: None,
         }));
     }
-    let keys = apply_objects(
+    let (keys, deployment) = apply_objects(
         tenant,
         state,
         ctx,
@@ -110,6 +118,7 @@ pub async fn apply(
     )
     .await?;
     findings.applied = true;
+    findings.deployment = deployment.or_else(|| self::deployment(tenant, ctx));
     findings.holds(Aspect::ControlPlaneApplied, "Applied", applied);
     Ok(Some(Applied {
         changed: true,
@@ -120,11 +129,9 @@ pub async fn apply(
 
 /// Whether the tenant's keys were once recorded as made: from then on a missing one is lost.
 #[must_use]
-pub fn is_born(object: &TenantControlPlane) -> bool {
-    object
-        .status
-        .as_ref()
-        .is_some_and(|status| !status.certificates.ca.secret_name.is_empty())
+pub fn is_born(object: &TenantControlPlane, state: &TenantState) -> bool {
+    let says = |status: &TenantControlPlaneStatus| !status.certificates.ca.secret_name.is_empty();
+    object.status.as_ref().is_some_and(says) || lock(&state.written).as_ref().is_some_and(says)
 }
 
 /// The recorded identity, or a new one that is recorded before anything else happens.
@@ -135,15 +142,18 @@ async fn identify(
     ctx: &Context,
     store: &str,
     findings: &mut Findings,
-) -> Result<StorageId, Error> {
+) -> Result<(StorageId, bool), Error> {
     let known = lock(&state.storage_id).clone();
+    let mut minted = false;
     let id = if let Some(id) = known {
         id
     } else {
         let secret = Names::of(tenant).datastore_config;
-        match identity::recorded(object, &ctx.client, &secret).await? {
-            Some(id) => id,
-            None => identity::mint()?,
+        if let Some(id) = identity::recorded(object, &ctx.client, &secret).await? {
+            id
+        } else {
+            minted = true;
+            identity::mint()?
         }
     };
     let storage = identity::storage_status(&id, store, &tenant.name);
@@ -153,19 +163,22 @@ async fn identify(
         *lock(&state.storage_id) = Some(id.clone());
         ctx.wake_data_store(store);
     }
-    Ok(id)
+    Ok((id, minted))
 }
 
-/// Makes sure of the tenant's place in the pool, once per life of this process and whenever its API
-/// server has gone away.
+/// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
+/// server or the pool was away.
 async fn claim(
     object: &TenantControlPlane,
     id: &StorageId,
     open: &OpenPool,
-    born: bool,
     state: &TenantState,
 ) -> Result<(), Error> {
-    if state.is_claimed() || (born && open.problem.is_some()) {
+    if open.problem.is_some() {
+        state.set_claimed(false);
+        return Ok(());
+    }
+    if state.is_claimed() {
         return Ok(());
     }
     open.pool.claim(id, &owner(object)).await?;
@@ -208,7 +221,7 @@ async fn apply_service(
         .map_err(|error| Error::ReadService(Box::new(error)))
 }
 
-fn deployment(tenant: &Tenant, ctx: &Context) -> Option<k8s_openapi::api::apps::v1::Deployment> {
+fn deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
     let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
     ctx.stores
         .deployments
@@ -230,7 +243,7 @@ async fn apply_objects(
     state: &TenantState,
     ctx: &Context,
     materials: Materials,
-) -> Result<Keys, Error> {
+) -> Result<(Keys, Option<Deployment>), Error> {
     let Materials {
         id,
         store,
@@ -282,22 +295,32 @@ async fn apply_objects(
         .await?;
     // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
     let deployment = Desired::of(&objects.deployment)?;
-    ctx.writer
+    let outcomes = ctx
+        .writer
         .apply_all(vec![deployment], &state.ledger, 1)
         .await?;
+    let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
+    let deployment = answer.map(serde_json::to_value).transpose()?;
+    let deployment = deployment.map(serde_json::from_value).transpose()?;
     if !born {
         ctx.metrics.step(Step::Birth, state.first_seen.elapsed());
     }
     if objects.pod_disruption_budget.is_none() && born {
         // Fewer than two replicas: whatever budget there was goes.
-        let key = ObjectKey::of::<PodDisruptionBudget>(Some(&tenant.namespace), &tenant.name);
-        ctx.writer.delete(&key, None).await?;
-        state.ledger.forget(&key);
+        let kind = [ApiResource::erase::<PodDisruptionBudget>(&())];
+        let ours = format!("{TENANT}={},{MANAGED_BY}={MANAGED_BY_VALUE}", tenant.name);
+        for key in ctx
+            .writer
+            .delete_labelled(&kind, Some(&tenant.namespace), &ours)
+            .await?
+        {
+            state.ledger.forget(&key);
+        }
     }
     if mounted_changed(&existing, &objects.secrets) {
         refresh_pods(tenant, state, ctx).await;
     }
     let renew_at = leaves.renew_at.min(client_renew_at);
     state.settle(inputs, renew_at);
-    Ok(keys)
+    Ok((keys, deployment))
 }

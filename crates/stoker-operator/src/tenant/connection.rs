@@ -20,7 +20,7 @@ use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
-use super::apply::{Applied, is_born};
+use super::apply::Applied;
 use super::error::Error;
 use super::secrets::read_secrets;
 use crate::context::Context;
@@ -66,7 +66,6 @@ pub(super) async fn answers(client: &Client) -> bool {
 /// A client with a credential of `system:masters` that exists only here.
 pub(super) async fn connect(
     address: IpAddr,
-    object: &TenantControlPlane,
     tenant: &Tenant,
     applied: &Applied,
     ctx: &Context,
@@ -77,7 +76,7 @@ pub(super) async fn connect(
         keys
     } else {
         let existing = read_secrets(tenant, ctx).await?;
-        read = control_plane::keys(tenant, &existing, is_born(object), now)?;
+        read = control_plane::keys(tenant, &existing, true, now)?;
         &read
     };
     let request = LeafRequest {
@@ -145,10 +144,7 @@ pub(super) fn watch(
     ctx: Arc<Context>,
 ) -> Task {
     let owned = OwnedWatch {
-        resources: stoker_tenant::watched_kinds()
-            .iter()
-            .map(api_resource)
-            .collect(),
+        resources: owned_kinds(),
         selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
         namespace: None,
         owner_label: None,
@@ -168,6 +164,14 @@ pub(super) fn watch(
             }
         }
     }))
+}
+
+/// The kinds of which there are objects of ours inside a tenant.
+pub(super) fn owned_kinds() -> Vec<ApiResource> {
+    stoker_tenant::watched_kinds()
+        .iter()
+        .map(api_resource)
+        .collect()
 }
 
 fn api_resource(kind: &WatchedKind) -> ApiResource {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::{DeleteParams, ListParams};
+use kube::core::ApiResource;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use stoker_api::StorageId;
-use stoker_api::labels::{ABANDON_DATA, FINALIZER, TENANT};
+use stoker_api::labels::{ABANDON_DATA, FINALIZER, MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::{TenantControlPlane, VersionState};
 use stoker_etcd::Owner;
 use stoker_kube::conditions;
@@ -78,6 +79,18 @@ pub async fn delete(
         }
     }
     let namespace = object.namespace().unwrap_or_default();
+    // Not left to garbage collection: a tenant of the same name made next must find nothing of this one.
+    let ours = format!(
+        "{TENANT}={},{MANAGED_BY}={MANAGED_BY_VALUE}",
+        object.name_any()
+    );
+    let kinds = [
+        ApiResource::erase::<Secret>(&()),
+        ApiResource::erase::<ConfigMap>(&()),
+    ];
+    ctx.writer
+        .delete_labelled(&kinds, Some(&namespace), &ours)
+        .await?;
     let tenants: Api<TenantControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
     match identity::set_finalizer(object, &tenants, false).await {
         Ok(()) => {}

@@ -26,6 +26,12 @@ pub enum Error {
     Apply(#[from] stoker_kube::Error),
     #[error("cannot turn an object into JSON")]
     Serialize(#[from] serde_json::Error),
+    #[error("the tenant's API server has not made its namespaces yet")]
+    NamespacesPending,
+    #[error(
+        "the tenant's API server took longer than {0:?} to accept our objects: is an admission webhook of the tenant hanging?"
+    )]
+    InsideTimeout(std::time::Duration),
     #[error("cannot write inside the tenant: {0}")]
     Inside(#[source] stoker_kube::Error),
     #[error("cannot resolve the control-plane endpoint {endpoint}: {source}")]
@@ -41,13 +47,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the tenant's API server answered that a namespace is not there: for a moment after
-    /// `/readyz` first answers it has not made `kube-system` and `kube-public` yet.
-    #[must_use]
-    pub fn is_namespace_missing(&self) -> bool {
-        matches!(self, Self::Inside(error) if error.is_not_found())
-    }
-
     /// CamelCase reason for conditions and events.
     #[must_use]
     pub fn category(&self) -> &'static str {
@@ -62,6 +61,8 @@ impl Error {
             Self::Pool(error) => error.category(),
             Self::Apply(error) => error.category(),
             Self::Serialize(_) => "Internal",
+            Self::NamespacesPending => "NamespacesPending",
+            Self::InsideTimeout(_) => "TenantTooSlow",
             Self::Inside(_) => "TenantNotConfigured",
             Self::Resolve { .. } => "EndpointUnresolved",
             Self::Patch(_) => "InvalidPatch",

@@ -37,7 +37,16 @@ pub async fn recorded(
         .get_opt(config_secret)
         .await
         .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    let schema = secret.and_then(|secret| secret.data?.remove("DB_SCHEMA"));
+    // A Secret that a former tenant of the same name left behind says nothing of this one.
+    let ours = |secret: &Secret| {
+        let owners = secret.owner_references();
+        owners.iter().all(|owner| {
+            owner.controller != Some(true) || Some(&owner.uid) == object.meta().uid.as_ref()
+        })
+    };
+    let schema = secret
+        .filter(ours)
+        .and_then(|secret| secret.data?.remove("DB_SCHEMA"));
     schema
         .map(|bytes| parse(&String::from_utf8_lossy(&bytes.0)))
         .transpose()
@@ -124,13 +133,18 @@ pub async fn set_finalizer(
     if object.finalizers().iter().any(|name| name == FINALIZER) == wanted {
         return Ok(());
     }
-    // Server-side apply with a manager of its own: other controllers' finalizers stay, and the uid
-    // keeps an object of the same name made since, or none at all, from being touched.
+    // The version, read afresh, keeps an object of the same name made since from being touched; a
+    // manager of its own leaves other controllers' finalizers alone.
+    let found = tenants.get_metadata(&object.name_any()).await?;
+    if found.uid() != object.uid() {
+        return Ok(());
+    }
+    let version = found.resource_version();
     let finalizers: &[&str] = if wanted { &[FINALIZER] } else { &[] };
     let patch = json!({
         "apiVersion": TenantControlPlane::api_version(&()),
         "kind": TenantControlPlane::kind(&()),
-        "metadata": { "uid": object.uid(), "finalizers": finalizers },
+        "metadata": { "resourceVersion": version, "finalizers": finalizers },
     });
     let params = PatchParams::apply(FINALIZER_MANAGER).force();
     tenants

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
+use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, PROJECT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{Endpoint, Host};
@@ -14,7 +15,7 @@ use stoker_tenant::Access;
 use time::OffsetDateTime;
 
 use super::apply::Applied;
-use super::connection::{Connection, Task, answers, connect, poll_ready, watch};
+use super::connection::{Connection, Task, answers, connect, owned_kinds, poll_ready, watch};
 use super::error::Error;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
@@ -24,6 +25,14 @@ use crate::metrics::Step;
 
 /// Objects applied at the same time inside one tenant.
 const CONCURRENCY: usize = 8;
+/// All writes into one tenant in one pass. A tenant whose webhooks hang must not hold the operator.
+const LIMIT: Duration = Duration::from_secs(15);
+/// A new API server makes `kube-system` and `kube-public` within a second of its first `/readyz`; a 404
+/// after this long is a refusal like any other.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Between two looks at the addresses behind an endpoint that is a name.
+const RESOLVE_AGAIN: time::Duration = time::Duration::MINUTE;
+
 /// The connection into a tenant.
 #[derive(Default)]
 pub enum Inside {
@@ -45,6 +54,8 @@ pub enum Inside {
         connection: Connection,
         /// What was applied inside the tenant.
         ledger: Arc<Ledger>,
+        /// When it was opened.
+        since: Instant,
         /// Wakes the tenant when others change our objects there.
         _watch: Task,
     },
@@ -65,6 +76,12 @@ pub async fn configure(
     let mut inside = state.inside.lock().await;
     if tenant.replicas == 0 {
         *inside = Inside::Closed;
+        *lock(&state.look_again) = None;
+        findings.fails(
+            Aspect::ApiServerAvailable,
+            "Sleeping",
+            "no replicas are wanted; data and keys are kept",
+        );
         return Ok(());
     }
     let Some(address) = current_address(&inside, state) else {
@@ -79,7 +96,10 @@ pub async fn configure(
     };
     advance(&mut inside, address, object, tenant, applied, state, ctx).await?;
     let Inside::Open {
-        connection, ledger, ..
+        connection,
+        ledger,
+        since,
+        ..
     } = &*inside
     else {
         findings.fails(
@@ -102,8 +122,22 @@ pub async fn configure(
         );
         return Ok(());
     };
+    *lock(&state.look_again) = Some(match endpoint.host {
+        Host::Address(_) => connection.expires,
+        Host::Name(_) => connection
+            .expires
+            .min(OffsetDateTime::now_utc() + RESOLVE_AGAIN),
+    });
     let started = Instant::now();
-    if apply_inside(connection, ledger, tenant, endpoint).await? {
+    let writes = apply_inside(connection, ledger, tenant, endpoint);
+    let changed = match tokio::time::timeout(LIMIT, writes).await {
+        Err(_) => return Err(Error::InsideTimeout(LIMIT)),
+        Ok(Err(Error::Inside(error))) if error.is_not_found() && since.elapsed() < YOUNG => {
+            return Err(Error::NamespacesPending);
+        }
+        Ok(result) => result?,
+    };
+    if changed {
         ctx.metrics.step(Step::Inside, started.elapsed());
     }
     findings.holds(
@@ -139,7 +173,7 @@ async fn advance(
     ctx: &Arc<Context>,
 ) -> Result<(), Error> {
     if is_stale(inside, address, state).await {
-        let connection = connect(address, object, tenant, applied, ctx).await?;
+        let connection = connect(address, tenant, applied, ctx).await?;
         let ready = Arc::new(AtomicBool::new(false));
         let reference = ObjectRef::from_obj(object);
         let poll = poll_ready(connection.clone(), ready.clone(), reference, ctx.clone());
@@ -165,6 +199,7 @@ async fn advance(
         *inside = Inside::Open {
             connection: connection.clone(),
             ledger,
+            since: Instant::now(),
             _watch: watch,
         };
     }
@@ -181,7 +216,12 @@ async fn is_stale(inside: &Inside, address: IpAddr, state: &TenantState) -> bool
         Inside::Starting { connection, .. } => of_no_use(connection),
         Inside::Open { connection, .. } => {
             let ready = lock(&state.pods).is_ready(address);
-            of_no_use(connection) || (!ready && !answers(&connection.client).await)
+            let gone = !ready && !answers(&connection.client).await;
+            if gone {
+                // Perhaps its etcd user is: the claim is made sure of again.
+                state.set_claimed(false);
+            }
+            gone || of_no_use(connection)
         }
     }
 }
@@ -206,12 +246,22 @@ async fn apply_inside(
     };
     let objects = stoker_tenant::build(tenant, &access)?;
     let writer = Writer::new(connection.client.clone(), FIELD_MANAGER);
+    let first = ledger.keys().is_empty();
     let outcomes = writer
         .apply_all(desired(&objects)?, ledger, CONCURRENCY)
         .await
         .map_err(Error::Inside)?;
     let keep = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
     writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
+    if first {
+        // Left over from before this process knew the tenant: an add-on taken out of the spec since.
+        let kinds = owned_kinds();
+        let ours = format!("{MANAGED_BY}={MANAGED_BY_VALUE},{PROJECT}={MANAGED_BY_VALUE}");
+        writer
+            .prune_kinds(&kinds, None, &ours, &keep)
+            .await
+            .map_err(Error::Inside)?;
+    }
     Ok(outcomes.iter().any(|outcome| outcome.changed))
 }
 

@@ -12,7 +12,7 @@ use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use time::OffsetDateTime;
 
-use super::state::TenantState;
+use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings, status};
 use super::{apply, delete, error::Error, inside};
 use crate::context::Context;
@@ -27,7 +27,9 @@ pub async fn reconcile(
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
     let reference = ObjectRef::from_obj(object.as_ref());
-    let state = ctx.tenants.state(&reference);
+    let state = ctx
+        .tenants
+        .state_of(&reference, object.meta().uid.as_deref());
     if object.meta().deletion_timestamp.is_some() {
         return delete::delete(&object, &state, &ctx).await;
     }
@@ -49,12 +51,12 @@ pub async fn reconcile(
         None => Ok(()),
     };
     if let Err(error) = &result {
-        if error.is_namespace_missing() {
+        if matches!(error, Error::NamespacesPending) {
             return result.map(|()| Action::await_change());
         }
         findings.fails(findings.current(), error.category(), describe(error));
     }
-    write_status(&object, tenant.as_ref(), &findings, &ctx).await?;
+    write_status(&object, tenant.as_ref(), &findings, &state, &ctx).await?;
     let waits = findings.first_failure().is_some();
     result?;
     ctx.tenant_failures.succeeded(&reference);
@@ -83,13 +85,15 @@ fn describe(error: &Error) -> String {
     text
 }
 
-/// The next known deadline: a certificate that is due. Everything else wakes the tenant by itself.
+/// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again.
+/// Everything else wakes the tenant by itself.
 fn next_look(state: &TenantState) -> Action {
-    let Some(renew_at) = state.renew_at() else {
+    let deadlines = [state.renew_at(), *lock(&state.look_again)];
+    let Some(next) = deadlines.into_iter().flatten().min() else {
         return Action::await_change();
     };
-    let wait = (renew_at - OffsetDateTime::now_utc()).max(time::Duration::MINUTE);
-    Action::requeue(Duration::try_from(wait).unwrap_or(Duration::from_mins(1)))
+    let wait = (next - OffsetDateTime::now_utc()).max(time::Duration::SECOND);
+    Action::requeue(Duration::try_from(wait).unwrap_or(Duration::from_secs(1)))
 }
 
 async fn pass(
@@ -118,17 +122,21 @@ async fn write_status(
     object: &TenantControlPlane,
     tenant: Option<&Tenant>,
     findings: &Findings,
+    state: &TenantState,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let old = object.status.clone().unwrap_or_default();
+    let known = lock(&state.written)
+        .clone()
+        .or_else(|| object.status.clone());
+    let old = known.clone().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
     let new = status(&old, tenant, generation, findings, Timestamp::now());
-    let written =
-        stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &new).await?;
+    let written = stoker_kube::write_status(&ctx.client, object, known.as_ref(), &new).await?;
+    *lock(&state.written) = Some(new.clone());
     if !written {
         return Ok(());
     }
-    let state = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
+    let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
         status.kubernetes_resources.version.status
     };
     let ready = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
@@ -140,7 +148,7 @@ async fn write_status(
     if ready(&old.conditions) != ready(&new.conditions)
         && let Some(condition) = new.conditions.iter().find(|found| found.type_ == "Ready")
     {
-        tracing::info!(state = ?state(&new), reason = %condition.reason, "tenant changed");
+        tracing::info!(state = ?word(&new), reason = %condition.reason, "tenant changed");
         let problem = findings
             .first_failure()
             .is_some_and(|check| is_problem(check.reason));

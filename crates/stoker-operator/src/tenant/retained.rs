@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DeleteParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use stoker_api::StorageId;
 use stoker_api::labels::{COMPONENT, MANAGED_BY, MANAGED_BY_VALUE};
 use stoker_api::v1alpha1::TenantControlPlane;
@@ -42,14 +42,40 @@ pub async fn keep_keys(
     let namespace = object.namespace().unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut data = BTreeMap::new();
+    let mut found = 0;
     for suffix in IRREPLACEABLE {
         let secret = secrets
             .get_opt(&format!("{}-{suffix}", object.name_any()))
             .await;
         let secret = secret.map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+        found += usize::from(secret.is_some());
         for (key, value) in secret.and_then(|secret| secret.data).unwrap_or_default() {
             data.insert(format!("{suffix}.{key}"), ByteString(value.0));
         }
+    }
+    if found < IRREPLACEABLE.len() {
+        // A namespace that is deleted takes Secrets first. What an earlier pass copied stays as it is.
+        let kept: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.args.pod_namespace);
+        let kept = kept.get_opt(&name(id)).await;
+        if kept
+            .map_err(|error| Error::ReadSecrets(Box::new(error)))?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let note = format!(
+            "only {found} of the {} Secrets with keys of storage id {id} were still there: its data is kept, but what they encrypted may be unreadable",
+            IRREPLACEABLE.len()
+        );
+        ctx.events
+            .publish(
+                &object.object_ref(&()),
+                true,
+                "KeysNotRetained",
+                "Delete",
+                &note,
+            )
+            .await;
     }
     if data.is_empty() {
         return Ok(());

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use stoker_api::labels::TENANT;
 use stoker_api::tenant::Tenant;
 use stoker_control_plane::{ExistingSecrets, Names, SecretData};
@@ -30,25 +30,48 @@ pub(super) async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<Exist
         .list(&params)
         .await
         .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    Ok(list.items.into_iter().map(named_data).collect())
+    let mut existing: ExistingSecrets = list
+        .items
+        .into_iter()
+        .filter(|secret| is_ours(secret, tenant))
+        .map(named_data)
+        .collect();
+    // A key whose label was taken away is not lost.
+    if Names::of(tenant)
+        .irreplaceable()
+        .iter()
+        .any(|name| !existing.contains_key(*name))
+    {
+        existing.extend(read_keys(tenant, ctx).await?);
+    }
+    Ok(existing)
 }
 
 /// The irreplaceable keys by name, labelled or not: a first pass that was cut off made them, or people put
 /// them there beforehand. Certificates of a cut-off pass are simply issued again.
 pub(super) async fn read_keys(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
     let names = Names::of(tenant);
-    let keys = [
-        names.ca,
-        names.front_proxy_ca,
-        names.service_account_keys,
-        names.encryption,
-    ];
+    let keys = names.irreplaceable();
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let found = futures::future::try_join_all(keys.iter().map(|name| secrets.get_opt(name)));
+    let found = futures::future::try_join_all(keys.into_iter().map(|name| secrets.get_opt(name)));
     let found = found
         .await
         .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    Ok(found.into_iter().flatten().map(named_data).collect())
+    Ok(found
+        .into_iter()
+        .flatten()
+        .filter(|secret| is_ours(secret, tenant))
+        .map(named_data)
+        .collect())
+}
+
+/// Whether a Secret is this tenant's, or nobody's yet. What a former tenant of the same name left behind
+/// belongs to another uid and is about to be collected.
+fn is_ours(secret: &Secret, tenant: &Tenant) -> bool {
+    let owners = secret.owner_references();
+    owners
+        .iter()
+        .all(|owner| owner.controller != Some(true) || owner.uid == tenant.uid)
 }
 
 fn named_data(secret: Secret) -> (String, SecretData) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::StorageId;
-use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use stoker_control_plane::{Exposure, StoragePeer};
 use stoker_kube::Ledger;
 use time::OffsetDateTime;
@@ -17,6 +17,9 @@ use super::pods::Pods;
 
 /// One tenant, in memory.
 pub struct TenantState {
+    /// `metadata.uid` of the object, once a pass has seen it: an object of the same name made later is
+    /// another tenant.
+    uid: Mutex<Option<String>>,
     /// When this process first saw the tenant.
     pub first_seen: Instant,
     /// What was applied to the management cluster.
@@ -28,6 +31,10 @@ pub struct TenantState {
     pub inside: tokio::sync::Mutex<Inside>,
     /// Its identity in the pool, once recorded: the cached object may lag behind.
     pub storage_id: Mutex<Option<StorageId>>,
+    /// The status as this process last wrote it: the cached object may lag behind.
+    pub written: Mutex<Option<TenantControlPlaneStatus>>,
+    /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
+    pub look_again: Mutex<Option<OffsetDateTime>>,
     settled: Mutex<Option<Settled>>,
     claimed: Mutex<bool>,
 }
@@ -58,11 +65,14 @@ struct Settled {
 impl Default for TenantState {
     fn default() -> Self {
         Self {
+            uid: Mutex::default(),
             first_seen: Instant::now(),
             ledger: Ledger::default(),
             pods: Mutex::default(),
             inside: tokio::sync::Mutex::default(),
             storage_id: Mutex::default(),
+            written: Mutex::default(),
+            look_again: Mutex::default(),
             settled: Mutex::default(),
             claimed: Mutex::default(),
         }
@@ -121,6 +131,34 @@ impl Tenants {
             .entry(tenant.clone())
             .or_default()
             .clone()
+    }
+
+    /// The state of the object `uid` named `tenant`. Of a former object of that name only the pods, which
+    /// the watch of pods alone keeps, are carried over.
+    pub fn state_of(
+        &self,
+        tenant: &ObjectRef<TenantControlPlane>,
+        uid: Option<&str>,
+    ) -> Arc<TenantState> {
+        let mut tenants = lock(&self.by_ref);
+        let state = tenants.entry(tenant.clone()).or_default().clone();
+        let known = lock(&state.uid).clone();
+        if known.as_deref() == uid {
+            return state;
+        }
+        let pods = std::mem::take(&mut *lock(&state.pods));
+        let fresh = Arc::new(TenantState {
+            uid: Mutex::new(uid.map(str::to_owned)),
+            pods: Mutex::new(pods),
+            ..TenantState::default()
+        });
+        tenants.insert(tenant.clone(), fresh.clone());
+        fresh
+    }
+
+    /// Forgets every tenant that is neither named by `exists` nor has pods left.
+    pub fn retain(&self, exists: impl Fn(&ObjectRef<TenantControlPlane>) -> bool) {
+        lock(&self.by_ref).retain(|tenant, state| exists(tenant) || !lock(&state.pods).is_empty());
     }
 
     /// The state of `tenant` if it is known.

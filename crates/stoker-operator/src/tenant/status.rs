@@ -109,6 +109,17 @@ impl Findings {
             .unwrap_or(Aspect::TenantConfigured)
     }
 
+    /// Whether the Deployment's counters speak of its latest template.
+    fn is_deployment_observed(&self) -> bool {
+        self.deployment.as_ref().is_some_and(|deployment| {
+            let seen = deployment
+                .status
+                .as_ref()
+                .and_then(|status| status.observed_generation);
+            seen >= deployment.metadata.generation
+        })
+    }
+
     /// The first check that failed.
     #[must_use]
     pub fn first_failure(&self) -> Option<&Check> {
@@ -142,7 +153,12 @@ pub fn status(
     let ready = readiness(&new, findings, tenant);
     set(&mut new, "Ready", &ready, generation, now);
     if let Some(tenant) = tenant {
-        settle_version(&mut new, tenant, ready.holds);
+        settle_version(
+            &mut new,
+            tenant,
+            ready.holds,
+            findings.is_deployment_observed(),
+        );
     }
     new
 }
@@ -268,12 +284,19 @@ fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &F
 }
 
 /// The tenant's state in one word; the installed version advances once the rollout is complete.
-fn settle_version(status: &mut TenantControlPlaneStatus, tenant: &Tenant, ready: bool) {
+fn settle_version(
+    status: &mut TenantControlPlaneStatus,
+    tenant: &Tenant,
+    ready: bool,
+    observed: bool,
+) {
     let wanted = tenant.version.to_string();
     let resources = &mut status.kubernetes_resources;
     let deployment = &resources.deployment;
-    let rolled_out = deployment.replicas == deployment.updated_replicas
-        && deployment.ready_replicas >= deployment.updated_replicas.min(1);
+    let rolled_out = observed
+        && deployment.updated_replicas == tenant.replicas
+        && deployment.replicas == deployment.updated_replicas
+        && deployment.ready_replicas == deployment.updated_replicas;
     let installed = resources.version.version.as_deref();
     if ready && (installed.is_none() || rolled_out) {
         resources.version.version = Some(wanted.clone());

@@ -45,6 +45,22 @@ pub(super) fn choose_store(
         );
         return None;
     }
+    let leaving =
+        |store: &stoker_api::v1alpha1::DataStore| store.metadata.deletion_timestamp.is_some();
+    if !born
+        && ctx
+            .stores
+            .data_stores
+            .get(&ObjectRef::new(&name))
+            .is_some_and(|store| leaving(&store))
+    {
+        findings.fails(
+            Aspect::DataStoreReady,
+            "DataStoreLeaving",
+            format!("DataStore {name} is being deleted and takes no new tenants: name another in spec.dataStore"),
+        );
+        return None;
+    }
     match ctx.pools.get(&name) {
         // A running tenant is kept as it is while its pool is away; a new one waits.
         Some(Entry::Open(open)) if born || open.problem.is_none() => Some((name, open)),
