@@ -109,11 +109,20 @@ pub async fn configure(
         );
         return Ok(());
     };
-    findings.holds(
-        Aspect::ApiServerAvailable,
-        "Answering",
-        "an API server answers /readyz",
-    );
+    if lock(&state.pods).any_ready() {
+        findings.holds(
+            Aspect::ApiServerAvailable,
+            "Answering",
+            "an API server answers /readyz",
+        );
+    } else {
+        // Until the kubelet's probe says so too, the Service leads nowhere. What belongs inside need not wait.
+        findings.fails(
+            Aspect::ApiServerAvailable,
+            "PodsStarting",
+            "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody",
+        );
+    }
     let Some(endpoint) = &applied.exposure.endpoint else {
         findings.fails(
             Aspect::TenantConfigured,

@@ -81,6 +81,12 @@ impl Pods {
             .any(|pod| pod.ip == Some(ip) && pod.ready && !pod.ending)
     }
 
+    /// Whether a Service has a pod to send people to.
+    #[must_use]
+    pub fn any_ready(&self) -> bool {
+        self.by_name.values().any(|pod| pod.ready && !pod.ending)
+    }
+
     /// The best address to dial: a ready pod's, else one that is starting.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
@@ -124,8 +130,10 @@ mod tests {
         pods.saw(&pod("a", "192.0.2.1", true, true));
         assert_eq!(pods.address(), None);
         pods.saw(&pod("b", "192.0.2.2", false, false));
+        assert!(!pods.any_ready());
         assert_eq!(pods.address(), Some("192.0.2.2".parse().unwrap()));
         pods.saw(&pod("c", "192.0.2.3", true, false));
+        assert!(pods.any_ready());
         assert_eq!(pods.address(), Some("192.0.2.3".parse().unwrap()));
     }
 
