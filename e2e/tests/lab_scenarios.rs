@@ -1,0 +1,162 @@
+//! Stoker on a lab, from the user's side: everything in the list that needs real pods.
+//!
+//! `cargo test -p e2e --test lab_scenarios [-- PART_OF_A_NAME …]` brings up the lab `e2e`, runs the scenarios in order, prints
+//! how long each took, and takes the lab down, also after failures.
+//! - `STOKER_KEEP_LAB=1` leaves it up, and a later run goes on with it.
+//! - `STOKER_LAB_AS_IT_IS=1` takes a lab that is up and the operator on it as they are.
+//! - `STOKER_OPERATOR=PATH` installs that operator instead of building this tree's.
+//!
+//! Logs of a failed scenario are collected in `target/lab-logs/<scenario>`.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a test prints what it does and its figures"
+)]
+
+#[path = "lab_support/deletion.rs"]
+mod deletion;
+#[path = "lab_support/exposure.rs"]
+mod exposure;
+#[path = "lab_support/kills.rs"]
+mod kills;
+#[path = "lab_support/main_job.rs"]
+mod main_job;
+#[path = "lab_support/network.rs"]
+mod network;
+#[path = "lab_support/pool_restart.rs"]
+mod pool_restart;
+#[path = "lab_support/secrets.rs"]
+mod secrets;
+#[path = "lab_support/sleep.rs"]
+mod sleep;
+#[path = "lab_support/tampering.rs"]
+mod tampering;
+#[path = "lab_support/two_tenants.rs"]
+mod two_tenants;
+#[path = "lab_support/world.rs"]
+mod world;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+use world::World;
+
+struct Scenario {
+    name: &'static str,
+    run: for<'a> fn(&'a World) -> LocalBoxFuture<'a, Result<()>>,
+}
+
+macro_rules! scenarios {
+    ($($module:ident::$function:ident),+ $(,)?) => {
+        [$(Scenario {
+            name: stringify!($function),
+            run: |world| Box::pin($module::$function(world)),
+        }),+]
+    };
+}
+
+/// In this order; each also works alone on a lab that is up.
+const SCENARIOS: [Scenario; 12] = scenarios![
+    main_job::a_tenant_a_joined_worker_and_running_pods,
+    two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
+    network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
+    tampering::what_a_tenant_admin_deletes_or_changes_comes_back,
+    secrets::derived_secrets_heal_and_the_running_api_server_takes_the_new_certificate,
+    exposure::cluster_ip_and_node_port_tenants_become_ready,
+    exposure::a_node_port_out_of_range_is_reported_and_can_be_mended,
+    deletion::deletion_leaves_nothing_or_exactly_the_data,
+    deletion::deleting_the_namespace_ends_and_leaves_nothing,
+    kills::a_killed_operator_is_replaced_and_every_birth_and_deletion_ends_right,
+    pool_restart::acknowledged_writes_survive_a_killed_pool,
+    sleep::a_tenant_sleeps_and_wakes_with_its_data_and_its_pods,
+];
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            println!("no runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Names given on the command line; options of the usual harness mean nothing here.
+fn wanted() -> impl Fn(&str) -> bool {
+    let parts: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    move |name| parts.is_empty() || parts.iter().any(|part| name.contains(part))
+}
+
+async fn run() -> ExitCode {
+    let chosen = wanted();
+    let scenarios: Vec<_> = SCENARIOS
+        .iter()
+        .filter(|scenario| chosen(scenario.name))
+        .collect();
+    if std::env::args().any(|word| word == "--list") {
+        for scenario in scenarios {
+            println!("{}: test", scenario.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    if scenarios.is_empty() {
+        println!("no scenario has such a name");
+        return ExitCode::SUCCESS;
+    }
+    let begun = Instant::now();
+    let world = match World::up().await {
+        Ok(world) => world,
+        Err(error) => {
+            println!("the lab does not come up: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("lab up in {:.1} s", begun.elapsed().as_secs_f64());
+    let mut failed = Vec::new();
+    for scenario in scenarios {
+        if let Err(error) = attempt(scenario, &world).await {
+            println!("FAILED {}: {error:#}\n", scenario.name);
+            failed.push(scenario.name);
+        }
+    }
+    if let Err(error) = world.down().await {
+        println!("the lab does not go down: {error:#}");
+        failed.push("taking the lab down");
+    }
+    println!(
+        "lab scenarios: {:.1} minutes; failed: {failed:?}",
+        begun.elapsed().as_secs_f64() / 60.0
+    );
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs one scenario; its error says where the logs are.
+async fn attempt(scenario: &Scenario, world: &World) -> Result<()> {
+    println!("---- {}", scenario.name);
+    let begun = Instant::now();
+    let outcome = (scenario.run)(world).await;
+    println!(
+        "---- {}: {:.1} s",
+        scenario.name,
+        begun.elapsed().as_secs_f64()
+    );
+    let Err(error) = outcome else { return Ok(()) };
+    let logs = world.logs(scenario.name);
+    let collected = match world.lab.collect_logs(&logs).await {
+        Ok(()) => format!("logs are in {}", logs.display()),
+        Err(error) => format!("logs could not be collected: {error:#}"),
+    };
+    Err(error.context(collected))
+}

@@ -1,0 +1,396 @@
+//! The lab that all scenarios share, and its tenants as their users see them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
+use stoker_lab::command::run;
+use stoker_lab::credentials::kube_client;
+use stoker_lab::host::Host;
+use stoker_lab::lab::{Lab, LabOptions};
+use stoker_lab::paths::checkout;
+
+/// A birth takes seconds; this is for a machine that does much else.
+pub(crate) const BIRTH: Duration = Duration::from_secs(150);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The lab and its management cluster.
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) management: Client,
+}
+
+/// A tenant that was Ready, seen with its administrator's kubeconfig.
+pub(crate) struct Tenant {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) kubeconfig: String,
+    pub(crate) client: Client,
+}
+
+impl World {
+    /// Brings up the lab with Stoker on it.
+    pub(crate) async fn up() -> Result<Self> {
+        if !flag("STOKER_LAB_AS_IT_IS") {
+            build_lab_program()?;
+        }
+        let lab = Lab::new(LabOptions::named("e2e"))?;
+        let started = async {
+            if !flag("STOKER_LAB_AS_IT_IS") {
+                lab.up().await?;
+                lab.install_stoker().await?;
+            }
+            lab.management_client().await
+        };
+        match started.await {
+            Ok(management) => Ok(Self { lab, management }),
+            Err(error) => {
+                let logs = logs("up");
+                let _ = lab.collect_logs(&logs).await;
+                if !flag("STOKER_KEEP_LAB") {
+                    let _ = lab.down().await;
+                }
+                Err(error.context(format!("logs are in {}", logs.display())))
+            }
+        }
+    }
+
+    /// Takes it down, unless it is to be kept.
+    pub(crate) async fn down(&self) -> Result<()> {
+        if flag("STOKER_KEEP_LAB") {
+            return Ok(());
+        }
+        self.lab.down().await
+    }
+
+    /// Where the logs of a scenario go.
+    pub(crate) fn logs(&self, scenario: &str) -> PathBuf {
+        logs(scenario)
+    }
+
+    /// The management host.
+    pub(crate) fn host(&self) -> Result<Host> {
+        self.lab.host(stoker_lab::management::HOST)
+    }
+
+    pub(crate) fn tenants(&self, namespace: &str) -> Api<TenantControlPlane> {
+        Api::namespaced(self.management.clone(), namespace)
+    }
+
+    pub(crate) fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.management.clone(), namespace)
+    }
+
+    /// Applies a tenant in the namespace of its name: the smallest spec, changed by `change`.
+    pub(crate) async fn apply_tenant(&self, name: &str, change: Value) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.management.clone());
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": name,
+                "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+            },
+        });
+        let params = PatchParams::apply("e2e").force();
+        namespaces
+            .patch(name, &params, &Patch::Apply(namespace))
+            .await
+            .context("making a namespace")?;
+        let mut object = json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": { "name": name },
+            "spec": {
+                "controlPlane": {
+                    "deployment": { "replicas": 1 },
+                    "service": { "serviceType": "LoadBalancer" },
+                },
+                "kubernetes": { "version": self.lab.kubernetes().version, "kubelet": {} },
+                "addons": { "coreDNS": {}, "kubeProxy": {} },
+                "deletion": { "dataRetentionSeconds": 0 },
+            },
+        });
+        merge(&mut object["spec"], &change);
+        self.tenants(name)
+            .patch(name, &params, &Patch::Apply(object))
+            .await
+            .with_context(|| format!("applying the tenant {name}"))
+            .map(drop)
+    }
+
+    /// A tenant that is Ready, made when it is not there.
+    pub(crate) async fn tenant(&self, name: &str) -> Result<Tenant> {
+        if self.tenants(name).get_opt(name).await?.is_none() {
+            self.apply_tenant(name, json!({})).await?;
+        }
+        self.ready(name).await
+    }
+
+    /// The tenant of `examples/tenant.yaml`, as the main job leaves it.
+    pub(crate) async fn main_tenant(&self) -> Result<Tenant> {
+        let name = stoker_lab::demo::TENANT;
+        if self.tenants(name).get_opt(name).await?.is_none() {
+            self.lab.main_job().await?;
+        }
+        self.ready(name).await
+    }
+
+    /// Waits until the tenant is Ready.
+    pub(crate) async fn ready(&self, name: &str) -> Result<Tenant> {
+        let begun = Instant::now();
+        eventually(BIRTH, &format!("the tenant {name} is Ready"), async || {
+            let status = self.status(name).await?;
+            let ready = condition(&status, "Ready").is_some_and(|ready| ready.0);
+            ensure!(ready, "its conditions: {:?}", described(&status));
+            Ok(())
+        })
+        .await?;
+        println!(
+            "{name}: Ready after {:.1} s more",
+            begun.elapsed().as_secs_f64()
+        );
+        self.seen_by_its_admin(name).await
+    }
+
+    /// The tenant with the kubeconfig in its Secret.
+    pub(crate) async fn seen_by_its_admin(&self, name: &str) -> Result<Tenant> {
+        let secret = self
+            .secrets(name)
+            .get(&format!("{name}-admin-kubeconfig"))
+            .await?;
+        let kubeconfig = text(&secret, "admin.conf")?;
+        Ok(Tenant {
+            namespace: name.to_owned(),
+            name: name.to_owned(),
+            client: kube_client(&kubeconfig).await?,
+            kubeconfig,
+        })
+    }
+
+    /// The tenant's status, empty when it has none yet.
+    pub(crate) async fn status(&self, name: &str) -> Result<TenantControlPlaneStatus> {
+        Ok(self
+            .tenants(name)
+            .get(name)
+            .await?
+            .status
+            .unwrap_or_default())
+    }
+
+    /// Waits until a condition is as wanted and returns its message.
+    pub(crate) async fn condition(
+        &self,
+        name: &str,
+        type_: &str,
+        holds: bool,
+        says: &str,
+    ) -> Result<String> {
+        eventually(
+            BIRTH,
+            &format!("{name}: {type_}={holds} with `{says}`"),
+            async || {
+                let status = self.status(name).await?;
+                match condition(&status, type_) {
+                    Some((found, message)) if found == holds && message.contains(says) => {
+                        Ok(message)
+                    }
+                    _ => bail!("its conditions: {:?}", described(&status)),
+                }
+            },
+        )
+        .await
+    }
+
+    /// Deletes the tenant and waits until it is gone.
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        match self
+            .tenants(name)
+            .delete(name, &DeleteParams::default())
+            .await
+        {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(error) => return Err(error).context("deleting a tenant"),
+        }
+        self.gone(name).await
+    }
+
+    /// Waits until the tenant is gone.
+    pub(crate) async fn gone(&self, name: &str) -> Result<()> {
+        eventually(
+            BIRTH,
+            &format!("the tenant {name} is gone"),
+            async || match self.tenants(name).get_opt(name).await? {
+                None => Ok(()),
+                Some(tenant) => bail!(
+                    "it says {:?}",
+                    described(&tenant.status.unwrap_or_default())
+                ),
+            },
+        )
+        .await
+    }
+
+    /// The tenant's storage id.
+    pub(crate) async fn storage_id(&self, name: &str) -> Result<String> {
+        let storage = self.status(name).await?.storage;
+        storage
+            .map(|storage| storage.setup.schema)
+            .context("no storage id is recorded")
+    }
+
+    /// The tenant's control-plane pods.
+    pub(crate) async fn pods(&self, name: &str) -> Result<Vec<Pod>> {
+        let pods: Api<Pod> = Api::namespaced(self.management.clone(), name);
+        Ok(pods
+            .list(&ListParams::default().labels(&format!("stoker.dev/name={name}")))
+            .await?
+            .items)
+    }
+
+    /// What `etcdctl` says as the pool's root.
+    pub(crate) async fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
+        run(self.lab.pool().await?.etcdctl().args(arguments)).await
+    }
+
+    /// Keys in the pool that begin with `prefix`.
+    pub(crate) async fn pool_keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let said = self
+            .etcdctl(&["get", prefix, "--prefix", "--keys-only"])
+            .await?;
+        Ok(said
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Whether the pool has a user and a role of that name.
+    pub(crate) async fn pool_identity(&self, id: &str) -> Result<(bool, bool)> {
+        let (users, roles) = (
+            self.etcdctl(&["user", "list"]).await?,
+            self.etcdctl(&["role", "list"]).await?,
+        );
+        Ok((
+            users.lines().any(|user| user == id),
+            roles.lines().any(|role| role == id),
+        ))
+    }
+
+    /// The first process of a pod's container, as the management host numbers it.
+    pub(crate) async fn pid(&self, pod: &Pod, container: &str) -> Result<String> {
+        let statuses = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.container_statuses.as_ref());
+        let id = statuses
+            .into_iter()
+            .flatten()
+            .find(|status| status.name == container)
+            .and_then(|status| {
+                status
+                    .container_id
+                    .as_deref()?
+                    .strip_prefix("containerd://")
+            })
+            .with_context(|| format!("{} has no running container {container}", pod.name_any()))?;
+        let tasks = self
+            .host()?
+            .run(["ctr", "--namespace", "k8s.io", "tasks", "list"])
+            .await?;
+        let line = tasks.lines().find(|line| line.starts_with(id));
+        let pid = line.and_then(|line| line.split_whitespace().nth(1));
+        pid.map(str::to_owned)
+            .with_context(|| format!("containerd has no task {id}"))
+    }
+}
+
+/// Restarts of all containers of these pods.
+pub(crate) fn restarts(pods: &[Pod]) -> i32 {
+    pods.iter()
+        .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
+        .flatten()
+        .map(|status| status.restart_count)
+        .sum()
+}
+
+/// Unique names of these pods, sorted.
+pub(crate) fn uids(pods: &[Pod]) -> Vec<String> {
+    let mut uids: Vec<_> = pods.iter().filter_map(kube::ResourceExt::uid).collect();
+    uids.sort();
+    uids
+}
+
+/// An entry of a Secret.
+pub(crate) fn text(secret: &Secret, key: &str) -> Result<String> {
+    let data = secret.data.as_ref().and_then(|data| data.get(key));
+    let bytes = data.with_context(|| format!("{} has no {key}", secret.name_any()))?;
+    String::from_utf8(bytes.0.clone()).context("an entry that is not text")
+}
+
+/// Whether the condition holds, and its message.
+pub(crate) fn condition(status: &TenantControlPlaneStatus, type_: &str) -> Option<(bool, String)> {
+    let found = status
+        .conditions
+        .iter()
+        .find(|found| found.type_ == type_)?;
+    Some((found.status == "True", found.message.clone()))
+}
+
+fn described(status: &TenantControlPlaneStatus) -> Vec<String> {
+    let line = |found: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+        format!(
+            "{}={} {}: {}",
+            found.type_, found.status, found.reason, found.message
+        )
+    };
+    status.conditions.iter().map(line).collect()
+}
+
+/// Looks until `look` is content; then what it found, or its last complaint.
+pub(crate) async fn eventually<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return Ok(found),
+            Err(error) if begun.elapsed() > limit => {
+                return Err(error.context(format!("not within {limit:?}: {what}")));
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// JSON merge, as `kubectl patch --type=merge` does it.
+fn merge(target: &mut Value, change: &Value) {
+    json_patch::merge(target, change);
+}
+
+fn flag(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value == "1")
+}
+
+fn logs(scenario: &str) -> PathBuf {
+    checkout().join("target/lab-logs").join(scenario)
+}
+
+/// Hosts run the `stoker-lab` program beside this test.
+fn build_lab_program() -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "stoker-lab"])
+        .current_dir(checkout())
+        .status()
+        .context("starting cargo")?;
+    ensure!(status.success(), "the stoker-lab program does not build");
+    Ok(())
+}
