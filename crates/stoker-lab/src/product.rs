@@ -100,6 +100,12 @@ impl Lab {
     }
 
     async fn apply_install(&self, reference: &str) -> Result<()> {
+        // As kube-controller-manager does on clusters of kubeadm: the operator learns from it what tenants
+        // must not reach.
+        let pods = self.addresses().pods();
+        let network = json!({ "spec": { "podCIDR": pods, "podCIDRs": [pods] } }).to_string();
+        self.kubectl(&["patch", "node", HOST, "--type=merge", "--patch", &network])
+            .await?;
         let path = checkout().join("manifests/install.yaml");
         let manifest = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?
