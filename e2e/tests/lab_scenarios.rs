@@ -153,7 +153,7 @@ async fn attempt(scenario: &Scenario, world: &World) -> Result<()> {
         begun.elapsed().as_secs_f64()
     );
     let Err(error) = outcome else { return Ok(()) };
-    let logs = world.logs(scenario.name);
+    let logs = world::logs(scenario.name);
     let collected = match world.lab.collect_logs(&logs).await {
         Ok(()) => format!("logs are in {}", logs.display()),
         Err(error) => format!("logs could not be collected: {error:#}"),

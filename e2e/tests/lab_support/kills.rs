@@ -17,7 +17,7 @@ use crate::world::{BIRTH, World, eventually, restarts};
 
 /// How long before the kill each tenant's birth, or deletion, began.
 const LEADS: [Duration; 4] = [
-    Duration::from_millis(4000),
+    Duration::from_secs(4),
     Duration::from_millis(700),
     Duration::from_millis(150),
     Duration::from_millis(30),

@@ -178,16 +178,15 @@ async fn targets(world: &World, bystander: &Pod) -> Result<Vec<Target>> {
 
 /// Dials all targets at once from the network of a process of the management host.
 async fn dial(world: &World, pid: &str, targets: &[Target]) -> Result<BTreeMap<String, bool>> {
-    let attempts: String = targets
-        .iter()
-        .map(|target| {
-            let address = &target.address;
-            format!(
-                "(timeout {PATIENCE} bash -c 'exec 3<>/dev/tcp/{address}' 2>/dev/null && echo '{address} yes' || echo '{address} no') &\n"
-            )
-        })
-        .collect();
-    let script = format!("{attempts} wait");
+    let attempt = |target: &Target| {
+        let address = &target.address;
+        format!(
+            "(timeout {PATIENCE} bash -c 'exec 3<>/dev/tcp/{address}' 2>/dev/null \
+             && echo '{address} yes' || echo '{address} no') &"
+        )
+    };
+    let attempts: Vec<_> = targets.iter().map(attempt).collect();
+    let script = format!("{}\nwait", attempts.join("\n"));
     let said = world
         .host()?
         .run(["nsenter", "-t", pid, "-n", "--", "bash", "-c", &script])
@@ -237,7 +236,7 @@ async fn bystander(world: &World, namespace: &str) -> Result<Pod> {
         &Patch::Apply(pod),
     )
     .await?;
-    eventually(Duration::from_secs(60), "the bystander runs", async || {
+    eventually(Duration::from_mins(1), "the bystander runs", async || {
         let pod = pods.get(BYSTANDER).await?;
         world.pid(&pod, BYSTANDER).await?;
         address(&pod)?;

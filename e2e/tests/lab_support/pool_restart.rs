@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use stoker_lab::pool;
 
@@ -87,7 +87,7 @@ pub(crate) async fn acknowledged_writes_survive_a_killed_pool(world: &World) -> 
         "the restart changed the control plane: {before:#?}, then {after:#?}"
     );
     maps.delete_collection(
-        &Default::default(),
+        &DeleteParams::default(),
         &ListParams::default().labels("e2e=pool-restart"),
     )
     .await

@@ -70,11 +70,6 @@ impl World {
         self.lab.down().await
     }
 
-    /// Where the logs of a scenario go.
-    pub(crate) fn logs(&self, scenario: &str) -> PathBuf {
-        logs(scenario)
-    }
-
     /// The management host.
     pub(crate) fn host(&self) -> Result<Host> {
         self.lab.host(stoker_lab::management::HOST)
@@ -380,7 +375,8 @@ fn flag(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| value == "1")
 }
 
-fn logs(scenario: &str) -> PathBuf {
+/// Where the logs of a scenario go.
+pub(crate) fn logs(scenario: &str) -> PathBuf {
     checkout().join("target/lab-logs").join(scenario)
 }
 
