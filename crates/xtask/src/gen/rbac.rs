@@ -2,7 +2,7 @@
 
 use stoker_operator::rbac::{Rule, Scope, rules};
 
-/// A ClusterRole for the cluster-wide rules and a Role for those of the operator's own namespace.
+/// A `ClusterRole` for the cluster-wide rules and a Role for those of the operator's own namespace.
 pub(super) fn roles() -> String {
     let cluster = role("ClusterRole", "", Scope::Cluster);
     let own = role("Role", "  namespace: stoker-system\n", Scope::OwnNamespace);
