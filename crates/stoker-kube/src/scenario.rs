@@ -1,10 +1,16 @@
 //! For tests: an API server that answers one request at a time as the test says.
 
+use std::time::Duration;
+
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tower_test::mock::{self, Handle, SendResponse};
+
+/// How long a test waits for a request that it expects.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The other end of a client.
 pub(crate) struct Scenario(Handle<Request<Body>, Response<Body>>);
@@ -37,9 +43,11 @@ impl Scenario {
         })
     }
 
-    /// The next request, which must be this one.
+    /// The next request, which must be this one and come soon.
     pub(crate) async fn expect(&mut self, method: &str, path: &str) -> Call {
-        let call = self.next().await.expect("a request");
+        let call = timeout(PATIENCE, self.next()).await;
+        let call = call.unwrap_or_else(|_| panic!("no {method} {path}"));
+        let call = call.expect("a request");
         let seen = call.uri.split('?').next().unwrap();
         assert_eq!((call.method.as_str(), seen), (method, path));
         call

@@ -116,7 +116,7 @@ fn without_times(mut value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Scenario;
+    use crate::scenario::{PATIENCE, Scenario};
     use k8s_openapi::api::core::v1::Pod;
 
     fn pod() -> Pod {
@@ -159,7 +159,8 @@ mod tests {
                     .unwrap()
             );
         };
-        tokio::join!(serve, write);
+        let both = async { tokio::join!(serve, write) };
+        tokio::time::timeout(PATIENCE, both).await.unwrap();
     }
 
     #[test]

@@ -1,10 +1,12 @@
 use super::*;
+use crate::ledger::Observation;
 use crate::observe::Change;
-use crate::scenario::Scenario;
+use crate::scenario::{PATIENCE, Scenario};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use tokio::join;
+use tokio::time::timeout;
 
 fn config_map(name: &str) -> Desired {
     let metadata = ObjectMeta {
@@ -85,8 +87,9 @@ async fn a_second_pass_sends_nothing_and_a_changed_object_alone_is_sent() {
     let (writer, mut server) = writer();
     let ledger = applied(&writer, &mut server, &["a", "b"]).await;
     let desired = vec![config_map("a"), config_map("b")];
-    // Nobody answers here: a request would hang, and the test with it.
-    let outcomes = writer.apply_all(desired.clone(), &ledger, 1).await.unwrap();
+    // Nobody answers here: a request would hang.
+    let again = writer.apply_all(desired.clone(), &ledger, 1);
+    let outcomes = timeout(PATIENCE, again).await.unwrap().unwrap();
     assert!(outcomes.iter().all(|o| !o.changed && o.object.is_none()));
 
     let tampered = Change {
@@ -155,6 +158,12 @@ async fn a_failure_at_any_call_stops_no_other_and_is_made_good_by_the_next_pass(
                 if broken { "Unreachable" } else { "Forbidden" }
             );
             assert_eq!(error.is_transient(), broken);
+            let stored = Change {
+                key: error.key().unwrap().clone(),
+                metadata: ObjectMeta::default(),
+                deleted: false,
+            };
+            assert_eq!(ledger.observe(&stored), Observation::Changed);
 
             let serve = async {
                 server

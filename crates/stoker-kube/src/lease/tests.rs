@@ -164,7 +164,9 @@ async fn a_lease_in_anothers_name_is_lost_at_the_next_renewal() {
         lease["metadata"]["resourceVersion"] = version.into();
         drop(locked);
         // Another process under our own name is another process.
-        let lost = held.hold().await;
+        let lost = timeout_at(Instant::now() + LEASE, held.hold())
+            .await
+            .unwrap();
         assert!(
             matches!(&lost, Lost::Taken { holder: name } if name == holder),
             "{lost:?}"
