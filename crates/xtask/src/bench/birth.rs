@@ -16,6 +16,8 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 
 struct TenantBirth {
     birth: Birth,
+    /// CPUs busy with other things just before.
+    busy: f64,
     ready: Duration,
     own: f64,
     cpu: f64,
@@ -32,10 +34,10 @@ pub(super) async fn measure(ground: &Ground, rounds: usize) -> Result<Vec<Table>
     tenant(ground, 0).await?;
     let (mut by_hand, mut tenants, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
-        busy.push(ground.quiet().await?);
-        by_hand.push(handwritten(ground, round).await?);
-        busy.push(ground.quiet().await?);
+        let (birth, before) = handwritten(ground, round).await?;
         let born = tenant(ground, round).await?;
+        by_hand.push(birth);
+        busy.extend([before, born.busy]);
         ground.lab.steps().note(format!(
             "round {round}: /readyz after {:.2} s by hand, {:.2} s as a tenant, Ready after {:.2} s",
             by_hand[round - 1].answered.as_secs_f64(),
@@ -51,19 +53,19 @@ pub(super) async fn measure(ground: &Ground, rounds: usize) -> Result<Vec<Table>
     Ok(vec![times(title, &by_hand, &tenants)?, cost(&tenants)?])
 }
 
-async fn handwritten(ground: &Ground, round: usize) -> Result<Birth> {
+async fn handwritten(ground: &Ground, round: usize) -> Result<(Birth, f64)> {
     let tenant = Handwritten::prepare(&ground.lab, &format!("birth-{round}")).await?;
-    ground.quiet().await?;
+    let busy = ground.quiet().await?;
     let begun = Instant::now();
     tenant.apply().await?;
     let birth = ground.born(tenant.namespace(), begun, POLL).await?;
     tenant.remove().await?;
-    Ok(birth)
+    Ok((birth, busy))
 }
 
 async fn tenant(ground: &Ground, round: usize) -> Result<TenantBirth> {
     let tenant = Tenant::prepare(ground, &format!("birth-{round}")).await?;
-    ground.quiet().await?;
+    let busy = ground.quiet().await?;
     let before = operator::metrics(&ground.client).await?;
     let begun = Instant::now();
     tenant.apply().await?;
@@ -77,6 +79,7 @@ async fn tenant(ground: &Ground, round: usize) -> Result<TenantBirth> {
     tenant.remove().await?;
     Ok(TenantBirth {
         birth,
+        busy,
         ready: ready.duration_since(begun),
         own: own_milliseconds(&after, &before),
         cpu: (after.cpu_seconds() - before.cpu_seconds()) * 1000.0,

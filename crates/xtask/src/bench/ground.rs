@@ -18,7 +18,7 @@ use super::{machine, readyz};
 /// Nothing measured here takes longer, or it is broken.
 pub(super) const LIMIT: Duration = Duration::from_mins(4);
 /// How long a busy machine is waited for.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lab `bench` with Stoker on it.
 pub(super) struct Ground {
