@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Api;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::world::{BIRTH, World, eventually};
@@ -22,24 +22,16 @@ pub(crate) async fn deletion_leaves_nothing_or_exactly_the_data(world: &World) -
     for name in [DROPPED, KEPT] {
         let tenant = world.ready(name).await?;
         let maps: Api<ConfigMap> = Api::default_namespaced(tenant.client);
-        let metadata = ObjectMeta {
-            name: Some("marker".into()),
-            ..ObjectMeta::default()
-        };
-        maps.create(
-            &PostParams::default(),
-            &ConfigMap {
-                metadata,
-                ..ConfigMap::default()
-            },
-        )
-        .await?;
+        let marker = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "marker" },
+        });
+        maps.patch("marker", &PatchParams::apply("e2e"), &Patch::Apply(marker))
+            .await?;
     }
     let (dropped, kept) = (
         world.storage_id(DROPPED).await?,
         world.storage_id(KEPT).await?,
     );
-    let record = |id: &str| id.to_owned();
     let records = async |id: &str| -> Result<Vec<String>> {
         let all = world.pool_keys("").await?;
         let prefix = format!("/{id}/");
@@ -65,7 +57,7 @@ pub(crate) async fn deletion_leaves_nothing_or_exactly_the_data(world: &World) -
         "the owner record is left"
     );
     for id in [&dropped, &kept] {
-        let (user, role) = world.pool_identity(&record(id)).await?;
+        let (user, role) = world.pool_identity(id).await?;
         ensure!(!user && !role, "{id}: user left: {user}, role left: {role}");
     }
 

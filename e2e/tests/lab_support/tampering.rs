@@ -47,6 +47,18 @@ pub(crate) async fn what_a_tenant_admin_deletes_or_changes_comes_back(world: &Wo
             format!("{} changed", change.what),
         ));
     }
+    // And it works again: both add-ons' pods are ready.
+    for addon in ["deployment/coredns", "daemonset/kube-proxy"] {
+        let wait = [
+            "-n",
+            "kube-system",
+            "rollout",
+            "status",
+            addon,
+            "--timeout=120s",
+        ];
+        world.lab.kubectl_with(&tenant.name, &wait).await?;
+    }
     took.sort();
     let median = took[took.len() / 2].0;
     for (time, what) in took.iter().rev().take(3) {
@@ -62,10 +74,9 @@ pub(crate) async fn what_a_tenant_admin_deletes_or_changes_comes_back(world: &Wo
 
 fn kinds() -> Vec<ApiResource> {
     vec![
-        ApiResource::erase::<Deployment>(&()),
-        ApiResource::erase::<DaemonSet>(&()),
-        ApiResource::erase::<ConfigMap>(&()),
+        // First: pods that run keep tokens of the service account that is gone, so their owners follow below.
         ApiResource::erase::<ServiceAccount>(&()),
+        ApiResource::erase::<ConfigMap>(&()),
         ApiResource::erase::<Endpoints>(&()),
         ApiResource::erase::<EndpointSlice>(&()),
         ApiResource::erase::<Role>(&()),
@@ -73,6 +84,8 @@ fn kinds() -> Vec<ApiResource> {
         ApiResource::erase::<ClusterRole>(&()),
         // The administrator's own rights go with one of these, and come back.
         ApiResource::erase::<ClusterRoleBinding>(&()),
+        ApiResource::erase::<Deployment>(&()),
+        ApiResource::erase::<DaemonSet>(&()),
     ]
 }
 
@@ -82,8 +95,11 @@ async fn ours(tenant: &Tenant) -> Result<Vec<(ApiResource, DynamicObject)>> {
     for resource in kinds() {
         let all: Api<DynamicObject> = Api::all_with(tenant.client.clone(), &resource);
         let labelled = ListParams::default().labels("app.kubernetes.io/managed-by=stoker");
-        // Slices of our Services carry their labels, and are the endpoint controller's.
-        let owned = |object: &DynamicObject| object.owner_references().is_empty();
+        // The endpoints of our Services carry their labels too, and are the endpoint controller's.
+        let owned = |object: &DynamicObject| {
+            let controlled = !object.owner_references().is_empty();
+            !controlled && !(resource.kind == "Endpoints" && object.name_any() != "kubernetes")
+        };
         for object in all.list(&labelled).await?.items.into_iter().filter(owned) {
             found.push((resource.clone(), object));
         }

@@ -150,7 +150,29 @@ impl World {
             "{name}: Ready after {:.1} s more",
             begun.elapsed().as_secs_f64()
         );
-        self.seen_by_its_admin(name).await
+        let tenant = self.seen_by_its_admin(name).await?;
+        // The pod is ready; the node's kube-proxy takes a moment to send anybody there.
+        let ready = Instant::now();
+        eventually(
+            Duration::from_secs(5),
+            "a Ready tenant answers",
+            async || {
+                tenant
+                    .client
+                    .apiserver_version()
+                    .await
+                    .context("asking its version")
+                    .map(drop)
+            },
+        )
+        .await?;
+        if ready.elapsed() > LOOK {
+            println!(
+                "{name}: its endpoint answers {:.1?} after Ready",
+                ready.elapsed()
+            );
+        }
+        Ok(tenant)
     }
 
     /// The tenant with the kubeconfig in its Secret.
