@@ -98,7 +98,7 @@ async fn ours(tenant: &Tenant) -> Result<Vec<(ApiResource, DynamicObject)>> {
         // The endpoints of our Services carry their labels too, and are the endpoint controller's.
         let owned = |object: &DynamicObject| {
             let controlled = !object.owner_references().is_empty();
-            !controlled && !(resource.kind == "Endpoints" && object.name_any() != "kubernetes")
+            !controlled && (resource.kind != "Endpoints" || object.name_any() == "kubernetes")
         };
         for object in all.list(&labelled).await?.items.into_iter().filter(owned) {
             found.push((resource.clone(), object));
