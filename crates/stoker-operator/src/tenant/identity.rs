@@ -82,8 +82,9 @@ pub fn storage_status(id: &StorageId, data_store: &str, tenant: &str) -> Storage
     }
 }
 
-/// Records the identity and sets the finalizer, side by side: the pool knows nothing of the tenant
-/// before both are written, so whichever was written alone before a crash does no harm.
+/// Sets the finalizer and then records the identity: the pool knows nothing of the tenant before both
+/// are written, so the finalizer alone, after a crash, does no harm. Not side by side: the finalizer
+/// is guarded by the object's version, which the status would change under it.
 ///
 /// # Errors
 /// The management API refused.
@@ -94,31 +95,28 @@ pub async fn record(
 ) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
     let tenants: Api<TenantControlPlane> = Api::namespaced(client.clone(), &namespace);
-    let name = object.name_any();
-    let status_missing = object
+    let refused = |error| Error::RecordIdentity(Box::new(error));
+    set_finalizer(object, &tenants, true)
+        .await
+        .map_err(refused)?;
+    let recorded = object
         .status
         .as_ref()
-        .and_then(|status| status.storage.as_ref())
-        != Some(storage);
-    let (finalizer, status) = tokio::join!(set_finalizer(object, &tenants, true), async {
-        if !status_missing {
-            return Ok(());
-        }
-        // A merge patch guarded by uid: an object of the same name made since gets none of it.
-        let patch =
-            json!({ "metadata": { "uid": object.uid() }, "status": { "storage": storage } });
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        tenants
-            .patch_status(&name, &params, &Patch::Merge(&patch))
-            .await
-            .map(|_| ())
-    });
-    finalizer
-        .and(status)
-        .map_err(|error| Error::RecordIdentity(Box::new(error)))
+        .and_then(|status| status.storage.as_ref());
+    if recorded == Some(storage) {
+        return Ok(());
+    }
+    // A merge patch guarded by uid: an object of the same name made since gets none of it.
+    let patch = json!({ "metadata": { "uid": object.uid() }, "status": { "storage": storage } });
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    tenants
+        .patch_status(&object.name_any(), &params, &Patch::Merge(&patch))
+        .await
+        .map(drop)
+        .map_err(refused)
 }
 
 /// Sets or removes our finalizer.
