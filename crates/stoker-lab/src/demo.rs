@@ -35,11 +35,10 @@ impl Lab {
         steps
             .step("workload in the tenant: two replicas running", workload)
             .await?;
+        // After a restart of its machine a kubelet takes a while to know its pods again.
+        let check = retry(Duration::from_mins(2), async || self.check_workload().await);
         steps
-            .step(
-                "logs, exec, Service and DNS in the tenant",
-                self.check_workload(),
-            )
+            .step("logs, exec, Service and DNS in the tenant", check)
             .await
     }
 
