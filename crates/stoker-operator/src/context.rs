@@ -1,6 +1,8 @@
 //! What every pass shares.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -17,6 +19,9 @@ use crate::data_store::reconcile::data_store_of;
 use crate::metrics::Metrics;
 use crate::retry::Backoff;
 use crate::tenant::Tenants;
+
+/// How long `status.usedBy` of a `DataStore` may lag behind new tenants.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Caches of the management cluster, filled by watches.
 pub struct Stores {
@@ -54,6 +59,8 @@ pub struct Context {
     pub wake: mpsc::UnboundedSender<ObjectRef<TenantControlPlane>>,
     /// Asks for a pass over a `DataStore`.
     pub wake_data_store: mpsc::UnboundedSender<ObjectRef<DataStore>>,
+    /// `DataStore`s that [`Context::wake_data_store_soon`] has yet to wake.
+    pub soon: Arc<Mutex<BTreeSet<String>>>,
     /// Failures in a row, per tenant.
     pub tenant_failures: Backoff<ObjectRef<TenantControlPlane>>,
     /// Failures in a row, per `DataStore`.
@@ -73,6 +80,31 @@ impl Context {
                 self.wake(ObjectRef::from_obj(tenant.as_ref()));
             }
         }
+    }
+
+    /// Asks for a pass over a `DataStore` in a while: many tenants made at once are one reason.
+    pub fn wake_data_store_soon(&self, name: &str) {
+        if !self
+            .soon
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned())
+        {
+            return;
+        }
+        let (wake, soon, name) = (
+            self.wake_data_store.clone(),
+            self.soon.clone(),
+            name.to_owned(),
+        );
+        tokio::spawn(async move {
+            tokio::time::sleep(SOON).await;
+            soon.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&name);
+            // Nobody listens any more only while the process ends.
+            let _ = wake.send(ObjectRef::new(&name));
+        });
     }
 
     /// Asks for a pass over a `DataStore`.

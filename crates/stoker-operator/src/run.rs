@@ -137,6 +137,7 @@ async fn work(
         tenants: tenant::Tenants::default(),
         wake,
         wake_data_store,
+        soon: Arc::default(),
         tenant_failures: crate::retry::Backoff::default(),
         data_store_failures: crate::retry::Backoff::default(),
         args,

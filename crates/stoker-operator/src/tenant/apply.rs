@@ -161,7 +161,7 @@ async fn identify(
     if lock(&state.storage_id).is_none() {
         identity::record(object, &ctx.client, &storage).await?;
         *lock(&state.storage_id) = Some(id.clone());
-        ctx.wake_data_store(store);
+        ctx.wake_data_store_soon(store);
     }
     Ok((id, minted))
 }

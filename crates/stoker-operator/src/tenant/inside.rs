@@ -138,7 +138,12 @@ pub async fn configure(
             .min(OffsetDateTime::now_utc() + RESOLVE_AGAIN),
     });
     let started = Instant::now();
-    let writes = apply_inside(connection, ledger, tenant, endpoint);
+    // A tenant that was never configured has nothing left over.
+    let known = object
+        .status
+        .as_ref()
+        .is_some_and(|status| status.kubernetes_resources.version.version.is_some());
+    let writes = apply_inside(connection, ledger, tenant, endpoint, known);
     let changed = match tokio::time::timeout(LIMIT, writes).await {
         Err(_) => return Err(Error::InsideTimeout(LIMIT)),
         Ok(Err(Error::Inside(error))) if error.is_not_found() && since.elapsed() < YOUNG => {
@@ -240,6 +245,7 @@ async fn apply_inside(
     ledger: &Ledger,
     tenant: &Tenant,
     endpoint: &Endpoint,
+    known: bool,
 ) -> Result<bool, Error> {
     let access = Access {
         host: match &endpoint.host {
@@ -255,7 +261,7 @@ async fn apply_inside(
     };
     let objects = stoker_tenant::build(tenant, &access)?;
     let writer = Writer::new(connection.client.clone(), FIELD_MANAGER);
-    let first = ledger.keys().is_empty();
+    let first = known && ledger.keys().is_empty();
     let outcomes = writer
         .apply_all(desired(&objects)?, ledger, CONCURRENCY)
         .await

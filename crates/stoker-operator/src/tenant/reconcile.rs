@@ -131,7 +131,15 @@ async fn write_status(
     let old = known.clone().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
     let new = status(&old, tenant, generation, findings, Timestamp::now());
-    let written = stoker_kube::write_status(&ctx.client, object, known.as_ref(), &new).await?;
+    // The cache may have followed meanwhile: its version saves a conflict and a read.
+    let reference = ObjectRef::from_obj(object);
+    let cached = ctx
+        .stores
+        .tenants
+        .get(&reference)
+        .filter(|cached| cached.uid() == object.uid());
+    let latest = cached.as_deref().unwrap_or(object);
+    let written = stoker_kube::write_status(&ctx.client, latest, known.as_ref(), &new).await?;
     *lock(&state.written) = Some(new.clone());
     if !written {
         return Ok(());
