@@ -252,6 +252,7 @@ async fn apply_objects(
         born,
         started,
     } = materials;
+    let disturbances = state.disturbances();
     let existing = if born {
         read_secrets(tenant, ctx).await?
     } else {
@@ -321,6 +322,6 @@ async fn apply_objects(
         refresh_pods(tenant, state, ctx).await;
     }
     let renew_at = leaves.renew_at.min(client_renew_at);
-    state.settle(inputs, renew_at);
+    state.settle(inputs, renew_at, disturbances);
     Ok((keys, deployment))
 }

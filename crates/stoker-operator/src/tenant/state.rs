@@ -1,6 +1,7 @@
 //! What is kept in memory per tenant between passes. All of it can be lost: a restart rebuilds it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct TenantState {
     /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
     pub look_again: Mutex<Option<OffsetDateTime>>,
     settled: Mutex<Option<Settled>>,
+    /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
+    disturbances: AtomicU64,
     claimed: Mutex<bool>,
 }
 
@@ -74,6 +77,7 @@ impl Default for TenantState {
             written: Mutex::default(),
             look_again: Mutex::default(),
             settled: Mutex::default(),
+            disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
         }
     }
@@ -92,14 +96,25 @@ impl TenantState {
         lock(&self.settled).as_ref().map(|settled| settled.renew_at)
     }
 
-    /// Everything that follows from `inputs` is applied.
-    pub fn settle(&self, inputs: Inputs, renew_at: OffsetDateTime) {
-        *lock(&self.settled) = Some(Settled { inputs, renew_at });
+    /// To be read before anything is applied, and given to [`TenantState::settle`].
+    pub fn disturbances(&self) -> u64 {
+        self.disturbances.load(Ordering::Acquire)
+    }
+
+    /// Everything that follows from `inputs` is applied, unless others changed something of ours since
+    /// `disturbances` were counted.
+    pub fn settle(&self, inputs: Inputs, renew_at: OffsetDateTime, disturbances: u64) {
+        let mut settled = lock(&self.settled);
+        if self.disturbances() == disturbances {
+            *settled = Some(Settled { inputs, renew_at });
+        }
     }
 
     /// Something of ours was changed by others: the next pass applies again.
     pub fn unsettle(&self) {
-        *lock(&self.settled) = None;
+        let mut settled = lock(&self.settled);
+        self.disturbances.fetch_add(1, Ordering::AcqRel);
+        *settled = None;
     }
 
     /// Whether this process has already claimed the tenant's place in the pool.
@@ -169,5 +184,44 @@ impl Tenants {
     /// Forgets a deleted tenant: its connection and watches end.
     pub fn remove(&self, tenant: &ObjectRef<TenantControlPlane>) {
         lock(&self.by_ref).remove(tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs() -> Inputs {
+        Inputs {
+            generation: 1,
+            exposure: Exposure::default(),
+            peers: Vec::new(),
+            endpoints: Vec::new(),
+            pool_authority: String::new(),
+            management_networks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_change_noticed_while_a_pass_applies_is_not_taken_for_applied() {
+        let (state, now) = (TenantState::default(), OffsetDateTime::UNIX_EPOCH);
+        let later = now + time::Duration::DAY;
+        let counted = state.disturbances();
+        state.unsettle();
+        state.settle(inputs(), later, counted);
+        assert!(!state.is_settled(&inputs(), now));
+        state.settle(inputs(), later, state.disturbances());
+        assert!(state.is_settled(&inputs(), now));
+        assert!(!state.is_settled(&inputs(), later), "a certificate is due");
+    }
+
+    #[test]
+    fn an_object_of_the_same_name_made_later_is_another_tenant() {
+        let tenants = Tenants::default();
+        let name = ObjectRef::new("one").within("a");
+        let first = tenants.state_of(&name, Some("1"));
+        first.set_claimed(true);
+        assert!(tenants.state_of(&name, Some("1")).is_claimed());
+        assert!(!tenants.state_of(&name, Some("2")).is_claimed());
     }
 }
