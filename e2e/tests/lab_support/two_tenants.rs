@@ -1,5 +1,7 @@
 //! Two tenants: whatever authenticates one at its own API server and in the pool is refused at the other's.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -8,7 +10,7 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use stoker_lab::command::run;
 
-use crate::world::{Tenant, World, text};
+use crate::world::{Tenant, World, eventually, text};
 
 const OTHER: &str = "other";
 
@@ -75,9 +77,18 @@ async fn credentials(world: &World, tenant: &Tenant) -> Result<Vec<(String, Auth
         spec: TokenRequestSpec::default(),
         ..TokenRequest::default()
     };
-    let token = accounts
-        .create_token_request("default", &PostParams::default(), &request)
-        .await?;
+    // The controller manager makes it a moment after the API server is up.
+    let token = eventually(
+        Duration::from_secs(15),
+        "a token of `default`",
+        async || {
+            let params = PostParams::default();
+            Ok(accounts
+                .create_token_request("default", &params, &request)
+                .await?)
+        },
+    )
+    .await?;
     let token = token.status.context("no token was given")?.token;
     let info = AuthInfo {
         token: Some(token.into()),
