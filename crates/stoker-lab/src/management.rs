@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{program, run_with_input};
+use crate::command::run_with_input;
 use crate::containerd;
 use crate::credentials::kube_client;
 use crate::host::Host;
@@ -72,15 +72,17 @@ impl Lab {
     /// # Errors
     /// What kubectl says.
     pub async fn apply(&self, objects: &serde_json::Value) -> Result<()> {
-        let kubectl = self
-            .upstream()
-            .kubernetes(self.kubernetes())
-            .await?
-            .join("kubectl");
-        let mut command = program(kubectl, ["--kubeconfig"]);
-        command.arg(self.paths().kubeconfig(HOST));
+        self.apply_text(&objects.to_string()).await
+    }
+
+    /// Applies a manifest, as [`Lab::apply`] does objects.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub async fn apply_text(&self, manifest: &str) -> Result<()> {
+        let mut command = self.kubectl_command(HOST).await?;
         command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
-        run_with_input(&mut command, objects.to_string().as_bytes())
+        run_with_input(&mut command, manifest.as_bytes())
             .await
             .map(drop)
     }

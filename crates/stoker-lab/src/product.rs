@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{program, run, run_with_input};
+use crate::command::{program, run};
 use crate::images::build_archive;
 use crate::lab::Lab;
 use crate::management::HOST;
@@ -61,7 +61,7 @@ impl Lab {
         run(self.kubectl_command(name).await?.args(arguments)).await
     }
 
-    async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
+    pub(crate) async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
         let kubectl = self
             .upstream()
             .kubernetes(self.kubernetes())
@@ -110,9 +110,7 @@ impl Lab {
         let manifest = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?
             .replace(PLACEHOLDER, reference);
-        let mut apply = self.kubectl_command(HOST).await?;
-        apply.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
-        run_with_input(&mut apply, manifest.as_bytes()).await?;
+        self.apply_text(&manifest).await?;
         let wait = [
             "-n",
             NAMESPACE,

@@ -9,6 +9,7 @@ use stoker_api::labels::FINALIZER;
 use stoker_api::v1alpha1::{StorageSetupStatus, StorageStatus, TenantControlPlane};
 
 use super::error::Error;
+use super::secrets::is_ours;
 use crate::FIELD_MANAGER;
 
 /// Field manager of the finalizer alone.
@@ -37,15 +38,9 @@ pub async fn recorded(
         .get_opt(config_secret)
         .await
         .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    // A Secret that a former tenant of the same name left behind says nothing of this one.
-    let ours = |secret: &Secret| {
-        let owners = secret.owner_references();
-        owners.iter().all(|owner| {
-            owner.controller != Some(true) || Some(&owner.uid) == object.meta().uid.as_ref()
-        })
-    };
+    let uid = object.uid().unwrap_or_default();
     let schema = secret
-        .filter(ours)
+        .filter(|secret| is_ours(secret, &uid))
         .and_then(|secret| secret.data?.remove("DB_SCHEMA"));
     schema
         .map(|bytes| parse(&String::from_utf8_lossy(&bytes.0)))

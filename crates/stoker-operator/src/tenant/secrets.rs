@@ -33,7 +33,7 @@ pub(super) async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<Exist
     let mut existing: ExistingSecrets = list
         .items
         .into_iter()
-        .filter(|secret| is_ours(secret, tenant))
+        .filter(|secret| is_ours(secret, &tenant.uid))
         .map(named_data)
         .collect();
     // A key whose label was taken away is not lost.
@@ -60,18 +60,18 @@ pub(super) async fn read_keys(tenant: &Tenant, ctx: &Context) -> Result<Existing
     Ok(found
         .into_iter()
         .flatten()
-        .filter(|secret| is_ours(secret, tenant))
+        .filter(|secret| is_ours(secret, &tenant.uid))
         .map(named_data)
         .collect())
 }
 
-/// Whether a Secret is this tenant's, or nobody's yet. What a former tenant of the same name left behind
+/// Whether a Secret is the tenant's with this uid, or nobody's yet. What a former tenant of the same name left behind
 /// belongs to another uid and is about to be collected.
-fn is_ours(secret: &Secret, tenant: &Tenant) -> bool {
+pub(super) fn is_ours(secret: &Secret, uid: &str) -> bool {
     let owners = secret.owner_references();
     owners
         .iter()
-        .all(|owner| owner.controller != Some(true) || owner.uid == tenant.uid)
+        .all(|owner| owner.controller != Some(true) || owner.uid == uid)
 }
 
 fn named_data(secret: Secret) -> (String, SecretData) {
