@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bare::{Bare, until};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -106,6 +107,7 @@ async fn a_lost_authority_is_reported_and_never_replaced() {
     bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
         .await;
     let secrets = bare.secrets("a");
+    let policies: Api<NetworkPolicy> = Api::namespaced(bare.client.clone(), "a");
     for name in ["one-ca", "one-sa-certificate", "one-encryption-config"] {
         let kept = secrets.get(name).await.unwrap();
         secrets
@@ -119,6 +121,17 @@ async fn a_lost_authority_is_reported_and_never_replaced() {
             secrets.get_opt(name).await.unwrap().is_none(),
             "{name} was replaced"
         );
+        // Whatever does not need the key is kept up meanwhile.
+        let policy = policies.get("one").await.unwrap();
+        policies
+            .delete("one", &DeleteParams::default())
+            .await
+            .unwrap();
+        until("the policy is back while a key is lost", async || {
+            let found = policies.get_opt("one").await.unwrap();
+            found.is_some_and(|found| found.uid() != policy.uid())
+        })
+        .await;
         // Restored from backup, everything goes on.
         let restored = Secret {
             metadata: kube::core::ObjectMeta {
