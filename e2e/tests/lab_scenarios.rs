@@ -33,6 +33,8 @@ mod sleep;
 mod tampering;
 #[path = "lab_support/two_tenants.rs"]
 mod two_tenants;
+#[path = "lab_support/versions.rs"]
+mod versions;
 #[path = "lab_support/world.rs"]
 mod world;
 
@@ -58,10 +60,11 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 12] = scenarios![
+const SCENARIOS: [Scenario; 13] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
+    versions::a_tenant_of_the_oldest_minor_runs_pods_on_a_node_of_its_own_minor,
     tampering::what_a_tenant_admin_deletes_or_changes_comes_back,
     secrets::derived_secrets_heal_and_the_running_api_server_takes_the_new_certificate,
     exposure::cluster_ip_and_node_port_tenants_become_ready,

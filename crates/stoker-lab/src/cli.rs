@@ -90,9 +90,14 @@ enum Command {
         /// The name of the image in it.
         reference: String,
     },
+    /// Bring the management cluster the images of another Kubernetes version, for tenants that ask for it.
+    Offer {
+        /// The version, such as 1.33.
+        kubernetes: String,
+    },
     /// Build everything upstream into the cache, without starting anything.
     Build {
-        /// The Kubernetes version, such as 1.35; the management cluster's when missing.
+        /// What a lab with this Kubernetes version needs, such as 1.35; all that the tests need when missing.
         #[arg(long)]
         kubernetes: Option<String>,
     },
@@ -159,8 +164,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Status => status(&lab(named)?),
         Command::Build { kubernetes } => {
             let lab = lab(named)?;
-            let version = version(&lab, kubernetes.as_deref())?;
-            Box::pin(lab.build(version)).await?;
+            match kubernetes {
+                Some(wanted) => Box::pin(lab.build(find_kubernetes(&wanted)?)).await?,
+                None => Box::pin(lab.build_for_tests()).await?,
+            }
+        }
+        Command::Offer { kubernetes } => {
+            let version = find_kubernetes(&kubernetes)?;
+            Box::pin(lab(named)?.offer_kubernetes(version)).await?;
         }
         Command::LoadImage { archive, reference } => {
             lab(named)?.load_image(&archive, &reference).await?;

@@ -15,7 +15,9 @@ use crate::paths::{Paths, checkout};
 use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
-use crate::versions::{CONTAINERD, ETCD, KubernetesVersion, default_kubernetes};
+use crate::versions::{
+    CONTAINERD, ETCD, ETCD_BELOW_FLOOR, KubernetesVersion, default_kubernetes, oldest_kubernetes,
+};
 
 /// What can be chosen about a lab.
 #[derive(Debug, Clone)]
@@ -97,7 +99,28 @@ impl Lab {
     pub async fn build(&self, version: KubernetesVersion) -> Result<()> {
         self.upstream.etcd(ETCD).await?;
         self.upstream.containerd(CONTAINERD).await?;
-        images::build(&self.upstream, version).await.map(drop)
+        images::all(&self.upstream, version).await.map(drop)
+    }
+
+    /// Builds everything upstream that the tests of the repository need.
+    ///
+    /// # Errors
+    /// When a build fails.
+    pub async fn build_for_tests(&self) -> Result<()> {
+        self.build(self.kubernetes()).await?;
+        self.build(oldest_kubernetes()).await?;
+        self.upstream.etcd(ETCD_BELOW_FLOOR).await.map(drop)
+    }
+
+    /// Makes the management cluster able to run tenants of a Kubernetes version beside its own, by bringing it the
+    /// images that their control planes run.
+    ///
+    /// # Errors
+    /// When the lab is not up, or the version does not build.
+    pub async fn offer_kubernetes(&self, version: KubernetesVersion) -> Result<()> {
+        let host = self.host(crate::management::HOST)?;
+        let images = images::control_plane(&self.upstream, version).await?;
+        images::import(&host, &images).await
     }
 
     /// Ends everything and removes every trace but the cache of builds.

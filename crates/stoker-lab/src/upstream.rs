@@ -77,12 +77,12 @@ impl Upstream {
         kubernetes::build(self, version).await
     }
 
-    /// A directory with `agnhost`, the test program of that Kubernetes release.
+    /// A directory with `agnhost`, the test program of the newest Kubernetes release.
     ///
     /// # Errors
     /// When the build fails.
-    pub async fn agnhost(&self, version: KubernetesVersion) -> Result<PathBuf> {
-        kubernetes::build_agnhost(self, version).await
+    pub async fn agnhost(&self) -> Result<PathBuf> {
+        kubernetes::build_agnhost(self).await
     }
 
     /// A directory with `etcd`, `etcdctl` and `etcdutl` of a version such as `v3.6.16`.
