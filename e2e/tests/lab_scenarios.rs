@@ -13,6 +13,8 @@
     reason = "a test prints what it does and its figures"
 )]
 
+#[path = "support/conditions.rs"]
+mod conditions;
 #[path = "lab_support/deletion.rs"]
 mod deletion;
 #[path = "lab_support/exposure.rs"]
@@ -23,6 +25,8 @@ mod kills;
 mod main_job;
 #[path = "lab_support/network.rs"]
 mod network;
+#[path = "lab_support/pods.rs"]
+mod pods;
 #[path = "lab_support/pool_restart.rs"]
 mod pool_restart;
 #[path = "lab_support/secrets.rs"]

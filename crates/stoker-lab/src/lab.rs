@@ -141,13 +141,7 @@ impl Lab {
         let remove = async {
             let groups = &self.machine.control_groups;
             groups.remove(&self.paths.control_group())?;
-            // Other labs are still below it, then it stays.
-            if crate::paths::labs()
-                .iter()
-                .all(|lab| lab == self.paths.lab())
-            {
-                groups.remove("stoker-lab")?;
-            }
+            groups.remove_if_empty(crate::paths::CONTROL_GROUPS);
             self.paths.remove_state()?;
             self.remove_people_files()
         };

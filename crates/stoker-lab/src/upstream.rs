@@ -9,12 +9,14 @@ mod go_module;
 mod kubernetes;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::command::{program, run};
 use crate::steps::Steps;
 use crate::versions::KubernetesVersion;
+pub use cache::CacheEntry;
 pub(crate) use cache::{Cache, key as cache_key};
 use go_module::{GoBuild, Require};
 
@@ -55,6 +57,22 @@ impl Upstream {
             cache: Cache::open()?,
             steps,
         })
+    }
+
+    /// What the cache holds, largest first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn cached(&self) -> Result<Vec<CacheEntry>> {
+        self.cache.entries()
+    }
+
+    /// Removes from the cache what no run has asked for in the time `unused` and no lab runs from; returns that.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn prune(&self, unused: Duration) -> Result<Vec<CacheEntry>> {
+        self.cache.prune(&self.steps, unused)
     }
 
     /// The cache of images beside the binaries.

@@ -13,7 +13,8 @@ use serde_json::json;
 use stoker_lab::product::NAMESPACE;
 
 use crate::deletion::{nothing_in, nothing_of};
-use crate::world::{BIRTH, World, eventually, restarts};
+use crate::pods::restarts;
+use crate::world::{BIRTH, World, eventually};
 
 /// How long before the kill each tenant's birth, or deletion, began.
 const LEADS: [Duration; 4] = [

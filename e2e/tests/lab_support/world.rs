@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
@@ -15,6 +15,8 @@ use stoker_lab::credentials::kube_client;
 use stoker_lab::host::Host;
 use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::paths::checkout;
+
+use crate::conditions::{described, find};
 
 /// A birth takes seconds; this is for a machine that does much else.
 pub(crate) const BIRTH: Duration = Duration::from_secs(150);
@@ -141,8 +143,12 @@ impl World {
         let begun = Instant::now();
         eventually(BIRTH, &format!("the tenant {name} is Ready"), async || {
             let status = self.status(name).await?;
-            let ready = condition(&status, "Ready").is_some_and(|ready| ready.0);
-            ensure!(ready, "its conditions: {:?}", described(&status));
+            let ready = find(&status.conditions, "Ready");
+            ensure!(
+                ready.is_some_and(|ready| ready.status == "True"),
+                "its conditions: {:?}",
+                described(&status.conditions)
+            );
             Ok(())
         })
         .await?;
@@ -213,11 +219,12 @@ impl World {
             &format!("{name}: {type_}={holds} with `{says}`"),
             async || {
                 let status = self.status(name).await?;
-                match condition(&status, type_) {
-                    Some((found, message)) if found == holds && message.contains(says) => {
-                        Ok(message)
+                let wanted = if holds { "True" } else { "False" };
+                match find(&status.conditions, type_) {
+                    Some(found) if found.status == wanted && found.message.contains(says) => {
+                        Ok(found.message.clone())
                     }
-                    _ => bail!("its conditions: {:?}", described(&status)),
+                    _ => bail!("its conditions: {:?}", described(&status.conditions)),
                 }
             },
         )
@@ -247,7 +254,7 @@ impl World {
                 None => Ok(()),
                 Some(tenant) => bail!(
                     "it says {:?}",
-                    described(&tenant.status.unwrap_or_default())
+                    described(&tenant.status.unwrap_or_default().conditions)
                 ),
             },
         )
@@ -260,15 +267,6 @@ impl World {
         storage
             .map(|storage| storage.setup.schema)
             .context("no storage id is recorded")
-    }
-
-    /// The tenant's control-plane pods.
-    pub(crate) async fn pods(&self, name: &str) -> Result<Vec<Pod>> {
-        let pods: Api<Pod> = Api::namespaced(self.management.clone(), name);
-        Ok(pods
-            .list(&ListParams::default().labels(&format!("stoker.dev/name={name}")))
-            .await?
-            .items)
     }
 
     /// What `etcdctl` says as the pool's root.
@@ -299,49 +297,6 @@ impl World {
             roles.lines().any(|role| role == id),
         ))
     }
-
-    /// The first process of a pod's container, as the management host numbers it.
-    pub(crate) async fn pid(&self, pod: &Pod, container: &str) -> Result<String> {
-        let statuses = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_ref());
-        let id = statuses
-            .into_iter()
-            .flatten()
-            .find(|status| status.name == container)
-            .and_then(|status| {
-                status
-                    .container_id
-                    .as_deref()?
-                    .strip_prefix("containerd://")
-            })
-            .with_context(|| format!("{} has no running container {container}", pod.name_any()))?;
-        let tasks = self
-            .host()?
-            .run(["ctr", "--namespace", "k8s.io", "tasks", "list"])
-            .await?;
-        let line = tasks.lines().find(|line| line.starts_with(id));
-        let pid = line.and_then(|line| line.split_whitespace().nth(1));
-        pid.map(str::to_owned)
-            .with_context(|| format!("containerd has no task {id}"))
-    }
-}
-
-/// Restarts of all containers of these pods.
-pub(crate) fn restarts(pods: &[Pod]) -> i32 {
-    pods.iter()
-        .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
-        .flatten()
-        .map(|status| status.restart_count)
-        .sum()
-}
-
-/// Unique names of these pods, sorted.
-pub(crate) fn uids(pods: &[Pod]) -> Vec<String> {
-    let mut uids: Vec<_> = pods.iter().filter_map(kube::ResourceExt::uid).collect();
-    uids.sort();
-    uids
 }
 
 /// An entry of a Secret.
@@ -349,25 +304,6 @@ pub(crate) fn text(secret: &Secret, key: &str) -> Result<String> {
     let data = secret.data.as_ref().and_then(|data| data.get(key));
     let bytes = data.with_context(|| format!("{} has no {key}", secret.name_any()))?;
     String::from_utf8(bytes.0.clone()).context("an entry that is not text")
-}
-
-/// Whether the condition holds, and its message.
-pub(crate) fn condition(status: &TenantControlPlaneStatus, type_: &str) -> Option<(bool, String)> {
-    let found = status
-        .conditions
-        .iter()
-        .find(|found| found.type_ == type_)?;
-    Some((found.status == "True", found.message.clone()))
-}
-
-fn described(status: &TenantControlPlaneStatus) -> Vec<String> {
-    let line = |found: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-        format!(
-            "{}={} {}: {}",
-            found.type_, found.status, found.reason, found.message
-        )
-    };
-    status.conditions.iter().map(line).collect()
 }
 
 /// Looks until `look` is content; then what it found, or its last complaint.

@@ -1,11 +1,15 @@
 //! The operator's own process against a real API server and a real pool, without any node: whatever it writes
 //! can be seen, and no pod ever runs.
 
+#[path = "../support/conditions.rs"]
+mod conditions;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use conditions::{described, find};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -197,19 +201,14 @@ impl Bare {
         reason: &str,
     ) -> String {
         let tenants = self.tenants(namespace);
-        let mut message = String::new();
-        let mut last = None;
+        let mut last = Vec::new();
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
             let status = tenants.get(name).await.unwrap().status.unwrap_or_default();
-            last = Some(status.conditions.clone());
-            if let Some(found) = status
-                .conditions
-                .iter()
-                .find(|found| found.type_ == condition && found.reason == reason)
-            {
-                message.clone_from(&found.message);
-                return message;
+            last = described(&status.conditions);
+            let found = find(&status.conditions, condition);
+            if let Some(found) = found.filter(|found| found.reason == reason) {
+                return found.message.clone();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
