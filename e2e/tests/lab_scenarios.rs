@@ -35,6 +35,8 @@ mod secrets;
 mod sleep;
 #[path = "lab_support/tampering.rs"]
 mod tampering;
+#[path = "support/tenants.rs"]
+mod tenants;
 #[path = "lab_support/two_tenants.rs"]
 mod two_tenants;
 #[path = "lab_support/versions.rs"]

@@ -171,13 +171,18 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
                 sync_management_etcd: !unsafe_no_fsync,
                 ..named
             })?;
+            let _alone = lab.alone().await?;
             Box::pin(lab.up()).await?;
             if !management_only {
                 lab.main_job().await?;
             }
             after_up(&lab);
         }
-        Command::Down => lab(named)?.down().await?,
+        Command::Down => {
+            let lab = lab(named)?;
+            let _alone = lab.alone().await?;
+            lab.down().await?;
+        }
         Command::Status => status(&lab(named)?),
         Command::Build { kubernetes } => {
             let lab = lab(named)?;

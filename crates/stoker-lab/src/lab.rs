@@ -1,5 +1,6 @@
 //! A lab: what people bring up with `make up` and what end-to-end tests run on.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,15 @@ impl Lab {
             options,
             steps,
         })
+    }
+
+    /// Waits until no other run brings this lab up or takes it down; none begins while the file is held.
+    ///
+    /// # Errors
+    /// When the lock cannot be made.
+    pub async fn alone(&self) -> Result<File> {
+        let key = format!("lab-{}", self.paths.lab());
+        self.upstream.cache().lock(&self.steps, &key).await
     }
 
     /// Brings up the management cluster and the pool. What is there already is left alone, so it also goes on

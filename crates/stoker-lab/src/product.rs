@@ -61,6 +61,17 @@ impl Lab {
         run(self.kubectl_command(name).await?.args(arguments)).await
     }
 
+    /// Waits until all pods of a Deployment or `DaemonSet` are new and ready, in the cluster of the kubeconfig `at` of
+    /// `.stoker`.
+    ///
+    /// # Errors
+    /// What kubectl says, at the latest after three minutes.
+    pub async fn rolled_out(&self, at: &str, namespace: &str, object: &str) -> Result<()> {
+        let wait = ["rollout", "status", object, "--timeout=180s"];
+        let arguments = [&["-n", namespace], &wait[..]].concat();
+        self.kubectl_with(at, &arguments).await.map(drop)
+    }
+
     pub(crate) async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
         let kubectl = self
             .upstream()
@@ -111,15 +122,8 @@ impl Lab {
             .with_context(|| format!("reading {}", path.display()))?
             .replace(PLACEHOLDER, reference);
         self.apply_text(&manifest).await?;
-        let wait = [
-            "-n",
-            NAMESPACE,
-            "rollout",
-            "status",
-            "deployment/stoker-operator",
-            "--timeout=120s",
-        ];
-        self.kubectl(&wait).await.map(drop)
+        self.rolled_out(HOST, NAMESPACE, "deployment/stoker-operator")
+            .await
     }
 
     async fn apply_data_store(&self) -> Result<()> {

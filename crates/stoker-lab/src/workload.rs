@@ -22,17 +22,10 @@ impl Lab {
                 .map(drop)
         })
         .await?;
-        let wait = ["rollout", "status", "deployment/echo", "--timeout=180s"];
-        self.kubectl_with(tenant, &wait).await?;
-        let dns = [
-            "-n",
-            "kube-system",
-            "rollout",
-            "status",
-            "deployment/coredns",
-            "--timeout=120s",
-        ];
-        self.kubectl_with(tenant, &dns).await.map(drop)
+        self.rolled_out(tenant, "default", "deployment/echo")
+            .await?;
+        self.rolled_out(tenant, "kube-system", "deployment/coredns")
+            .await
     }
 
     /// What a person would try first: logs, exec, a Service and cluster DNS must answer.

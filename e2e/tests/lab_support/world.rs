@@ -17,6 +17,7 @@ use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::paths::checkout;
 
 use crate::conditions::{described, find};
+use crate::tenants::smallest;
 
 /// A birth takes seconds; this is for a machine that does much else.
 pub(crate) const BIRTH: Duration = Duration::from_secs(150);
@@ -100,20 +101,8 @@ impl World {
             .patch(name, &params, &Patch::Apply(namespace))
             .await
             .context("making a namespace")?;
-        let mut object = json!({
-            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
-            "metadata": { "name": name },
-            "spec": {
-                "controlPlane": {
-                    "deployment": { "replicas": 1 },
-                    "service": { "serviceType": "LoadBalancer" },
-                },
-                "kubernetes": { "version": self.lab.kubernetes().version, "kubelet": {} },
-                "addons": { "coreDNS": {}, "kubeProxy": {} },
-                "deletion": { "dataRetentionSeconds": 0 },
-            },
-        });
-        merge(&mut object["spec"], &change);
+        let version = self.lab.kubernetes().version;
+        let object = smallest(name, version, "LoadBalancer", &change);
         self.tenants(name)
             .patch(name, &params, &Patch::Apply(object))
             .await
@@ -322,11 +311,6 @@ pub(crate) async fn eventually<T>(
             Err(_) => tokio::time::sleep(LOOK).await,
         }
     }
-}
-
-/// JSON merge, as `kubectl patch --type=merge` does it.
-fn merge(target: &mut Value, change: &Value) {
-    json_patch::merge(target, change);
 }
 
 fn flag(name: &str) -> bool {

@@ -3,6 +3,8 @@
 
 #[path = "../support/conditions.rs"]
 mod conditions;
+#[path = "../support/tenants.rs"]
+mod tenants;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
+use tenants::smallest;
 
 /// Management cluster and pool.
 pub(crate) struct Bare {
@@ -171,20 +174,7 @@ impl Bare {
 
     /// Creates a tenant whose spec is the smallest one, changed by `change`.
     pub(crate) async fn tenant(&self, namespace: &str, name: &str, change: Value) {
-        let mut object = json!({
-            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
-            "metadata": { "name": name },
-            "spec": {
-                "controlPlane": {
-                    "deployment": { "replicas": 1 },
-                    "service": { "serviceType": "ClusterIP" },
-                },
-                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
-                "addons": { "coreDNS": {}, "kubeProxy": {} },
-                "deletion": { "dataRetentionSeconds": 0 },
-            },
-        });
-        json_patch::merge(&mut object, &json!({ "spec": change }));
+        let object = smallest(name, "v1.36.3", "ClusterIP", &change);
         let params = PatchParams::apply("test").force();
         self.tenants(namespace)
             .patch(name, &params, &Patch::Apply(object))

@@ -95,8 +95,9 @@ impl Cache {
         File::create(&path).with_context(|| format!("opening {}", path.display()))
     }
 
-    /// Waits for the lock of one entry; held until the file is dropped, also when the process is killed.
-    async fn lock(&self, steps: &Steps, key: &str) -> Result<File> {
+    /// Waits for the lock `key`, of an entry or of something else that one run at a time may work on; held until the file
+    /// is dropped, also when the process is killed.
+    pub(crate) async fn lock(&self, steps: &Steps, key: &str) -> Result<File> {
         let file = self.lock_file(key)?;
         if !file.try_lock_exclusive().context("locking a cache entry")? {
             let wait = async {
@@ -106,7 +107,7 @@ impl Cache {
                 Ok(())
             };
             steps
-                .step(format!("waiting for another run that builds {key}"), wait)
+                .step(format!("waiting for another run that works on {key}"), wait)
                 .await?;
         }
         Ok(file)
