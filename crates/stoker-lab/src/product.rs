@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{program, run};
+use crate::command::{cargo, program, run};
 use crate::images::build_archive;
 use crate::lab::Lab;
 use crate::management::HOST;
@@ -180,8 +180,7 @@ async fn build_operator() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("STOKER_OPERATOR") {
         return Ok(path.into());
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = [
+    let mut build = cargo([
         "build",
         "--quiet",
         "--release",
@@ -189,12 +188,9 @@ async fn build_operator() -> Result<PathBuf> {
         "stoker-operator",
         "--target",
         TARGET,
-    ];
-    let mut build = program(cargo, arguments);
-    build
-        .current_dir(checkout())
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run(&mut build).await?;
+    ]);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(&mut build.into()).await?;
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| checkout().join("target"), PathBuf::from);
     Ok(target.join(TARGET).join("release/stoker-operator"))

@@ -1,7 +1,6 @@
 //! The lab that all scenarios share, and its tenants as their users see them.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,7 +9,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
-use stoker_lab::command::run;
+use stoker_lab::command::{cargo, run};
 use stoker_lab::credentials::kube_client;
 use stoker_lab::host::Host;
 use stoker_lab::lab::{Lab, LabOptions};
@@ -42,7 +41,7 @@ impl World {
     /// Brings up the lab with Stoker on it.
     pub(crate) async fn up() -> Result<Self> {
         if !flag("STOKER_LAB_AS_IT_IS") {
-            build_lab_program()?;
+            build_lab_program().await?;
         }
         let lab = Lab::new(LabOptions::named("e2e"))?;
         let started = async {
@@ -323,12 +322,7 @@ pub(crate) fn logs(scenario: &str) -> PathBuf {
 }
 
 /// Hosts run the `stoker-lab` program beside this test.
-fn build_lab_program() -> Result<()> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "stoker-lab"])
-        .current_dir(checkout())
-        .status()
-        .context("starting cargo")?;
-    ensure!(status.success(), "the stoker-lab program does not build");
-    Ok(())
+async fn build_lab_program() -> Result<()> {
+    let build = cargo(["build", "--quiet", "--package", "stoker-lab"]);
+    run(&mut build.into()).await.map(drop)
 }

@@ -19,6 +19,7 @@ use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
+use stoker_lab::command::cargo;
 use tenants::smallest;
 
 /// Management cluster and pool.
@@ -281,8 +282,7 @@ fn operator_binary() -> PathBuf {
         .unwrap()
         .join("stoker-operator");
     BUILT.call_once(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "stoker-operator"])
+        let status = cargo(["build", "--quiet", "--package", "stoker-operator"])
             .status()
             .unwrap();
         assert!(status.success(), "the operator does not build");
