@@ -30,7 +30,7 @@ pub async fn reconcile(
     object: Arc<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
-    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx));
+    let limited = tokio::time::timeout(LIMIT, Box::pin(look(&object, &ctx)));
     limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
 }
 
@@ -50,7 +50,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     let mut findings = Findings::default();
     let tenant = validate(object, &mut findings);
     let result = match &tenant {
-        Some(tenant) => pass(object, tenant, &state, ctx, &mut findings).await,
+        Some(tenant) => Box::pin(pass(object, tenant, &state, ctx, &mut findings)).await,
         None => Ok(()),
     };
     if matches!(result, Err(Error::NamespacesPending)) {
@@ -112,7 +112,7 @@ async fn pass(
         exposure,
         keys,
         failure,
-    } = apply::apply(object, tenant, state, ctx, findings).await;
+    } = Box::pin(apply::apply(object, tenant, state, ctx, findings)).await;
     let configured = match exposure {
         Some(exposure) => {
             let keys = keys.as_ref();
