@@ -9,10 +9,10 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use stoker_api::tenant::API_SERVER_PORT;
+use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 
 use crate::metadata::{CONTROL_PLANE, metadata, pod_selector};
-use crate::{Inputs, Names, Storage, StoragePeer};
+use crate::{Names, StoragePeer};
 
 /// Label that every namespace has, with its name (`kube-apiserver` sets it).
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -39,11 +39,15 @@ const NEVER: [&str; 6] = [
 /// the pool's peers on their ports, and everything outside the management networks, where the
 /// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool is known by
 /// names.
-pub(crate) fn network_policy(inputs: &Inputs<'_>) -> NetworkPolicy {
-    let tenant = inputs.tenant;
-    let mut egress = pool(inputs.storage);
-    egress.extend(names_in_pool(inputs.storage).then(cluster_dns));
-    egress.extend(outside(inputs.management_networks));
+pub(crate) fn network_policy(
+    tenant: &Tenant,
+    endpoints: &[String],
+    peers: &[StoragePeer],
+    management_networks: &[IpNet],
+) -> NetworkPolicy {
+    let mut egress = pool(peers);
+    egress.extend(are_names(endpoints).then(cluster_dns));
+    egress.extend(outside(management_networks));
     NetworkPolicy {
         metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
         spec: Some(NetworkPolicySpec {
@@ -58,8 +62,8 @@ pub(crate) fn network_policy(inputs: &Inputs<'_>) -> NetworkPolicy {
     }
 }
 
-fn pool(storage: &Storage) -> Vec<NetworkPolicyEgressRule> {
-    let peers: BTreeSet<_> = storage.peers.iter().collect();
+fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {
+    let peers: BTreeSet<_> = peers.iter().collect();
     peers
         .into_iter()
         .map(|peer| {
@@ -76,8 +80,8 @@ fn pool(storage: &Storage) -> Vec<NetworkPolicyEgressRule> {
 }
 
 /// Whether an endpoint of the pool must be looked up.
-fn names_in_pool(storage: &Storage) -> bool {
-    storage.endpoints.iter().any(|endpoint| {
+fn are_names(endpoints: &[String]) -> bool {
+    endpoints.iter().any(|endpoint| {
         let host = endpoint
             .rsplit_once(':')
             .map_or(endpoint.as_str(), |(host, _)| host);

@@ -19,8 +19,6 @@ pub struct Storage {
     pub certificate_authority: String,
     /// The tenant's client certificate in the pool, made from [`storage_client_request`].
     pub client: KeyedCertificate,
-    /// Where the endpoints lead to, for the `NetworkPolicy`.
-    pub peers: Vec<StoragePeer>,
 }
 
 impl Storage {

@@ -13,7 +13,7 @@ use crate::scenario::{cluster_ip, networks};
 fn policy(management: &[IpNet]) -> NetworkPolicySpec {
     let mut scenario = cluster_ip();
     scenario.management_networks = management.to_vec();
-    scenario.build().network_policy.spec.unwrap()
+    scenario.guards().network_policy.spec.unwrap()
 }
 
 /// Whether some rule lets a TCP connection out to an address outside the cluster's pods.
@@ -118,7 +118,7 @@ fn cluster_dns_is_reached_only_for_a_pool_known_by_names() {
             port: 2379,
         };
         let scenario = cluster_ip().pool(endpoints, vec![peer]);
-        serde_json::to_string(&scenario.build().network_policy).unwrap()
+        serde_json::to_string(&scenario.guards().network_policy).unwrap()
     };
     assert!(!shown(&["192.0.2.1:2379", "[2001:db8::1]:2379"]).contains("kube-dns"));
     assert!(shown(&["192.0.2.1:2379", "etcd.example:2379"]).contains("kube-dns"));
