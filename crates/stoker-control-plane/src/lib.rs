@@ -44,4 +44,4 @@ pub use metadata::COMPONENT;
 pub use names::Names;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
 pub use service::{SERVICE_PORT_NAME, service};
-pub use storage::{Storage, StoragePeer, storage_client_request};
+pub use storage::{PodPort, Storage, StoragePeer, storage_client_request};

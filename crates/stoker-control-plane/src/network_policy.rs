@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 
 use crate::metadata::{CONTROL_PLANE, metadata, pod_selector};
-use crate::{Names, StoragePeer};
+use crate::{Names, PodPort, StoragePeer};
 
 /// Label that every namespace has, with its name (`kube-apiserver` sets it).
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -55,7 +55,7 @@ pub(crate) fn network_policy(
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![NetworkPolicyIngressRule {
                 from: None,
-                ports: Some(vec![port(API_SERVER_PORT, "TCP")]),
+                ports: Some(vec![tcp(int(API_SERVER_PORT))]),
             }]),
             egress: Some(egress),
         }),
@@ -67,13 +67,21 @@ fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {
     peers
         .into_iter()
         .map(|peer| {
-            let (to, number) = match peer {
-                StoragePeer::Address { ip, port } => (block(IpNet::from(*ip), Vec::new()), *port),
-                StoragePeer::Namespace { name, port } => (namespace(name, None), *port),
+            let (to, port) = match peer {
+                StoragePeer::Address { ip, port } => {
+                    (block(IpNet::from(*ip), Vec::new()), tcp(int(*port)))
+                }
+                StoragePeer::Namespace { name, port } => {
+                    let port = match port {
+                        PodPort::Number(number) => int(*number),
+                        PodPort::Name(name) => IntOrString::String(name.clone()),
+                    };
+                    (namespace(name, None), tcp(port))
+                }
             };
             NetworkPolicyEgressRule {
                 to: Some(vec![to]),
-                ports: Some(vec![port(number, "TCP")]),
+                ports: Some(vec![port]),
             }
         })
         .collect()
@@ -98,7 +106,7 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     };
     NetworkPolicyEgressRule {
         to: Some(vec![namespace("kube-system", Some(pods))]),
-        ports: Some(vec![port(53, "UDP"), port(53, "TCP")]),
+        ports: Some(vec![on(int(53), "UDP"), tcp(int(53))]),
     }
 }
 
@@ -145,9 +153,17 @@ fn namespace(name: &str, pods: Option<LabelSelector>) -> NetworkPolicyPeer {
     }
 }
 
-fn port(number: u16, protocol: &str) -> NetworkPolicyPort {
+fn int(port: u16) -> IntOrString {
+    IntOrString::Int(i32::from(port))
+}
+
+fn tcp(port: IntOrString) -> NetworkPolicyPort {
+    on(port, "TCP")
+}
+
+fn on(port: IntOrString, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort {
-        port: Some(IntOrString::Int(i32::from(number))),
+        port: Some(port),
         protocol: Some(protocol.to_owned()),
         ..NetworkPolicyPort::default()
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use k8s_openapi::serde::Serialize;
 use serde_json::{Value, json};
-use stoker_control_plane::{StoragePeer, service};
+use stoker_control_plane::{PodPort, StoragePeer, service};
 
 use crate::redaction::redacted;
 use crate::scenario::{Scenario, cluster_ip, secrets, spec};
@@ -35,7 +35,7 @@ fn node_port_without_a_port_on_the_oldest_release() {
     );
     let peer = StoragePeer::Namespace {
         name: "stoker-system".to_owned(),
-        port: 2379,
+        port: PodPort::Number(2379),
     };
     check(
         "node-port",

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
-use stoker_control_plane::StoragePeer;
+use stoker_control_plane::{PodPort, StoragePeer};
 
 use crate::scenario::{cluster_ip, networks};
 
@@ -115,7 +115,7 @@ fn cluster_dns_is_reached_only_for_a_pool_known_by_names() {
     let shown = |endpoints: &[&str]| {
         let peer = StoragePeer::Namespace {
             name: "etcd".to_owned(),
-            port: 2379,
+            port: PodPort::Number(2379),
         };
         let scenario = cluster_ip().pool(endpoints, vec![peer]);
         serde_json::to_string(&scenario.guards().network_policy).unwrap()
