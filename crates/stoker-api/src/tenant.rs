@@ -33,8 +33,8 @@ pub struct Tenant {
     pub generation: i64,
     /// Wanted control-plane pods; 0 sleeps.
     pub replicas: i32,
-    /// The pods as asked for; their number is `replicas`.
-    pub deployment: ControlPlaneDeployment,
+    /// The pods as asked for; their number is `replicas`. Boxed: passes hold a tenant by value.
+    pub deployment: Box<ControlPlaneDeployment>,
     /// How the API server is reached.
     pub service_type: ServiceType,
     /// Labels and annotations to add to the Service.

@@ -11,7 +11,7 @@ use super::{AdditionalMetadata, ControlPlaneDeployment};
 pub struct ControlPlane {
     /// The pods of the control plane.
     #[serde(default)]
-    pub deployment: ControlPlaneDeployment,
+    pub deployment: Box<ControlPlaneDeployment>,
     /// The Service in front of them.
     pub service: ControlPlaneService,
 }
