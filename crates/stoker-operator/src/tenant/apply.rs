@@ -202,7 +202,7 @@ async fn apply_service(
     state: &TenantState,
     ctx: &Context,
 ) -> Result<Service, Error> {
-    let desired = Desired::of(&control_plane::service(tenant))?;
+    let desired = Desired::of(&control_plane::service(tenant))?.answered_whole();
     let outcomes = ctx
         .writer
         .apply_all(vec![desired], &state.ledger, 1)
@@ -295,7 +295,7 @@ async fn apply_objects(
         .apply_all(first, &state.ledger, CONCURRENCY)
         .await?;
     // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
-    let deployment = Desired::of(&objects.deployment)?;
+    let deployment = Desired::of(&objects.deployment)?.answered_whole();
     let outcomes = ctx
         .writer
         .apply_all(vec![deployment], &state.ledger, 1)
