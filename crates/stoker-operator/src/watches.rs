@@ -19,6 +19,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::management_networks::management_networks;
@@ -51,15 +52,16 @@ pub async fn listed(listed: &Listed) {
 impl Watches {
     /// Watches for ever; broken watches are resumed with backoff.
     pub async fn run(self, ctx: Arc<Context>, pods_listed: Listed, networks_listed: Listed) {
-        tokio::join!(
-            watch_tenants(self.tenants, ctx.clone()),
-            watch_data_stores(self.data_stores, ctx.clone()),
-            watch_cached(self.services, ctx.clone()),
-            watch_cached(self.deployments, ctx.clone()),
-            watch_metadata(ctx.clone()),
-            watch_pods(ctx.clone(), pods_listed),
-            watch_networks(self.networks, ctx, networks_listed),
-        );
+        // Each a task of its own: what wakes one does not poll the others.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch_tenants(self.tenants, ctx.clone()));
+        tasks.spawn(watch_data_stores(self.data_stores, ctx.clone()));
+        tasks.spawn(watch_cached(self.services, ctx.clone()));
+        tasks.spawn(watch_cached(self.deployments, ctx.clone()));
+        tasks.spawn(watch_metadata(ctx.clone()));
+        tasks.spawn(watch_pods(ctx.clone(), pods_listed));
+        tasks.spawn(watch_networks(self.networks, ctx, networks_listed));
+        tasks.join_all().await;
     }
 }
 
