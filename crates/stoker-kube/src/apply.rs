@@ -28,12 +28,12 @@ const PAGE: u32 = 100;
 
 const JSON: &str = "application/json";
 /// The metadata of an object without the rest.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// An answer of which the fingerprint is read and the rest, mostly managed fields, passed over.
 #[derive(Deserialize)]
-struct Brief {
-    metadata: Fingerprint,
+pub(crate) struct Brief {
+    pub(crate) metadata: Fingerprint,
 }
 
 /// Writes objects to one API server under one field manager.
@@ -72,6 +72,10 @@ impl Writer {
         &self.client
     }
 
+    pub(crate) fn field_manager(&self) -> &'static str {
+        self.field_manager
+    }
+
     /// Applies one object, taking its fields from whoever else set them. The API server stores
     /// nothing when nothing differs. The answer is the object as stored, without managed fields.
     ///
@@ -88,25 +92,44 @@ impl Writer {
         T: DeserializeOwned,
     {
         let key = desired.key();
+        let body = desired.body().to_vec();
+        self.patch(key, body, accept)
+            .await
+            .map_err(|source| Error::Apply {
+                key: key.clone(),
+                source: Box::new(source),
+            })
+    }
+
+    /// Server-side apply of a body that is JSON.
+    pub(crate) async fn patch<T>(
+        &self,
+        key: &ObjectKey,
+        body: Vec<u8>,
+        accept: &'static str,
+    ) -> Result<T, kube::Error>
+    where
+        T: DeserializeOwned,
+    {
         let params = PatchParams::apply(self.field_manager).force();
         let url = DynamicObject::url_path(key.resource(), key.namespace());
         let request = Request::new(&url)
-            // The body is at hand in the form that is sent.
             .patch(key.name(), &params, &Patch::Apply(()))
-            .map(|request| {
-                let (mut head, _) = request.into_parts();
-                head.headers
-                    .insert(ACCEPT, HeaderValue::from_static(accept));
-                http::Request::from_parts(head, desired.body().to_vec())
-            });
-        let answer = match request {
-            Ok(request) => self.client.request(request).await,
-            Err(error) => Err(kube::Error::BuildRequest(error)),
-        };
-        answer.map_err(|source| Error::Apply {
-            key: key.clone(),
-            source: Box::new(source),
-        })
+            .map_err(kube::Error::BuildRequest)?;
+        self.request(request.map(|_| body), accept).await
+    }
+
+    pub(crate) async fn request<T>(
+        &self,
+        mut request: http::Request<Vec<u8>>,
+        accept: &'static str,
+    ) -> Result<T, kube::Error>
+    where
+        T: DeserializeOwned,
+    {
+        let accept = HeaderValue::from_static(accept);
+        request.headers_mut().insert(ACCEPT, accept);
+        self.client.request(request).await
     }
 
     /// Applies the objects that the ledger does not know to be current, at most `concurrency` at
@@ -320,7 +343,7 @@ impl Writer {
             .collect())
     }
 
-    fn objects<K>(&self, key: &ObjectKey) -> Api<K>
+    pub(crate) fn objects<K>(&self, key: &ObjectKey) -> Api<K>
     where
         K: kube::Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
     {

@@ -24,6 +24,7 @@ mod lease;
 mod ledger;
 mod management_client;
 mod observe;
+mod once;
 mod requests;
 #[cfg(test)]
 mod scenario;
@@ -39,6 +40,7 @@ pub use lease::{Election, Leadership, Lost};
 pub use ledger::{Ledger, Observation};
 pub use management_client::management_client;
 pub use observe::{Change, OwnedWatch, watch_owned};
+pub use once::Stored;
 pub use requests::{CountRequests, Counted, RequestCounter};
 pub use status::write_status;
 pub use tenant_client::{TenantEndpoint, ready, tenant_client};
