@@ -4,6 +4,9 @@ use clap::Parser;
 use stoker_operator::args::Args;
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 // One thread: what a pass waits for is the network, and a task that wakes another thread costs more
 // than most of them do. 20 ms per tenant made is 50 tenants a second, more than an API server takes.
 #[tokio::main(flavor = "current_thread")]

@@ -57,8 +57,10 @@ impl Watches {
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_tenants(self.tenants, ctx.clone()));
         tasks.spawn(watch_data_stores(self.data_stores, ctx.clone()));
-        tasks.spawn(watch_cached(self.services, ctx.clone()));
-        tasks.spawn(watch_cached(self.deployments, ctx.clone()));
+        tasks.spawn(watch_cached(self.services, ctx.clone(), |_| {}));
+        // Of a Deployment only the status is read again.
+        let status = |deployment: &mut Deployment| deployment.spec = None;
+        tasks.spawn(watch_cached(self.deployments, ctx.clone(), status));
         tasks.spawn(watch_metadata(ctx.clone()));
         tasks.spawn(watch_pods(ctx.clone(), pods_listed));
         tasks.spawn(watch_networks(self.networks, ctx, networks_listed));
@@ -172,8 +174,8 @@ async fn watch_data_stores(writer: Writer<DataStore>, ctx: Arc<Context>) {
     }
 }
 
-/// Services and Deployments: cached whole, for what their status says.
-async fn watch_cached<K>(writer: Writer<K>, ctx: Arc<Context>)
+/// Services and Deployments: cached for what their status says, after `forget` took away the rest.
+async fn watch_cached<K>(writer: Writer<K>, ctx: Arc<Context>, forget: fn(&mut K))
 where
     K: Resource<DynamicType = ()>
         + Clone
@@ -184,7 +186,7 @@ where
         + 'static,
 {
     let kind = K::kind(&());
-    let stream = events(Api::<K>::all(ctx.client.clone()), ours());
+    let stream = events(Api::<K>::all(ctx.client.clone()), ours()).modify(forget);
     let mut stream = std::pin::pin!(reflector(writer, stream));
     while let Some(event) = stream.next().await {
         let (object, deleted) = match broken(&kind, event) {
