@@ -132,6 +132,20 @@ async fn keys_that_are_deleted_or_damaged_come_back_with_the_same_bytes() {
         })
         .await;
     }
+    // Good keys, but of another tenant: its nodes would be cut off.
+    bare.tenant("a", "two", json!({})).await;
+    bare.tenant_reason("a", "two", "ControlPlaneApplied", "Applied")
+        .await;
+    let theirs = secrets.get("two-ca").await.unwrap().data;
+    let patch = Patch::Merge(json!({ "data": theirs }));
+    secrets
+        .patch("one-ca", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    until("the tenant's own authority is back", async || {
+        keys(&secrets).await == before
+    })
+    .await;
     // All of them at once, finalizers and all, while nobody looks.
     operator.kill();
     let old = uids(&secrets).await;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use http::header::ACCEPT;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch,
     PatchParams, Preconditions,
@@ -24,7 +25,10 @@ use crate::ledger::Ledger;
 const OVERTAKEN_ATTEMPTS: usize = 3;
 
 /// Objects per page when looking for leftovers: metadata alone, at most 256 KiB of annotations each.
-const PAGE: u32 = 100;
+const PAGE: u32 = 25;
+/// Pages of one kind looked through at a time. Whoever owns a cluster can make objects that look like ours without
+/// end; one page is held at a time, and what is beyond the last is left for another time.
+const PAGES: u32 = 40;
 
 const JSON: &str = "application/json";
 /// The metadata of an object without the rest.
@@ -263,7 +267,7 @@ impl Writer {
     }
 
     /// Lists the objects of these kinds that carry the labels of `selector` and deletes those that
-    /// `keep` does not name: leftovers from before this process started. Objects already being
+    /// `keep` does not name: leftovers from before this process started, the first thousand of each kind. Objects already being
     /// deleted are left alone. `namespace` limits the search and must be `None` for kinds of the
     /// whole cluster.
     ///
@@ -278,9 +282,17 @@ impl Writer {
     ) -> Result<Vec<ObjectKey>, Error> {
         let mut removed = Vec::new();
         for kind in kinds {
-            for (key, uid) in self.list_keys(kind, namespace, selector).await? {
-                if !keep.contains(&key) && self.delete(&key, uid.as_deref()).await? {
-                    removed.push(key);
+            let mut token = None;
+            for _ in 0..PAGES {
+                let (found, next) = self.list_keys(kind, namespace, selector, token).await?;
+                for (key, uid) in found {
+                    if !keep.contains(&key) && self.delete(&key, uid.as_deref()).await? {
+                        removed.push(key);
+                    }
+                }
+                token = next;
+                if token.is_none() {
+                    break;
                 }
             }
         }
@@ -301,46 +313,39 @@ impl Writer {
             .await
     }
 
-    /// The objects of a kind that carry the labels, with their uids, metadata read page by page,
+    /// One page of the objects of a kind that carry the labels, with their uids, and the token of the next;
     /// without those already being deleted.
     async fn list_keys(
         &self,
         kind: &ApiResource,
         namespace: Option<&str>,
         selector: &str,
-    ) -> Result<Vec<(ObjectKey, Option<String>)>, Error> {
+        token: Option<String>,
+    ) -> Result<(Vec<(ObjectKey, Option<String>)>, Option<String>), Error> {
         let objects: Api<PartialObjectMeta<DynamicObject>> = match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, kind),
             None => Api::all_with(self.client.clone(), kind),
         };
-        let pages = stream::try_unfold(Some(None::<String>), |token| {
-            let objects = objects.clone();
-            async move {
-                let Some(token) = token else { return Ok(None) };
-                let mut params = ListParams::default().labels(selector).limit(PAGE);
-                params.continue_token = token;
-                let page = objects.list(&params).await?;
-                let next = page.metadata.continue_.filter(|token| !token.is_empty());
-                Ok::<_, kube::Error>(Some((page.items, next.map(Some))))
-            }
-        });
-        let found: Vec<Vec<_>> = pages.try_collect().await.map_err(|source| Error::List {
+        let mut params = ListParams::default().labels(selector).limit(PAGE);
+        params.continue_token = token;
+        let page = objects.list(&params).await.map_err(|source| Error::List {
             kind: kind.kind.clone(),
             source: Box::new(source),
         })?;
-        Ok(found
+        let alive = page
+            .items
             .into_iter()
-            .flatten()
-            .filter(|object| object.metadata.deletion_timestamp.is_none())
-            .map(|object| {
-                let meta = object.metadata;
-                let name = meta.name.unwrap_or_default();
-                (
-                    ObjectKey::new(kind, meta.namespace.as_deref(), &name),
-                    meta.uid,
-                )
-            })
-            .collect())
+            .map(|object| object.metadata)
+            .filter(|meta| meta.deletion_timestamp.is_none());
+        let key = |meta: ObjectMeta| {
+            let name = meta.name.unwrap_or_default();
+            (
+                ObjectKey::new(kind, meta.namespace.as_deref(), &name),
+                meta.uid,
+            )
+        };
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        Ok((alive.map(key).collect(), next))
     }
 
     pub(crate) fn objects<K>(&self, key: &ObjectKey) -> Api<K>

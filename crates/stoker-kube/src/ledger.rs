@@ -100,14 +100,6 @@ impl Ledger {
         Observation::Changed
     }
 
-    /// Whether the change is our own write coming back. Takes no note of it.
-    #[must_use]
-    pub fn is_echo(&self, change: &Change) -> bool {
-        self.lock()
-            .get(&change.key)
-            .is_some_and(|entry| entry.in_flight.is_some() || entry.explains(&Seen::of(change)))
-    }
-
     /// The objects that this ledger has applied, sorted.
     #[must_use]
     pub fn keys(&self) -> Vec<ObjectKey> {
@@ -125,11 +117,6 @@ impl Ledger {
     /// Forgets an object: it was deleted on purpose.
     pub fn forget(&self, key: &ObjectKey) {
         self.lock().remove(key);
-    }
-
-    /// Forgets everything: the next pass applies all of it again.
-    pub fn clear(&self) {
-        self.lock().clear();
     }
 
     /// A write of the object is about to be sent. It overwrites whatever was seen so far.

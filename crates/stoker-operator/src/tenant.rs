@@ -10,6 +10,7 @@ pub mod error;
 mod escrow;
 pub mod identity;
 pub mod inside;
+mod lost_keys;
 pub mod pods;
 pub mod reconcile;
 mod secrets;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt;
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
@@ -15,14 +16,13 @@ use stoker_api::StorageId;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_control_plane::{self as control_plane, Exposure, Keys, KeysError};
+use stoker_control_plane::{self as control_plane, Exposure, Keys};
 use stoker_kube::{Desired, Error as KubeError, Stored};
 use time::OffsetDateTime;
 
-use super::build::{Materials, Wanted, build};
+use super::build::Wanted;
 use super::claim::{Identity, claim, identify, is_born};
 use super::error::Error;
-use super::escrow;
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
@@ -118,7 +118,7 @@ pub(super) async fn apply(
             born,
             started,
         };
-        pass.bring_up(&mut applied, findings).await;
+        pass.bring_up(&mut applied, findings).boxed().await;
     }
     applied
 }
@@ -198,16 +198,16 @@ fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> 
 }
 
 /// What applying the objects needs.
-struct Pass<'a> {
-    reference: ObjectReference,
-    tenant: &'a Tenant,
-    state: &'a TenantState,
-    ctx: &'a Context,
-    place: &'a Place,
-    id: &'a StorageId,
-    inputs: Inputs,
-    born: bool,
-    started: Instant,
+pub(super) struct Pass<'a> {
+    pub(super) reference: ObjectReference,
+    pub(super) tenant: &'a Tenant,
+    pub(super) state: &'a TenantState,
+    pub(super) ctx: &'a Context,
+    pub(super) place: &'a Place,
+    pub(super) id: &'a StorageId,
+    pub(super) inputs: Inputs,
+    pub(super) born: bool,
+    pub(super) started: Instant,
 }
 
 impl Pass<'_> {
@@ -219,7 +219,7 @@ impl Pass<'_> {
             .state
             .is_settled(&self.inputs, OffsetDateTime::now_utc())
         {
-            match self.apply_objects().await {
+            match self.apply_objects().boxed().await {
                 Ok((keys, deployment)) => {
                     let took = self.started.elapsed();
                     self.ctx.metrics.step(Step::Apply, took);
@@ -298,65 +298,6 @@ impl Pass<'_> {
         writer.apply_all(mounted, ledger, CONCURRENCY).await?;
         self.tell_restored(&existing).await;
         Ok(wanted)
-    }
-
-    /// Builds; keys whose Secrets are lost come back from their copy in the escrow.
-    async fn build(&self, existing: &mut TenantSecrets) -> Result<Wanted, Error> {
-        loop {
-            let materials = Materials {
-                tenant: self.tenant,
-                id: self.id,
-                place: self.place,
-                exposure: &self.inputs.exposure,
-                existing,
-                born: self.born,
-            };
-            let keys = match build(&materials, OffsetDateTime::now_utc()) {
-                Err(Error::Keys(keys @ KeysError::Lost { .. })) => keys,
-                done => return done,
-            };
-            let KeysError::Lost { secret, .. } = &keys else {
-                return Err(keys.into());
-            };
-            let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-            let lost = match escrow::read(self.id, pool, key).await {
-                Ok(copy) => match copy.and_then(|copy| copy.secret(&self.tenant.name, secret)) {
-                    Some(entries) if existing.restore(secret, &entries) => continue,
-                    Some(_) => "its escrow copy is no good either".to_owned(),
-                    None => "the pool holds no escrow copy of it".to_owned(),
-                },
-                Err(error) => error.describe(),
-            };
-            return Err(Error::Lost { keys, copy: lost });
-        }
-    }
-
-    /// Nothing relies on keys that exist only once: the pods come after this.
-    async fn keep_copy(&self, wanted: &Wanted) -> Result<(), Error> {
-        let digests: Vec<_> = wanted.keys.iter().map(|(key, _)| *key.digest()).collect();
-        let known = *lock(&self.state.escrowed) == digests;
-        if known || (self.born && self.place.open.problem.is_some()) {
-            return Ok(());
-        }
-        let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        escrow::keep(self.id, &wanted.copy, pool, key).await?;
-        *lock(&self.state.escrowed) = digests;
-        Ok(())
-    }
-
-    async fn tell_restored(&self, existing: &TenantSecrets) {
-        let restored = existing.restored().join(", ");
-        if restored.is_empty() {
-            return;
-        }
-        tracing::warn!(secrets = restored, "keys restored from the escrow");
-        let note = format!(
-            "the keys of {restored} were lost and came back from the escrow: who deletes or changes them?"
-        );
-        let events = &self.ctx.events;
-        events
-            .publish(&self.reference, true, "KeysRestored", "Reconcile", &note)
-            .await;
     }
 
     async fn apply_guards(&self) -> Result<(), Error> {

@@ -43,6 +43,13 @@ pub(super) struct Wanted {
     pub(super) tenant_keys: Keys,
 }
 
+impl Wanted {
+    /// What names the keys.
+    pub(super) fn digests(&self) -> Vec<[u8; 32]> {
+        self.keys.iter().map(|(key, _)| *key.digest()).collect()
+    }
+}
+
 /// Builds it.
 ///
 /// # Errors

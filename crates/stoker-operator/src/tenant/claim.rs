@@ -50,10 +50,12 @@ pub(super) async fn identify(
     let minted = recorded.is_none();
     let id = recorded.map_or_else(identity::mint, Ok)?;
     let storage = identity::storage_status(&id, &place.name, &tenant.name);
-    findings.storage = Some(storage.clone());
-    if known.is_none() {
+    if known.is_none() || !identity::has_finalizer(object) {
         identity::record(object, &ctx.client, &storage).await?;
         *lock(&state.storage_id) = Some(id.clone());
+    }
+    findings.storage = Some(storage);
+    if known.is_none() {
         ctx.wake_data_store_soon(&place.name);
     }
     let mut born = is_born(object, state);

@@ -23,7 +23,7 @@ use super::error::Error;
 use super::escrow::{self, Copy};
 use super::inside::Inside;
 use super::secrets::release;
-use super::state::TenantState;
+use super::state::{TenantState, lock};
 use super::{claim, identity};
 use crate::context::Context;
 use crate::data_store::OpenPool;
@@ -33,11 +33,39 @@ use crate::metrics::{Controller, Outcome};
 /// Pods announce their end; this is only the net under that.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// Takes the next step of a deletion.
+/// Takes the next step of a deletion, and says on the object what keeps it.
 ///
 /// # Errors
 /// The management API or the pool failed; the step is tried again.
 pub async fn delete(
+    object: &TenantControlPlane,
+    state: &Arc<TenantState>,
+    ctx: &Arc<Context>,
+) -> Result<Action, Error> {
+    let result = step(object, state, ctx).await;
+    if let Err(error) = &result {
+        let message = explain(error, lock(&state.storage_id).as_ref());
+        if let Err(unsaid) = say(object, ctx, "DeletionFailed", &message).await {
+            tracing::debug!(error = %unsaid, "the failure is not on the object");
+        }
+    }
+    result
+}
+
+/// What failed, and the way out that a person has.
+fn explain(error: &Error, id: Option<&StorageId>) -> String {
+    let text = error.describe();
+    let abandon = match (error, id) {
+        (Error::CorruptStorageId(recorded), _) => recorded.as_str(),
+        (Error::Pool(_) | Error::Escrow(_), Some(id)) => id.as_str(),
+        _ => return format!("{text}; it is tried again"),
+    };
+    format!(
+        "{text}; it is tried again. To leave the data behind for ever, annotate this object with {ABANDON_DATA}={abandon}"
+    )
+}
+
+async fn step(
     object: &TenantControlPlane,
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
@@ -57,23 +85,10 @@ pub async fn delete(
         .await?;
         return Ok(Action::requeue(RECHECK));
     }
-    let config_secret = Names::of_named(&object.name_any()).datastore_config;
-    if let Some(id) = identity::recorded(object, &ctx.client, &config_secret).await? {
+    if let Some(id) = identity(object, state, ctx).await? {
         match way_out(object, &id, ctx) {
             WayOut::Pool(open) => settle_data(object, &id, &open, ctx).await?,
-            WayOut::Abandon => {
-                let note =
-                    format!("data of storage id {id} is left behind, as {ABANDON_DATA} asks");
-                ctx.events
-                    .publish(
-                        &object.object_ref(&()),
-                        true,
-                        "DataAbandoned",
-                        "Delete",
-                        &note,
-                    )
-                    .await;
-            }
+            WayOut::Abandon => tell_abandoned(object, id.as_str(), ctx).await,
             WayOut::Blocked(message) => {
                 say(object, ctx, "DeletionBlocked", &message).await?;
                 ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
@@ -149,13 +164,58 @@ enum WayOut {
     Blocked(String),
 }
 
+/// The identity that this process has recorded, or the object says now: the cache may lag behind. `None` when
+/// there is nothing in any pool, or a person gives up what a damaged record may mean.
+async fn identity(
+    object: &TenantControlPlane,
+    state: &TenantState,
+    ctx: &Context,
+) -> Result<Option<StorageId>, Error> {
+    if let Some(id) = lock(&state.storage_id).clone() {
+        return Ok(Some(id));
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let tenants: Api<TenantControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
+    let found = tenants.get_opt(&object.name_any()).await;
+    let found = found.map_err(|error| Error::Delete(Box::new(error)))?;
+    let found = found.filter(|found| found.uid() == object.uid());
+    let latest = found.as_ref().unwrap_or(object);
+    let config_secret = Names::of_named(&object.name_any()).datastore_config;
+    match identity::recorded(latest, &ctx.client, &config_secret).await {
+        Err(Error::CorruptStorageId(text)) if is_abandoned(object, &text) => {
+            tell_abandoned(object, &text, ctx).await;
+            Ok(None)
+        }
+        recorded => {
+            let id = recorded?;
+            lock(&state.storage_id).clone_from(&id);
+            Ok(id)
+        }
+    }
+}
+
+/// Whether a person leaves the data of this id behind.
+fn is_abandoned(object: &TenantControlPlane, id: &str) -> bool {
+    let annotation = object.annotations().get(ABANDON_DATA);
+    annotation.is_some_and(|value| value == id)
+}
+
+async fn tell_abandoned(object: &TenantControlPlane, id: &str, ctx: &Context) {
+    let note = format!("data of storage id {id} is left behind, as {ABANDON_DATA} asks");
+    ctx.events
+        .publish(
+            &object.object_ref(&()),
+            true,
+            "DataAbandoned",
+            "Delete",
+            &note,
+        )
+        .await;
+}
+
 /// How the data can be settled. Only a person may decide to leave it behind.
 fn way_out(object: &TenantControlPlane, id: &StorageId, ctx: &Context) -> WayOut {
-    if object
-        .annotations()
-        .get(ABANDON_DATA)
-        .is_some_and(|value| value == id.as_str())
-    {
+    if is_abandoned(object, id.as_str()) {
         return WayOut::Abandon;
     }
     let store = crate::data_store::reconcile::data_store_of(object).unwrap_or_default();
@@ -296,7 +356,7 @@ async fn say(
         stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &status).await;
     match written {
         Ok(true) => {
-            let problem = reason == "DeletionBlocked";
+            let problem = reason != "StoppingPods";
             ctx.events
                 .publish(&object.object_ref(&()), problem, reason, "Delete", message)
                 .await;

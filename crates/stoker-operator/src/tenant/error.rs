@@ -11,6 +11,10 @@ use stoker_pki::EscrowError;
 pub enum Error {
     #[error("cannot record the tenant's identity")]
     RecordIdentity(#[source] Box<kube::Error>),
+    #[error("the tenant is being deleted, or another one has its name by now")]
+    Leaving,
+    #[error("another operator has recorded an identity at the same time: it is read again")]
+    RecordedOtherwise,
     #[error("no randomness to mint a storage id from")]
     MintStorageId,
     #[error(
@@ -66,7 +70,8 @@ impl Error {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::RecordIdentity(_) => "IdentityNotRecorded",
+            Self::RecordIdentity(_) | Self::RecordedOtherwise => "IdentityNotRecorded",
+            Self::Leaving => "Leaving",
             Self::MintStorageId | Self::Keys(KeysError::Generate { .. }) => "NoRandomness",
             Self::CorruptStorageId(_) => "CorruptStorageId",
             Self::ReadSecrets(_) => "SecretsUnreadable",

@@ -78,31 +78,52 @@ pub fn storage_status(id: &StorageId, data_store: &str, tenant: &str) -> Storage
 }
 
 /// Sets the finalizer and then records the identity: the pool knows nothing of the tenant before both
-/// are written, so the finalizer alone, after a crash, does no harm. Not side by side: the finalizer
-/// is guarded by the object's version, which the status would change under it.
+/// are written, so the finalizer alone, after a crash, does no harm. Each write is guarded by the version that the
+/// one before was answered with: of two operators that mint at the same time one is refused, and reads what the
+/// other has recorded.
 ///
 /// # Errors
-/// The management API refused.
+/// The management API refused; the object is gone, being deleted, or somebody else changed it.
 pub async fn record(
     object: &TenantControlPlane,
     client: &Client,
     storage: &StorageStatus,
 ) -> Result<(), Error> {
-    let namespace = object.namespace().unwrap_or_default();
-    let tenants: Api<TenantControlPlane> = Api::namespaced(client.clone(), &namespace);
-    let refused = |error| Error::RecordIdentity(Box::new(error));
-    set_finalizer(object, &tenants, true)
-        .await
-        .map_err(refused)?;
     let recorded = object
         .status
         .as_ref()
         .and_then(|status| status.storage.as_ref());
-    if recorded == Some(storage) {
+    if recorded == Some(storage) && has_finalizer(object) {
         return Ok(());
     }
-    // A merge patch guarded by uid: an object of the same name made since gets none of it.
-    let patch = json!({ "metadata": { "uid": object.uid() }, "status": { "storage": storage } });
+    let namespace = object.namespace().unwrap_or_default();
+    let tenants: Api<TenantControlPlane> = Api::namespaced(client.clone(), &namespace);
+    let refused = |error| Error::RecordIdentity(Box::new(error));
+    let found = tenants.get(&object.name_any()).await.map_err(refused)?;
+    if found.uid() != object.uid() || found.metadata.deletion_timestamp.is_some() {
+        return Err(Error::Leaving);
+    }
+    let known = found
+        .status
+        .as_ref()
+        .and_then(|status| status.storage.as_ref());
+    if known.is_some_and(|known| known.setup != storage.setup) {
+        return Err(Error::RecordedOtherwise);
+    }
+    let is_known = known == Some(storage);
+    let version = if has_finalizer(&found) {
+        found.resource_version()
+    } else {
+        let written = write_finalizer(&found, &tenants, true).await;
+        written.map_err(refused)?.resource_version()
+    };
+    if is_known {
+        return Ok(());
+    }
+    let patch = json!({
+        "metadata": { "uid": object.uid(), "resourceVersion": version },
+        "status": { "storage": storage },
+    });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
@@ -114,6 +135,12 @@ pub async fn record(
         .map_err(refused)
 }
 
+/// Whether our finalizer is on it.
+#[must_use]
+pub fn has_finalizer(object: &TenantControlPlane) -> bool {
+    object.finalizers().iter().any(|name| name == FINALIZER)
+}
+
 /// Sets or removes our finalizer.
 ///
 /// # Errors
@@ -123,25 +150,31 @@ pub async fn set_finalizer(
     tenants: &Api<TenantControlPlane>,
     wanted: bool,
 ) -> Result<(), kube::Error> {
-    if object.finalizers().iter().any(|name| name == FINALIZER) == wanted {
+    if has_finalizer(object) == wanted {
         return Ok(());
     }
-    // The version, read afresh, keeps an object of the same name made since from being touched; a
-    // manager of its own leaves other controllers' finalizers alone.
-    let found = tenants.get_metadata(&object.name_any()).await?;
-    if found.uid() != object.uid() {
+    // The version, read afresh, keeps an object of the same name made since from being touched.
+    let found = tenants.get(&object.name_any()).await?;
+    if found.uid() != object.uid() || has_finalizer(&found) == wanted {
         return Ok(());
     }
-    let version = found.resource_version();
+    write_finalizer(&found, tenants, wanted).await.map(drop)
+}
+
+/// A manager of its own leaves other controllers' finalizers alone.
+async fn write_finalizer(
+    found: &TenantControlPlane,
+    tenants: &Api<TenantControlPlane>,
+    wanted: bool,
+) -> Result<TenantControlPlane, kube::Error> {
     let finalizers: &[&str] = if wanted { &[FINALIZER] } else { &[] };
     let patch = json!({
         "apiVersion": TenantControlPlane::api_version(&()),
         "kind": TenantControlPlane::kind(&()),
-        "metadata": { "resourceVersion": version, "finalizers": finalizers },
+        "metadata": { "resourceVersion": found.resource_version(), "finalizers": finalizers },
     });
     let params = PatchParams::apply(FINALIZER_MANAGER).force();
     tenants
-        .patch(&object.name_any(), &params, &Patch::Apply(&patch))
+        .patch(&found.name_any(), &params, &Patch::Apply(&patch))
         .await
-        .map(|_| ())
 }

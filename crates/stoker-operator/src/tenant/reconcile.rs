@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -22,6 +23,8 @@ use crate::metrics::{Controller, Outcome};
 
 /// A pass takes seconds. One that takes this long hangs; it is cut off, which every step of it survives.
 const LIMIT: Duration = Duration::from_mins(5);
+/// To write that it was.
+const SAYING: Duration = Duration::from_secs(20);
 
 /// One pass, and the status that follows from it, whatever came of it.
 ///
@@ -32,7 +35,28 @@ pub async fn reconcile(
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
     let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
-    limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
+    if let Ok(done) = limited.await {
+        return done;
+    }
+    let error = Error::PassTimeout(LIMIT);
+    let told = tokio::time::timeout(SAYING, tell(&object, &error, &ctx)).await;
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::debug!("the failure is not on the object");
+    }
+    Err(error)
+}
+
+/// Says of a pass that was cut off that it was.
+async fn tell(
+    object: &Arc<TenantControlPlane>,
+    error: &Error,
+    ctx: &Arc<Context>,
+) -> Result<(), Error> {
+    let uid = object.meta().uid.as_deref();
+    let state = ctx.tenants.state_of(&ObjectRef::from_obj(object), uid);
+    let mut findings = Findings::default();
+    findings.error(Aspect::ControlPlaneApplied, error);
+    write_status(object, None, &findings, &state, ctx).await
 }
 
 async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
@@ -163,28 +187,27 @@ async fn write_status(
     let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
         status.kubernetes_resources.version.status
     };
-    let ready = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
-        conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready")
-            .map(|condition| (condition.status.clone(), condition.reason.clone()))
+    let ready = |conditions: &[Condition]| {
+        let mut found = conditions.iter();
+        found.find(|condition| condition.type_ == "Ready").cloned()
     };
-    if ready(&old.conditions) != ready(&new.conditions)
-        && let Some(condition) = new.conditions.iter().find(|found| found.type_ == "Ready")
-    {
+    let (before, Some(condition)) = (ready(&old.conditions), ready(&new.conditions)) else {
+        return Ok(());
+    };
+    let problem = findings
+        .first_failure()
+        .is_some_and(|check| is_problem(check.reason));
+    let is_news = before.is_none_or(|before| {
+        before.status != condition.status
+            || before.reason != condition.reason
+            || (problem && before.message != condition.message)
+    });
+    if is_news {
         tracing::info!(state = ?word(&new), reason = %condition.reason, "tenant changed");
-        let problem = findings
-            .first_failure()
-            .is_some_and(|check| is_problem(check.reason));
         let reference = object.object_ref(&());
+        let (reason, message) = (&condition.reason, &condition.message);
         ctx.events
-            .publish(
-                &reference,
-                problem,
-                &condition.reason,
-                "Reconcile",
-                &condition.message,
-            )
+            .publish(&reference, problem, reason, "Reconcile", message)
             .await;
     }
     Ok(())

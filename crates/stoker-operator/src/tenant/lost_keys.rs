@@ -1,0 +1,113 @@
+//! Keys and their copy in the escrow: kept before anything relies on them, and put back when they are lost.
+
+use stoker_control_plane::{KeysError, Names};
+use time::OffsetDateTime;
+
+use super::apply::Pass;
+use super::build::{Materials, Wanted, build};
+use super::error::Error;
+use super::escrow::{self, Copy};
+use super::secrets::TenantSecrets;
+use super::state::lock;
+
+impl Pass<'_> {
+    /// Builds; keys whose Secrets are lost come back from their copy in the escrow.
+    pub(super) async fn build(&self, existing: &mut TenantSecrets) -> Result<Wanted, Error> {
+        loop {
+            let materials = Materials {
+                tenant: self.tenant,
+                id: self.id,
+                place: self.place,
+                exposure: &self.inputs.exposure,
+                existing,
+                born: self.born,
+            };
+            let keys = match build(&materials, OffsetDateTime::now_utc()) {
+                Err(Error::Keys(keys @ KeysError::Lost { .. })) => keys,
+                Ok(wanted) => match self.changed(&wanted, existing).await? {
+                    Some(copy) => {
+                        self.put_back(&copy, existing);
+                        continue;
+                    }
+                    None => return Ok(wanted),
+                },
+                Err(error) => return Err(error),
+            };
+            let KeysError::Lost { secret, .. } = &keys else {
+                return Err(keys.into());
+            };
+            let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+            let lost = match escrow::read(self.id, pool, key).await {
+                Ok(copy) => match copy.and_then(|copy| copy.secret(&self.tenant.name, secret)) {
+                    Some(entries) if existing.restore(secret, &entries) => continue,
+                    Some(_) => "its escrow copy is no good either".to_owned(),
+                    None => "the pool holds no escrow copy of it".to_owned(),
+                },
+                Err(error) => error.describe(),
+            };
+            return Err(Error::Lost { keys, copy: lost });
+        }
+    }
+
+    /// The escrow copy, when it is of other keys than those of a tenant that has lived. They are good ones, but of
+    /// somebody else or of another time: taking them would cut off whatever relies on the tenant's own.
+    async fn changed(
+        &self,
+        wanted: &Wanted,
+        existing: &TenantSecrets,
+    ) -> Result<Option<Copy>, Error> {
+        let known = *lock(&self.state.escrowed) == wanted.digests();
+        let problem = self.place.open.problem.is_some();
+        if known || problem || !self.born || !existing.restored().is_empty() {
+            return Ok(None);
+        }
+        let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+        match escrow::read(self.id, pool, key).await {
+            Ok(Some(copy)) if copy == wanted.copy => {
+                *lock(&self.state.escrowed) = wanted.digests();
+                Ok(None)
+            }
+            Ok(copy) => Ok(copy),
+            // Of no use; it is made anew from the keys.
+            Err(Error::Escrow(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_back(&self, copy: &Copy, existing: &mut TenantSecrets) {
+        let tenant = &self.tenant.name;
+        for name in Names::of(self.tenant).irreplaceable() {
+            if let Some(entries) = copy.secret(tenant, name) {
+                existing.restore(name, &entries);
+            }
+        }
+    }
+
+    /// Nothing relies on keys that exist only once: the pods come after this.
+    pub(super) async fn keep_copy(&self, wanted: &Wanted) -> Result<(), Error> {
+        let digests = wanted.digests();
+        let known = *lock(&self.state.escrowed) == digests;
+        if known || (self.born && self.place.open.problem.is_some()) {
+            return Ok(());
+        }
+        let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+        escrow::keep(self.id, &wanted.copy, pool, key).await?;
+        *lock(&self.state.escrowed) = digests;
+        Ok(())
+    }
+
+    pub(super) async fn tell_restored(&self, existing: &TenantSecrets) {
+        let restored = existing.restored().join(", ");
+        if restored.is_empty() {
+            return;
+        }
+        tracing::warn!(secrets = restored, "keys restored from the escrow");
+        let note = format!(
+            "the keys of {restored} were lost and came back from the escrow: who deletes or changes them?"
+        );
+        let events = &self.ctx.events;
+        events
+            .publish(&self.reference, true, "KeysRestored", "Reconcile", &note)
+            .await;
+    }
+}
