@@ -85,7 +85,7 @@ impl Lab {
     /// log is).
     pub async fn up(&self) -> Result<()> {
         if !self.is_up() {
-            requirements::meet(&self.steps, &self.upstream).await?;
+            requirements::meet(&self.steps, &self.machine, &self.upstream).await?;
             network_link::ensure_free(self.addresses, self.paths.lab()).await?;
         }
         Box::pin(self.build(self.kubernetes())).await?;
