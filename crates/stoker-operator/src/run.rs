@@ -9,16 +9,20 @@ use kube::runtime::{applier, reflector};
 use kube::{Client, ResourceExt};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Election, Events, Writer};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
 use crate::args::Args;
 use crate::context::{Context, Stores};
 use crate::health::{self, Health};
+use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Outcome, Side};
 use crate::{FIELD_MANAGER, data_store, tenant, watches};
 
+/// Passes at the same time for each that may work on the management side: most of them wait for a tenant.
+const PASSES: u16 = 16;
 /// A new API server makes its namespaces within a second of its first `/readyz`.
 const NAMESPACE_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -31,17 +35,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::default());
     let client = management_client(&metrics).await?;
-    tokio::spawn({
-        let health = health.clone();
-        async move { health.beat().await }
-    });
     let probes = health::serve_probes(args.health_bind_address, health.clone())
         .map_err(|error| anyhow::anyhow!("health server: {error}"));
     let exposition = health::serve_metrics(args.metrics_bind_address, metrics.clone())
         .map_err(|error| anyhow::anyhow!("metrics server: {error}"));
     tokio::select! {
         served = async { tokio::try_join!(probes, exposition) } => served.map(|_| ()),
-        done = lead(args, client, metrics, health) => done,
+        done = health.alive_while(lead(args, client, metrics, health.clone())) => done,
     }
 }
 
@@ -122,7 +122,8 @@ async fn work(
     let (deployments, deployments_writer) = reflector::store();
     let (wake, woken) = mpsc::unbounded_channel();
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
-    let (networks_sender, management_networks) = watch::channel(args.management_cidrs.clone());
+    let (networks_sender, management_networks) =
+        watch::channel(Networks::given(args.management_cidrs.clone()));
     let ctx = Arc::new(Context {
         writer: Writer::new(client.clone(), FIELD_MANAGER),
         events: Events::new(client.clone(), FIELD_MANAGER, &args.pod_name),
@@ -135,6 +136,7 @@ async fn work(
         management_networks,
         pools: data_store::Pools::default(),
         tenants: tenant::Tenants::default(),
+        work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         wake,
         wake_data_store,
         soon: Arc::default(),
@@ -166,10 +168,10 @@ async fn work(
         watches::listed(&networks_listed).await;
         health.set_ready();
         tracing::info!(tenants = ctx.stores.tenants.len(), "caches filled");
-        tokio::join!(
-            tenants_loop(ctx.clone(), woken),
-            data_stores_loop(ctx.clone(), woken_data_stores)
-        );
+        let mut loops = JoinSet::new();
+        loops.spawn(tenants_loop(ctx.clone(), woken));
+        loops.spawn(data_stores_loop(ctx.clone(), woken_data_stores));
+        loops.join_all().await;
         anyhow::Ok(())
     };
     tokio::select! {
@@ -182,7 +184,8 @@ async fn tenants_loop(
     ctx: Arc<Context>,
     woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
 ) {
-    let config = controller::Config::default().concurrency(ctx.args.max_concurrent_reconciles);
+    let passes = ctx.args.max_concurrent_reconciles.saturating_mul(PASSES);
+    let config = controller::Config::default().concurrency(passes);
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
     let reconcile = |object: Arc<TenantControlPlane>, ctx: Arc<Context>| {
         let span = tracing::info_span!(
@@ -226,7 +229,7 @@ fn tenant_failed(
         namespace = object.namespace().unwrap_or_default(),
         tenant = object.name_any(),
         reason = error.category(),
-        error = %error,
+        error = error.describe(),
         retry_in = ?wait,
         "pass failed",
     );

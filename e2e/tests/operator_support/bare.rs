@@ -51,6 +51,18 @@ impl Operator {
     }
 }
 
+impl Drop for Bare {
+    /// A test that fails shows what the operator last said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            println!("--- operator, last lines\n{}", last.join("\n"));
+        }
+    }
+}
+
 impl Bare {
     pub(crate) async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();

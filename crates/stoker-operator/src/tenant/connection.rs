@@ -18,15 +18,19 @@ use stoker_kube::{Ledger, Observation, OwnedWatch, TenantEndpoint};
 use stoker_pki::{LeafRequest, LeafUsage};
 use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::apply::Applied;
+use super::damper::Damper;
 use super::error::Error;
-use super::secrets::read_secrets;
+use super::secrets::TenantSecrets;
 use crate::context::Context;
 use crate::metrics::Side;
 
-/// Between two looks at an API server that is starting. A refused connection costs next to nothing.
+/// Between two looks whether an API server that is starting listens. It takes half a second more
+/// until it is ready.
+const POLL_LISTEN: Duration = Duration::from_millis(100);
+/// Between two looks at one that listens, over one connection.
 const POLL: Duration = Duration::from_millis(50);
 /// An API server that has not answered for this long is looked at less often.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -67,16 +71,16 @@ pub(super) async fn answers(client: &Client) -> bool {
 pub(super) async fn connect(
     address: IpAddr,
     tenant: &Tenant,
-    applied: &Applied,
+    keys: Option<&Keys>,
     ctx: &Context,
 ) -> Result<Connection, Error> {
     let now = OffsetDateTime::now_utc();
     let read;
-    let keys: &Keys = if let Some(keys) = &applied.keys {
+    let keys = if let Some(keys) = keys {
         keys
     } else {
-        let existing = read_secrets(tenant, ctx).await?;
-        read = control_plane::keys(tenant, &existing, true, now)?;
+        let existing = TenantSecrets::read(tenant, true, ctx).await?;
+        read = control_plane::keys(tenant, &existing.data(), true, now)?;
         &read
     };
     let request = LeafRequest {
@@ -119,17 +123,21 @@ pub(super) fn poll_ready(
     Task(tokio::spawn(async move {
         let started = Instant::now();
         let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
+        let mut listens = false;
         loop {
-            let listens = tokio::time::timeout(POLL * 4, tokio::net::TcpStream::connect(socket));
-            if matches!(listens.await, Ok(Ok(_))) && answers(&connection.client).await {
+            if !listens {
+                let dial = tokio::time::timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
+                listens = matches!(dial.await, Ok(Ok(_)));
+            }
+            if listens && answers(&connection.client).await {
                 ready.store(true, Ordering::Release);
                 ctx.wake(tenant);
                 return;
             }
-            let pause = if started.elapsed() < PATIENCE {
-                POLL
-            } else {
-                POLL_LATER
+            let pause = match (started.elapsed() < PATIENCE, listens) {
+                (true, false) => POLL_LISTEN,
+                (true, true) => POLL,
+                (false, _) => POLL_LATER,
             };
             tokio::time::sleep(pause).await;
         }
@@ -152,9 +160,11 @@ pub(super) fn watch(
     };
     Task(tokio::spawn(async move {
         let mut changes = std::pin::pin!(stoker_kube::watch_owned(client, owned));
+        let mut damper = Damper::default();
         while let Some(change) = changes.next().await {
             match change {
                 Ok(change) if ledger.observe(&change) == Observation::Changed => {
+                    tokio::time::sleep(damper.delay(Instant::now())).await;
                     ctx.wake(tenant.clone());
                 }
                 Ok(_) => {}
