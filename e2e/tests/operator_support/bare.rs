@@ -91,6 +91,11 @@ impl Bare {
             .unwrap();
     }
 
+    /// An administrator's way into the management cluster.
+    pub(crate) fn kubeconfig(&self) -> &str {
+        self.api_server.kubeconfig()
+    }
+
     /// Starts the operator and waits until it leads.
     pub(crate) fn operator(&self) -> Operator {
         let kubeconfig = self.directory.path().join("kubeconfig");
@@ -221,11 +226,27 @@ impl Bare {
 
     /// All keys of the pool.
     pub(crate) async fn pool_keys(&self) -> Vec<String> {
-        let output = self
-            .pool
-            .etcdctl()
-            .args(["get", "", "--prefix", "--keys-only"])
-            .output();
+        let mut keys = self.etcdctl(&["get", "", "--prefix", "--keys-only"]).await;
+        keys.retain(|key| !key.is_empty());
+        keys
+    }
+
+    /// All users of the pool but root.
+    pub(crate) async fn pool_users(&self) -> Vec<String> {
+        let mut users = self.etcdctl(&["user", "list"]).await;
+        users.retain(|user| user != "root");
+        users
+    }
+
+    /// All roles of the pool but root.
+    pub(crate) async fn pool_roles(&self) -> Vec<String> {
+        let mut roles = self.etcdctl(&["role", "list"]).await;
+        roles.retain(|role| role != "root");
+        roles
+    }
+
+    async fn etcdctl(&self, arguments: &[&str]) -> Vec<String> {
+        let output = self.pool.etcdctl().args(arguments).output();
         let output = output.await.unwrap();
         assert!(
             output.status.success(),
@@ -233,31 +254,7 @@ impl Bare {
             String::from_utf8_lossy(&output.stderr)
         );
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines()
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// All users of the pool but root.
-    pub(crate) async fn pool_users(&self) -> Vec<String> {
-        let output = self
-            .pool
-            .etcdctl()
-            .args(["user", "list"])
-            .output()
-            .await
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.lines()
-            .filter(|line| *line != "root")
-            .map(str::to_owned)
-            .collect()
+        text.lines().map(str::to_owned).collect()
     }
 }
 

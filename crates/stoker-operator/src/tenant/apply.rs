@@ -153,16 +153,17 @@ async fn identify(
             id
         } else {
             minted = true;
-            identity::mint()?
+            state.mint()?
         }
     };
     let storage = identity::storage_status(&id, store, &tenant.name);
-    findings.storage = Some(storage.clone());
     if lock(&state.storage_id).is_none() {
         identity::record(object, &ctx.client, &storage).await?;
         *lock(&state.storage_id) = Some(id.clone());
         ctx.wake_data_store_soon(store);
     }
+    // Not before: an identity that could not be recorded under the finalizer must not get into status.
+    findings.storage = Some(storage);
     Ok((id, minted))
 }
 

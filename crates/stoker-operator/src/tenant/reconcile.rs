@@ -72,7 +72,7 @@ pub async fn reconcile(
 }
 
 /// The error with its sources, which name the cause.
-fn describe(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
