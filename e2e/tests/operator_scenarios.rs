@@ -58,13 +58,10 @@ const DEATHS: [(&str, Failure); 2] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_birth_is_in_order_and_a_pass_that_changes_nothing_writes_nothing() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let reference = undisturbed(&world).await;
     let sent = &reference.sent;
     println!("requests of a birth: {}", sent.len());
-    for sent in sent {
-        println!("  {:4} {:?} {}", sent.sent, sent.answered, sent.call);
-    }
     assert!(sent.len() <= 40, "{} requests", sent.len());
 
     // The finalizer, then the identity, then everything else.
@@ -112,17 +109,8 @@ async fn a_birth_is_in_order_and_a_pass_that_changes_nothing_writes_nothing() {
         );
     }
 
-    world.faults.forget("reference");
-    let annotate = json!({ "metadata": { "annotations": { "test/look": "again" } } });
-    let tenants = world.bare.tenants("reference");
-    let patch = Patch::Merge(annotate);
-    tenants
-        .patch("one", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    tokio::time::sleep(QUIET).await;
-    let again = world.faults.sent("reference");
-    assert_eq!(writes(&again).count(), 0, "a second pass writes: {again:?}");
+    a_pass_writes_nothing(&world, &["reference"]).await;
+    a_restart_changes_nothing(&mut world, "reference").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,6 +167,48 @@ async fn a_birth_ends_right_whichever_call_the_operator_dies_at() {
     );
     let wrong = world.born_wrong(&reference, &trials).await;
     assert_right("in the end", &wrong);
+}
+
+/// A further pass over the tenant of the namespace `reference`.
+async fn a_pass_writes_nothing(world: &World, subjects: &[&str]) {
+    for subject in subjects {
+        world.faults.forget(subject);
+    }
+    let annotate =
+        json!({ "metadata": { "annotations": { "test/look": format!("{:?}", Instant::now()) } } });
+    let tenants = world.bare.tenants("reference");
+    let patch = Patch::Merge(annotate);
+    tenants
+        .patch("one", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    tokio::time::sleep(QUIET).await;
+    for subject in subjects {
+        let again = world.faults.sent(subject);
+        assert_eq!(
+            writes(&again).count(),
+            0,
+            "a further pass writes: {again:?}"
+        );
+    }
+}
+
+/// An operator that knows nothing applies everything again and finds it so.
+async fn a_restart_changes_nothing(world: &mut World, namespace: &str) {
+    let before = world.versions(namespace).await;
+    world.faults.forget(namespace);
+    world.restart();
+    until("the Deployment is applied again", async || {
+        let again = world.faults.sent(namespace);
+        again
+            .iter()
+            .any(|sent| sent.call.is("apply", "deployments", "") && sent.answered.is_some())
+    })
+    .await;
+    world.faults.quiet(QUIET).await;
+    let mut after = world.versions(namespace).await;
+    after.retain(|object, version| before.get(object) != Some(version));
+    assert!(after.is_empty(), "changed by a restart: {after:?}");
 }
 
 /// Without and with a time for which the data is kept, in seconds.
@@ -245,27 +275,72 @@ async fn a_deletion_ends_right_whichever_call_the_operator_dies_at() {
     assert_right("in the end", &world.left_wrong(&trials).await);
 }
 
-/// The last thing that happens to a tenant is that it is said to be ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_configured_in_order_and_whichever_call_fails() {
     let world = World::start().await;
-    undisturbed(&world).await;
+    let birth = undisturbed(&world).await;
     let inside = Inside::start(&world, "reference").await;
     let subject = inside.subject();
-    world.faults.forget("reference");
     inside.run_pod(&world).await;
-    until("the tenant is ready", async || {
-        world.witness.says("reference", "Ready", "Available")
-    })
-    .await;
+    inside.configured(&world).await;
     world.faults.quiet(QUIET).await;
-    let sent = world.faults.sent(&subject);
-    for sent in &sent {
-        println!("  {:4} {:?} {}", sent.sent, sent.answered, sent.call);
+    let (without, within) = (world.faults.sent("reference"), world.faults.sent(&subject));
+    println!(
+        "requests until Ready: {}, inside: {}",
+        without.len(),
+        within.len()
+    );
+    assert!(without.len() <= 40, "{} requests", without.len());
+    // Inside, each object once; that the tenant is ready is said after all of them.
+    let calls: Vec<Call> = writes(&within).map(|sent| sent.call.clone()).collect();
+    assert!(
+        calls
+            .iter()
+            .all(|call| call.verb == "apply" && call.nth == 0),
+        "{calls:?}"
+    );
+    let names = calls
+        .iter()
+        .map(|call| format!("{} {}", call.resource, call.name));
+    let ours = inside.ours().await;
+    assert_eq!(names.collect::<BTreeSet<_>>(), ours);
+    let last = within.iter().filter_map(|sent| sent.answered).max();
+    let status = without
+        .iter()
+        .rfind(|sent| sent.call.is("apply", "tenantcontrolplanes", "status"));
+    assert!(last < status.map(|status| status.sent));
+    assert!(birth.sent.len() < without.len());
+    a_pass_writes_nothing(&world, &["reference", &subject]).await;
+
+    let begun = Instant::now();
+    let mut turn = 0;
+    // A young API server has not made its namespaces yet: that is no failure.
+    turn += 1;
+    let said = inside
+        .disturbed(&world, turn, &calls, Failure::Status(404))
+        .await;
+    assert!(
+        !said
+            .iter()
+            .any(|said| said.starts_with("TenantConfigured=False")),
+        "{said:?}"
+    );
+    // All at once in every way, and each alone in one way.
+    let ways = FAILURES.map(|(_, failure)| failure);
+    let all = ways.iter().map(|failure| (calls.as_slice(), *failure));
+    let alone = calls.iter().zip(ways.iter().cycle());
+    let alone = alone.map(|(call, failure)| (std::slice::from_ref(call), *failure));
+    for (calls, failure) in all.chain(alone) {
+        turn += 1;
+        let said = inside.disturbed(&world, turn, calls, failure).await;
+        let told = said
+            .iter()
+            .any(|said| said.starts_with("TenantConfigured=False"));
+        assert!(told, "nobody was told of {failure:?} at {calls:?}");
     }
-    for sent in &world.faults.sent("reference") {
-        println!("  {:4} {:?} {}", sent.sent, sent.answered, sent.call);
-    }
+    println!("{turn} configurations with failures: {:?}", begun.elapsed());
+    assert_eq!(inside.ours().await, ours);
+    a_pass_writes_nothing(&world, &["reference", &subject]).await;
 }
 
 /// Trials for every call of a deletion, and what an undisturbed one says.

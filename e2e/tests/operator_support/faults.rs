@@ -286,6 +286,7 @@ impl Faults {
 fn refusal(code: u16) -> Response<Body> {
     let reason = match code {
         403 => "Forbidden",
+        404 => "NotFound",
         409 => "Conflict",
         429 => "TooManyRequests",
         _ => "InternalError",

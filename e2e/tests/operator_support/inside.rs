@@ -11,14 +11,14 @@ use kube::api::{
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
-use stoker_lab::bare::{BareApiServer, ServerCredentials};
+use stoker_lab::bare::{BareApiServer, ServerSettings};
 use stoker_lab::versions::default_kubernetes;
 use stoker_pki::{Authority, KeyedCertificate, PrivateKey, ServiceAccountKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::bare::until;
-use super::faults::Call;
+use super::faults::{Call, Failure};
 use super::world::World;
 
 /// Where the operator dials control-plane pods.
@@ -26,7 +26,7 @@ const PORT: u16 = 6443;
 
 /// The tenant `one` of a namespace, with an API server.
 pub(crate) struct Inside {
-    pub(crate) client: Client,
+    client: Client,
     namespace: String,
     addresses: [IpAddr; 2],
     _api_server: BareApiServer,
@@ -53,7 +53,10 @@ impl Inside {
             text("one-sa-certificate", "sa.key").await,
             text("one-sa-certificate", "sa.pub").await,
         );
-        let credentials = ServerCredentials {
+        let address = SocketAddr::new(addresses[0], PORT);
+        let settings = ServerSettings {
+            address,
+            service_cidr: "10.96.0.0/16".to_owned(),
             authority: Authority::from_pem(&ca, &ca_key).unwrap(),
             serving: KeyedCertificate {
                 certificate,
@@ -62,8 +65,7 @@ impl Inside {
             serving_name: format!("one.{namespace}.svc"),
             service_account: ServiceAccountKey::from_pem(&private, &public).unwrap(),
         };
-        let address = SocketAddr::new(addresses[0], PORT);
-        let api_server = BareApiServer::start_with(default_kubernetes(), address, credentials);
+        let api_server = BareApiServer::start_with(default_kubernetes(), settings);
         let api_server = api_server.await.unwrap();
         let client = api_server.client().await.unwrap();
         let system = Api::<k8s_openapi::api::core::v1::Namespace>::all(client.clone());
@@ -107,7 +109,7 @@ impl Inside {
     }
 
     /// Gives the pod one of two addresses: the operator connects anew and knows nothing of what is inside.
-    pub(crate) async fn move_pod(&self, world: &World, turn: usize) {
+    async fn move_pod(&self, world: &World, turn: usize) {
         let address = self.addresses[turn % 2];
         let status = json!({ "status": {
             "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
@@ -120,14 +122,54 @@ impl Inside {
             .unwrap();
     }
 
+    /// Waits until the tenant is ready.
+    pub(crate) async fn configured(&self, world: &World) {
+        until("the tenant is ready", async || {
+            let says = |type_, reason| world.witness.says(&self.namespace, type_, reason);
+            says("TenantConfigured", "Configured") && says("Ready", "Available")
+        })
+        .await;
+    }
+
+    /// Removes what `calls` write and has the operator connect anew, each of the calls failing once. Waits until everything
+    /// is as before, and returns what the conditions said meanwhile.
+    pub(crate) async fn disturbed(
+        &self,
+        world: &World,
+        turn: usize,
+        calls: &[Call],
+        failure: Failure,
+    ) -> BTreeSet<String> {
+        let subject = self.subject();
+        world.witness.forget(&self.namespace);
+        world.faults.forget(&subject);
+        world.faults.disarm();
+        for call in calls {
+            world.faults.arm(&subject, call.clone(), failure);
+        }
+        for call in calls {
+            self.remove(call).await;
+        }
+        self.move_pod(world, turn).await;
+        until("every call was made", async || {
+            world.faults.struck(&subject)
+        })
+        .await;
+        for call in calls {
+            until("the object is back", async || self.exists(call).await).await;
+        }
+        self.configured(world).await;
+        world.witness.said(&self.namespace)
+    }
+
     /// The object that `call` writes.
-    pub(crate) async fn exists(&self, call: &Call) -> bool {
+    async fn exists(&self, call: &Call) -> bool {
         let name = call.name.split_once('/').unwrap().1;
         self.objects(call).get_opt(name).await.unwrap().is_some()
     }
 
     /// Removes the object that `call` writes, as a tenant's admin might.
-    pub(crate) async fn remove(&self, call: &Call) {
+    async fn remove(&self, call: &Call) {
         let name = call.name.split_once('/').unwrap().1;
         let removed = self
             .objects(call)

@@ -223,6 +223,29 @@ impl World {
         snapshot
     }
 
+    /// The version of every object of a tenant, and its own.
+    pub(crate) async fn versions(&self, namespace: &str) -> BTreeMap<String, Option<String>> {
+        let mut versions = BTreeMap::new();
+        macro_rules! add {
+            ($($kind:ty),+) => { $(for object in self.list::<$kind>().await {
+                if object.namespace().as_deref() == Some(namespace) {
+                    let name = format!("{} {}", <$kind>::kind(&()), object.name_any());
+                    versions.insert(name, object.resource_version());
+                }
+            })+ };
+        }
+        add!(
+            Secret,
+            ConfigMap,
+            Service,
+            NetworkPolicy,
+            PodDisruptionBudget,
+            Deployment,
+            TenantControlPlane
+        );
+        versions
+    }
+
     async fn list<K>(&self) -> Vec<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,

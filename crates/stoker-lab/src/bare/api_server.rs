@@ -26,9 +26,13 @@ pub struct BareApiServer {
     kubeconfig: String,
 }
 
-/// What an API server is, and whom it believes.
+/// Where an API server listens, what it is, and whom it believes.
 #[derive(Debug)]
-pub struct ServerCredentials {
+pub struct ServerSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Range of its Services' addresses.
+    pub service_cidr: String,
     /// Signs clients' certificates, and has signed `serving`.
     pub authority: Authority,
     /// The certificate it shows.
@@ -59,30 +63,28 @@ impl BareApiServer {
             credentials::server(&authority, "kube-apiserver", &["localhost"], &[address])?;
         let key = ServiceAccountKey::generate().context("making the service-account key")?;
         let [port] = free_ports()?;
-        let credentials = ServerCredentials {
+        let settings = ServerSettings {
+            address: SocketAddr::new(address, port),
+            service_cidr: "10.0.0.0/20".to_owned(),
             authority,
             serving,
             serving_name: "localhost".to_owned(),
             service_account: key,
         };
-        Self::start_with(version, SocketAddr::new(address, port), credentials).await
+        Self::start_with(version, settings).await
     }
 
-    /// One that listens where it is told with credentials that somebody else made.
+    /// One that listens where it is told, with credentials that somebody else made.
     ///
     /// # Errors
     /// As [`BareApiServer::start`].
-    pub async fn start_with(
-        version: KubernetesVersion,
-        address: SocketAddr,
-        credentials: ServerCredentials,
-    ) -> Result<Self> {
+    pub async fn start_with(version: KubernetesVersion, settings: ServerSettings) -> Result<Self> {
         let binaries = Upstream::open(Steps::new())?.kubernetes(version).await?;
         let etcd = BareEtcd::start(ETCD).await?;
         let directory = etcd.directory().to_owned();
-        let kubeconfig = write_credentials(&directory, address, credentials)?;
+        let arguments = arguments(&directory, &settings, &etcd.endpoint());
+        let kubeconfig = write_credentials(&directory, settings)?;
         let log = directory.join("kube-apiserver.log");
-        let arguments = arguments(&directory, address, &etcd.endpoint());
         let process = Guarded::start(&binaries.join("kube-apiserver"), &arguments, &log)?;
         let mut server = Self {
             process,
@@ -132,17 +134,15 @@ impl BareApiServer {
     }
 }
 
-fn write_credentials(
-    directory: &Path,
-    address: SocketAddr,
-    credentials: ServerCredentials,
-) -> Result<String> {
-    let ServerCredentials {
+fn write_credentials(directory: &Path, settings: ServerSettings) -> Result<String> {
+    let ServerSettings {
+        address,
         authority,
         serving,
         serving_name,
         service_account,
-    } = credentials;
+        ..
+    } = settings;
     credentials::write_authority(directory, "kubernetes-ca", &authority)?;
     credentials::write_leaf(directory, "kube-apiserver", &serving)?;
     credentials::write_service_account_key(directory, &service_account)?;
@@ -157,7 +157,8 @@ fn write_credentials(
     }))
 }
 
-fn arguments(directory: &Path, address: SocketAddr, etcd: &str) -> Vec<String> {
+fn arguments(directory: &Path, settings: &ServerSettings, etcd: &str) -> Vec<String> {
+    let address = settings.address;
     let file = |name: &str| directory.join(name).display().to_string();
     vec![
         format!("--etcd-servers={etcd}"),
@@ -170,9 +171,11 @@ fn arguments(directory: &Path, address: SocketAddr, etcd: &str) -> Vec<String> {
         format!("--service-account-key-file={}", file("sa.pub")),
         format!("--service-account-signing-key-file={}", file("sa.key")),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        "--service-cluster-ip-range=10.0.0.0/20".to_owned(),
+        format!("--service-cluster-ip-range={}", settings.service_cidr),
         "--authorization-mode=RBAC".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
+        // As kubeadm has it, and kube-proxy needs it.
+        "--allow-privileged=true".to_owned(),
         // Objects are made and removed by tests alone; no controller would clear this.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ]

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings, status};
-use super::{apply, delete, error::Error, inside};
+use super::{apply, delete, error::Error, inside, store};
 use crate::context::Context;
 use crate::metrics::{Controller, Outcome, Step};
 
@@ -55,6 +55,13 @@ pub async fn reconcile(
             return result.map(|()| Action::await_change());
         }
         findings.fails(findings.current(), error.category(), describe(error));
+    }
+    if findings
+        .first_failure()
+        .is_some_and(|check| check.reason == store::UNKNOWN)
+    {
+        // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
+        return Ok(Action::await_change());
     }
     write_status(&object, tenant.as_ref(), &findings, &state, &ctx).await?;
     let waits = findings.first_failure().is_some();

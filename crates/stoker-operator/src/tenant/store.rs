@@ -12,6 +12,9 @@ use crate::context::Context;
 use crate::data_store::OpenPool;
 use crate::data_store::pools::Entry;
 
+/// Reason while the `DataStore` was not looked at yet since this process started; that look wakes the tenant.
+pub(super) const UNKNOWN: &str = "DataStoreUnknown";
+
 /// The `DataStore` of the tenant: as recorded, as asked for, by the flag, or the only one there is.
 pub(super) fn choose_store(
     object: &TenantControlPlane,
@@ -85,7 +88,7 @@ pub(super) fn choose_store(
         None => {
             findings.fails(
                 Aspect::DataStoreReady,
-                "DataStoreUnknown",
+                UNKNOWN,
                 format!("DataStore {name} was not looked at yet"),
             );
             None
