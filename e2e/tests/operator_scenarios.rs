@@ -277,7 +277,7 @@ async fn a_deletion_ends_right_whichever_call_the_operator_dies_at() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_configured_in_order_and_whichever_call_fails() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let birth = undisturbed(&world).await;
     let inside = Inside::start(&world, "reference").await;
     let subject = inside.subject();
@@ -311,6 +311,9 @@ async fn a_tenant_is_configured_in_order_and_whichever_call_fails() {
     assert!(last < status.map(|status| status.sent));
     assert!(birth.sent.len() < without.len());
     a_pass_writes_nothing(&world, &["reference", &subject]).await;
+    world.witness.forget("reference");
+    a_restart_changes_nothing(&mut world, "reference").await;
+    println!("{:?}", world.witness.said("reference"));
 
     let begun = Instant::now();
     let mut turn = 0;
