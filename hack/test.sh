@@ -30,7 +30,7 @@ operator() { cargo build --quiet --package stoker-operator && e2e $(suites_of op
 lab() { threads=1 e2e $(suites_of lab_); }
 
 suite lint 15 hack/lint.sh
-suite upstream 20 upstream
+suite upstream 25 upstream
 suite unit 10 unit
 suite etcd 5 etcd
 suite api 5 api

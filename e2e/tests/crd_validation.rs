@@ -1,4 +1,5 @@
-//! The CRDs, the installation manifest and the examples on a real kube-apiserver.
+//! The CRDs, the installation manifest and the examples on real kube-apiservers: the newest supported one and the
+//! oldest.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,21 +9,45 @@
 
 #[path = "../../crates/stoker-api/tests/admission/cases.rs"]
 mod cases;
+#[path = "crd_support/definitions.rs"]
+mod definitions;
+#[path = "crd_support/install.rs"]
+mod install;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use cases::{Case, Table};
 use http::{Method, Request};
+use kube::Client;
 use kube::core::Status;
-use kube::{Client, CustomResourceExt};
-use serde_json::{Value, json};
-use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
-use stoker_lab::bare::BareApiServer;
+use serde_json::Value;
+use stoker_lab::versions::{default_kubernetes, oldest_kubernetes};
 
-const TENANTS: &str = "/apis/stoker.dev/v1alpha1/namespaces/default/tenantcontrolplanes";
-const DATA_STORES: &str = "/apis/stoker.dev/v1alpha1/datastores";
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+/// Makes each function a test on the newest release and one on the oldest.
+macro_rules! on_newest_and_oldest {
+    ($($module:ident::$function:ident),+ $(,)?) => {
+        mod newest {
+            $(#[tokio::test]
+            async fn $function() {
+                super::$module::$function(super::default_kubernetes()).await;
+            })+
+        }
+        mod oldest {
+            $(#[tokio::test]
+            async fn $function() {
+                super::$module::$function(super::oldest_kubernetes()).await;
+            })+
+        }
+    };
+}
+
+on_newest_and_oldest!(
+    definitions::the_api_server_accepts_and_refuses_as_the_tables_say,
+    definitions::the_documented_defaults_are_filled_in,
+    definitions::the_examples_are_accepted_and_come_back_as_written,
+    install::kubectl_installs_and_installs_again_without_a_change,
+    install::the_installed_operator_keeps_to_the_restricted_profile,
+    install::the_installed_operator_may_do_its_work_and_nothing_else,
+);
 
 /// One request; unknown fields are refused, as `kubectl` has it.
 async fn send(
@@ -48,281 +73,15 @@ async fn create(client: &Client, path: &str, object: &Value) -> Result<Value, Bo
     send(client, Method::POST, path, object).await
 }
 
-/// The API server with the CRDs served.
-async fn server_with_crds() -> (BareApiServer, Client) {
-    let server = BareApiServer::start().await.unwrap();
-    let client = server.client().await.unwrap();
-    for crd in [TenantControlPlane::crd(), DataStore::crd()] {
-        create(&client, CRDS, &serde_json::to_value(crd).unwrap())
-            .await
-            .unwrap();
-    }
-    let begun = Instant::now();
-    for path in [TENANTS, DATA_STORES] {
-        while send(&client, Method::GET, path, &Value::Null)
-            .await
-            .is_err()
-        {
-            assert!(
-                begun.elapsed() < Duration::from_secs(20),
-                "{path} is not served"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    (server, client)
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// What the API server says to `case`: the object, or its refusal.
-async fn attempt(
-    client: &Client,
-    path: &str,
-    table: &Table,
-    case: &Case,
-) -> Result<Value, Box<Status>> {
-    let Some(stored) = table.stored(case) else {
-        return create(client, path, &table.sent(case)).await;
-    };
-    let mut object = create(client, path, &stored).await.unwrap();
-    let object_path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
-    if let Some(status) = &case.status {
-        object["status"] = status.clone();
-        let status_path = format!("{object_path}/status");
-        object = send(client, Method::PUT, &status_path, &object)
-            .await
-            .unwrap();
-    }
-    json_patch::merge(&mut object, &case.patch);
-    send(client, Method::PUT, &object_path, &object).await
-}
-
-async fn check(client: &Client, path: &str, table: &Table) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for case in &table.cases {
-        assert!(
-            !case.by_schema || case.refused.is_some(),
-            "{}: what refuses?",
-            case.name
-        );
-        let outcome = attempt(client, path, table, case).await;
-        let expected = case.server_says.as_ref().or(case.refused.as_ref());
-        match (expected, outcome) {
-            (None, Ok(_)) => {}
-            (Some(text), Err(status)) if status.message.contains(text) => {}
-            (_, outcome) => {
-                let said = outcome.map_or_else(|status| status.message, |_| "accepted".to_owned());
-                wrong.push(format!("{}: {said}", case.name));
-            }
-        }
-        let name = table.sent(case)["metadata"]["name"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        // A refused object is not there to be deleted.
-        let _ = send(
-            client,
-            Method::DELETE,
-            &format!("{path}/{name}"),
-            &json!({}),
-        )
-        .await;
-    }
-    wrong
-}
-
-#[tokio::test]
-async fn the_api_server_accepts_and_refuses_as_the_tables_say() {
-    let (_server, client) = server_with_crds().await;
-    let mut wrong = check(&client, TENANTS, &cases::tenant_control_planes()).await;
-    wrong.extend(check(&client, DATA_STORES, &cases::data_stores()).await);
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[tokio::test]
-async fn the_documented_defaults_are_filled_in() {
-    let (_server, client) = server_with_crds().await;
-    let table = cases::tenant_control_planes();
-    let stored = create(&client, TENANTS, &table.base).await.unwrap();
-    assert_eq!(
-        stored["spec"],
-        json!({
-            "addons": {},
-            "controlPlane": {
-                "deployment": { "replicas": 2 },
-                "service": { "serviceType": "ClusterIP", "additionalMetadata": {} },
-            },
-            "deletion": { "dataRetentionSeconds": 604_800 },
-            "kubernetes": {
-                "version": "v1.35.4",
-                "kubelet": { "preferredAddressTypes": ["InternalIP", "ExternalIP", "Hostname"] },
-            },
-            "networkProfile": {
-                "clusterDomain": "cluster.local",
-                "serviceCidr": "10.96.0.0/16",
-                "podCidr": "10.244.0.0/16",
-            },
-        })
-    );
-    let scale = send(
-        &client,
-        Method::GET,
-        &format!("{TENANTS}/demo/scale"),
-        &Value::Null,
-    )
-    .await;
-    assert_eq!(scale.unwrap()["spec"]["replicas"], 2);
-}
-
+/// The YAML documents of a file of the repository.
 fn documents(path: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(file(path)).unwrap();
     text.split("\n---\n")
         .map(|document| serde_saphyr::from_str(document).unwrap())
         .collect()
-}
-
-/// Path of the collection that `object` belongs to.
-fn collection(object: &Value) -> String {
-    let version = object["apiVersion"].as_str().unwrap();
-    let group = if version.contains('/') { "apis" } else { "api" };
-    let kind = object["kind"].as_str().unwrap().to_lowercase();
-    let plural = kind
-        .strip_suffix('y')
-        .map_or(format!("{kind}s"), |stem| format!("{stem}ies"));
-    let namespace = object["metadata"]["namespace"].as_str();
-    let within = namespace.map_or(String::new(), |name| format!("/namespaces/{name}"));
-    format!("/{group}/{version}{within}/{plural}")
-}
-
-/// Whether everything in `written` is in `stored`, which may have more fields.
-fn holds(stored: &Value, written: &Value) -> bool {
-    match (stored, written) {
-        (Value::Object(stored), Value::Object(written)) => written
-            .iter()
-            .all(|(key, value)| stored.get(key).is_some_and(|found| holds(found, value))),
-        (Value::Array(stored), Value::Array(written)) => {
-            stored.len() == written.len() && stored.iter().zip(written).all(|(a, b)| holds(a, b))
-        }
-        (stored, written) => stored == written,
-    }
-}
-
-#[tokio::test]
-async fn the_examples_are_accepted_and_come_back_as_written() {
-    let (_server, client) = server_with_crds().await;
-    for file in ["tenant", "datastore", "workload"] {
-        for document in documents(&format!("examples/{file}.yaml")) {
-            let stored = create(&client, &collection(&document), &document)
-                .await
-                .unwrap_or_else(|status| panic!("{file}: {}", status.message));
-            assert!(
-                holds(&stored, &document),
-                "{file}: something got lost: {stored}"
-            );
-            if document["kind"] == "TenantControlPlane" {
-                serde_json::from_value::<TenantControlPlane>(stored).unwrap();
-            } else if document["kind"] == "DataStore" {
-                serde_json::from_value::<DataStore>(stored).unwrap();
-            }
-        }
-    }
-}
-
-/// Creates everything that `manifests/install.yaml` has.
-async fn install(client: &Client) -> Vec<Value> {
-    let documents = documents("manifests/install.yaml");
-    for document in &documents {
-        create(client, &collection(document), document)
-            .await
-            .unwrap_or_else(|status| panic!("{}: {}", document["kind"], status.message));
-    }
-    documents
-}
-
-#[tokio::test]
-async fn the_installed_operator_keeps_to_the_restricted_profile() {
-    let server = BareApiServer::start().await.unwrap();
-    let client = server.client().await.unwrap();
-    let documents = install(&client).await;
-    let deployment = documents
-        .iter()
-        .find(|document| document["kind"] == "Deployment")
-        .unwrap();
-    let mut pod = deployment["spec"]["template"].clone();
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"]["name"] = json!("operator");
-    let pods = "/api/v1/namespaces/stoker-system/pods";
-    create(&client, pods, &pod).await.unwrap();
-    pod["metadata"]["name"] = json!("privileged");
-    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
-    let refused = create(&client, pods, &pod).await.unwrap_err();
-    assert!(
-        refused
-            .message
-            .contains("violates PodSecurity \"restricted"),
-        "{refused:?}"
-    );
-}
-
-/// Whether the operator's service account may do `verb` on `resource` (`group/resource`).
-async fn may(client: &Client, verb: &str, resource: &str, namespace: &str) -> bool {
-    let (group, resource) = resource.split_once('/').unwrap();
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {
-            "user": "system:serviceaccount:stoker-system:stoker-operator",
-            "resourceAttributes": {
-                "verb": verb, "group": group, "resource": resource, "namespace": namespace,
-            },
-        },
-    });
-    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    create(client, path, &review).await.unwrap()["status"]["allowed"] == true
-}
-
-#[tokio::test]
-async fn the_installed_operator_may_do_its_work_and_nothing_else() {
-    let server = BareApiServer::start().await.unwrap();
-    let client = server.client().await.unwrap();
-    install(&client).await;
-    let begun = Instant::now();
-    while !may(&client, "patch", "apps/deployments", "any").await {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "the roles do not hold"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    for (verb, resource, namespace) in [
-        ("watch", "stoker.dev/tenantcontrolplanes", ""),
-        ("patch", "/secrets", "any"),
-        ("create", "events.k8s.io/events", "any"),
-        ("update", "coordination.k8s.io/leases", "stoker-system"),
-    ] {
-        assert!(
-            may(&client, verb, resource, namespace).await,
-            "cannot {verb} {resource}"
-        );
-    }
-    for (verb, resource, namespace) in [
-        ("create", "/pods", "any"),
-        ("get", "/nodes", ""),
-        ("delete", "stoker.dev/tenantcontrolplanes", "any"),
-        ("deletecollection", "/secrets", "any"),
-        (
-            "create",
-            "rbac.authorization.k8s.io/clusterrolebindings",
-            "",
-        ),
-        ("impersonate", "/serviceaccounts", "any"),
-        ("create", "/serviceaccounts", "any"),
-        ("update", "coordination.k8s.io/leases", "kube-system"),
-    ] {
-        assert!(
-            !may(&client, verb, resource, namespace).await,
-            "can {verb} {resource}"
-        );
-    }
 }

@@ -26,6 +26,8 @@ mod identity;
 mod keyspace;
 #[path = "etcd_support/transactions.rs"]
 mod transactions;
+#[path = "etcd_support/users_and_roles.rs"]
+mod users_and_roles;
 #[path = "etcd_support/world.rs"]
 mod world;
 
@@ -46,6 +48,7 @@ async fn run_all(world: &World) -> Result<Vec<Verdict>> {
         keyspace::cases(),
         transactions::cases(),
         cluster_wide::cases(),
+        users_and_roles::cases(),
     ];
     for case in suites.iter().flatten() {
         let verdict = case.run(world).await;

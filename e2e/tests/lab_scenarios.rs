@@ -13,6 +13,8 @@
     reason = "a test prints what it does and its figures"
 )]
 
+#[path = "support/conditions.rs"]
+mod conditions;
 #[path = "lab_support/deletion.rs"]
 mod deletion;
 #[path = "lab_support/exposure.rs"]
@@ -23,6 +25,8 @@ mod kills;
 mod main_job;
 #[path = "lab_support/network.rs"]
 mod network;
+#[path = "lab_support/pods.rs"]
+mod pods;
 #[path = "lab_support/pool_restart.rs"]
 mod pool_restart;
 #[path = "lab_support/secrets.rs"]
@@ -31,8 +35,12 @@ mod secrets;
 mod sleep;
 #[path = "lab_support/tampering.rs"]
 mod tampering;
+#[path = "support/tenants.rs"]
+mod tenants;
 #[path = "lab_support/two_tenants.rs"]
 mod two_tenants;
+#[path = "lab_support/versions.rs"]
+mod versions;
 #[path = "lab_support/world.rs"]
 mod world;
 
@@ -58,10 +66,11 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 12] = scenarios![
+const SCENARIOS: [Scenario; 13] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
+    versions::a_tenant_of_the_oldest_minor_runs_pods_on_a_node_of_its_own_minor,
     tampering::what_a_tenant_admin_deletes_or_changes_comes_back,
     secrets::derived_secrets_heal_and_the_running_api_server_takes_the_new_certificate,
     exposure::cluster_ip_and_node_port_tenants_become_ready,

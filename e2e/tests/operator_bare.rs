@@ -18,9 +18,15 @@ use std::time::{Duration, Instant};
 use bare::{Bare, until};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+
+/// A Secret that can be made anew.
+const CERTIFICATE: &str = "one-api-server-certificate";
+/// Fewer than the operator answers at once.
+const TAMPERINGS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_born_in_one_pass_and_tampering_is_healed() {
@@ -66,29 +72,36 @@ async fn a_tenant_is_born_in_one_pass_and_tampering_is_healed() {
         Some(1)
     );
 
-    // A derived Secret that is deleted or corrupted comes back.
+    // A derived Secret that is deleted or corrupted comes back, however closely one follows the other.
+    for _ in 0..TAMPERINGS {
+        delete_certificate(&bare).await;
+        corrupt_certificate(&bare).await;
+    }
+}
+
+async fn delete_certificate(bare: &Bare) {
     let secrets = bare.secrets("a");
-    let before = secrets.get("one-api-server-certificate").await.unwrap();
+    let before = secrets.get(CERTIFICATE).await.unwrap();
     secrets
-        .delete("one-api-server-certificate", &DeleteParams::default())
+        .delete(CERTIFICATE, &DeleteParams::default())
         .await
         .unwrap();
     until("the deleted certificate is back", async || {
-        let found = secrets.get_opt("one-api-server-certificate").await.unwrap();
+        let found = secrets.get_opt(CERTIFICATE).await.unwrap();
         found.is_some_and(|found| found.uid() != before.uid())
     })
     .await;
-    let garbage = json!({ "data": { "apiserver.crt": "Z2FyYmFnZQ==" } });
+}
+
+async fn corrupt_certificate(bare: &Bare) {
+    let secrets = bare.secrets("a");
+    let garbage = Patch::Merge(json!({ "data": { "apiserver.crt": "Z2FyYmFnZQ==" } }));
     secrets
-        .patch(
-            "one-api-server-certificate",
-            &PatchParams::default(),
-            &Patch::Merge(garbage),
-        )
+        .patch(CERTIFICATE, &PatchParams::default(), &garbage)
         .await
         .unwrap();
     until("the corrupted certificate is replaced", async || {
-        let found: Secret = secrets.get("one-api-server-certificate").await.unwrap();
+        let found: Secret = secrets.get(CERTIFICATE).await.unwrap();
         found.data.unwrap()["apiserver.crt"]
             .0
             .starts_with(b"-----BEGIN CERTIFICATE")
@@ -106,6 +119,7 @@ async fn a_lost_authority_is_reported_and_never_replaced() {
     bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
         .await;
     let secrets = bare.secrets("a");
+    let policies: Api<NetworkPolicy> = Api::namespaced(bare.client.clone(), "a");
     for name in ["one-ca", "one-sa-certificate", "one-encryption-config"] {
         let kept = secrets.get(name).await.unwrap();
         secrets
@@ -119,6 +133,17 @@ async fn a_lost_authority_is_reported_and_never_replaced() {
             secrets.get_opt(name).await.unwrap().is_none(),
             "{name} was replaced"
         );
+        // Whatever does not need the key is kept up meanwhile.
+        let policy = policies.get("one").await.unwrap();
+        policies
+            .delete("one", &DeleteParams::default())
+            .await
+            .unwrap();
+        until("the policy is back while a key is lost", async || {
+            let found = policies.get_opt("one").await.unwrap();
+            found.is_some_and(|found| found.uid() != policy.uid())
+        })
+        .await;
         // Restored from backup, everything goes on.
         let restored = Secret {
             metadata: kube::core::ObjectMeta {

@@ -2,6 +2,8 @@
 //! tenant's life failing once: refused before it is sent, its answer lost, answered with an error, or never answered
 //! because the operator died. Each ends as if nothing had been.
 
+// The operator's whole work is one future, which a runtime of this process takes.
+#![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

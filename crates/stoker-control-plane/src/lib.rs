@@ -12,8 +12,9 @@
 //!           │                                                            │
 //!  Secrets ─┼─► keys()   ─► Keys   (irreplaceable: lost ones are an error)│
 //!           │                  │                                         ▼
-//!           └─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
-//!                                                              Storage ───┘
+//!           ├─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
+//!           │                                                  Storage ───┘
+//!           └─► guards() ─► NetworkPolicy, PodDisruptionBudget
 //! ```
 
 mod deployment;
@@ -21,6 +22,7 @@ mod disruption;
 mod encryption;
 pub mod entry;
 mod exposure;
+mod guards;
 mod keys;
 mod kubeadm;
 mod leaves;
@@ -34,6 +36,7 @@ mod storage;
 
 pub use encryption::{EncryptionError, EncryptionKeys};
 pub use exposure::{Endpoint, Exposure, Host, exposure};
+pub use guards::{Guards, guards};
 pub use keys::{Keys, KeysError, Loss, keys};
 pub use kubeadm::cluster_configuration;
 pub use leaves::{Leaves, leaves};
@@ -41,4 +44,4 @@ pub use metadata::COMPONENT;
 pub use names::Names;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
 pub use service::{SERVICE_PORT_NAME, service};
-pub use storage::{Storage, StoragePeer, storage_client_request};
+pub use storage::{PodPort, Storage, StoragePeer, storage_client_request};

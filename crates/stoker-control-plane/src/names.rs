@@ -140,10 +140,16 @@ impl Names {
     /// The names of `tenant`'s objects.
     #[must_use]
     pub fn of(tenant: &Tenant) -> Self {
-        let name = |suffix: &str| format!("{}{suffix}", tenant.name);
+        Self::of_named(&tenant.name)
+    }
+
+    /// The names of the objects of the tenant called `tenant`, whatever its spec says.
+    #[must_use]
+    pub fn of_named(tenant: &str) -> Self {
+        let name = |suffix: &str| format!("{tenant}{suffix}");
         Self {
-            deployment: tenant.name.clone(),
-            service: tenant.name.clone(),
+            deployment: tenant.to_owned(),
+            service: tenant.to_owned(),
             ca: name(CA),
             front_proxy_ca: name(FRONT_PROXY_CA),
             service_account_keys: name(SERVICE_ACCOUNT_KEYS),

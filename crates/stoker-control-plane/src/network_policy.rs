@@ -9,10 +9,10 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use stoker_api::tenant::API_SERVER_PORT;
+use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 
 use crate::metadata::{CONTROL_PLANE, metadata, pod_selector};
-use crate::{Inputs, Names, Storage, StoragePeer};
+use crate::{Names, PodPort, StoragePeer};
 
 /// Label that every namespace has, with its name (`kube-apiserver` sets it).
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -39,11 +39,15 @@ const NEVER: [&str; 6] = [
 /// the pool's peers on their ports, and everything outside the management networks, where the
 /// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool is known by
 /// names.
-pub(crate) fn network_policy(inputs: &Inputs<'_>) -> NetworkPolicy {
-    let tenant = inputs.tenant;
-    let mut egress = pool(inputs.storage);
-    egress.extend(names_in_pool(inputs.storage).then(cluster_dns));
-    egress.extend(outside(inputs.management_networks));
+pub(crate) fn network_policy(
+    tenant: &Tenant,
+    endpoints: &[String],
+    peers: &[StoragePeer],
+    management_networks: &[IpNet],
+) -> NetworkPolicy {
+    let mut egress = pool(peers);
+    egress.extend(are_names(endpoints).then(cluster_dns));
+    egress.extend(outside(management_networks));
     NetworkPolicy {
         metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
         spec: Some(NetworkPolicySpec {
@@ -51,33 +55,41 @@ pub(crate) fn network_policy(inputs: &Inputs<'_>) -> NetworkPolicy {
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![NetworkPolicyIngressRule {
                 from: None,
-                ports: Some(vec![port(API_SERVER_PORT, "TCP")]),
+                ports: Some(vec![tcp(int(API_SERVER_PORT))]),
             }]),
             egress: Some(egress),
         }),
     }
 }
 
-fn pool(storage: &Storage) -> Vec<NetworkPolicyEgressRule> {
-    let peers: BTreeSet<_> = storage.peers.iter().collect();
+fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {
+    let peers: BTreeSet<_> = peers.iter().collect();
     peers
         .into_iter()
         .map(|peer| {
-            let (to, number) = match peer {
-                StoragePeer::Address { ip, port } => (block(IpNet::from(*ip), Vec::new()), *port),
-                StoragePeer::Namespace { name, port } => (namespace(name, None), *port),
+            let (to, port) = match peer {
+                StoragePeer::Address { ip, port } => {
+                    (block(IpNet::from(*ip), Vec::new()), tcp(int(*port)))
+                }
+                StoragePeer::Namespace { name, port } => {
+                    let port = match port {
+                        PodPort::Number(number) => int(*number),
+                        PodPort::Name(name) => IntOrString::String(name.clone()),
+                    };
+                    (namespace(name, None), tcp(port))
+                }
             };
             NetworkPolicyEgressRule {
                 to: Some(vec![to]),
-                ports: Some(vec![port(number, "TCP")]),
+                ports: Some(vec![port]),
             }
         })
         .collect()
 }
 
 /// Whether an endpoint of the pool must be looked up.
-fn names_in_pool(storage: &Storage) -> bool {
-    storage.endpoints.iter().any(|endpoint| {
+fn are_names(endpoints: &[String]) -> bool {
+    endpoints.iter().any(|endpoint| {
         let host = endpoint
             .rsplit_once(':')
             .map_or(endpoint.as_str(), |(host, _)| host);
@@ -94,7 +106,7 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     };
     NetworkPolicyEgressRule {
         to: Some(vec![namespace("kube-system", Some(pods))]),
-        ports: Some(vec![port(53, "UDP"), port(53, "TCP")]),
+        ports: Some(vec![on(int(53), "UDP"), tcp(int(53))]),
     }
 }
 
@@ -141,9 +153,17 @@ fn namespace(name: &str, pods: Option<LabelSelector>) -> NetworkPolicyPeer {
     }
 }
 
-fn port(number: u16, protocol: &str) -> NetworkPolicyPort {
+fn int(port: u16) -> IntOrString {
+    IntOrString::Int(i32::from(port))
+}
+
+fn tcp(port: IntOrString) -> NetworkPolicyPort {
+    on(port, "TCP")
+}
+
+fn on(port: IntOrString, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort {
-        port: Some(IntOrString::Int(i32::from(number))),
+        port: Some(port),
         protocol: Some(protocol.to_owned()),
         ..NetworkPolicyPort::default()
     }

@@ -1,16 +1,13 @@
-//! Everything of a tenant's control plane but its Service.
+//! What a tenant's control-plane pods are and what they mount.
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use stoker_api::tenant::Tenant;
 
 use crate::{Exposure, Keys, Leaves, Storage};
-use crate::{deployment, disruption, kubeadm, network_policy, secrets};
+use crate::{deployment, kubeadm, secrets};
 
 /// The entries of one Secret.
 pub type SecretData = BTreeMap<String, Vec<u8>>;
@@ -32,34 +29,28 @@ pub struct Inputs<'a> {
     pub exposure: &'a Exposure,
     /// Where the state is.
     pub storage: &'a Storage,
-    /// Networks of the management cluster (nodes, pods, Services, whatever else is behind them),
-    /// which control-plane pods must not reach.
-    pub management_networks: &'a [IpNet],
 }
 
-/// The objects of a control plane, none of which waits for another.
+/// The objects of a control plane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects {
-    /// By name.
+    /// The irreplaceable keys, by name: written once, before anything that was made with them.
+    pub keys: Vec<Secret>,
+    /// What was made with the keys, by name.
     pub secrets: Vec<Secret>,
     /// By name.
     pub config_maps: Vec<ConfigMap>,
-    /// The pods.
+    /// The pods. They mount all of the above.
     pub deployment: Deployment,
-    /// At two replicas and more.
-    pub pod_disruption_budget: Option<PodDisruptionBudget>,
-    /// What the pods may reach and be reached on.
-    pub network_policy: NetworkPolicy,
 }
 
 /// Builds the objects. Equal inputs give equal objects.
 #[must_use]
 pub fn build(inputs: &Inputs<'_>) -> Objects {
     Objects {
+        keys: secrets::keys(inputs),
         secrets: secrets::secrets(inputs),
         config_maps: kubeadm::config_maps(inputs),
         deployment: deployment::deployment(inputs),
-        pod_disruption_budget: disruption::pod_disruption_budget(inputs.tenant),
-        network_policy: network_policy::network_policy(inputs),
     }
 }

@@ -13,22 +13,22 @@ use crate::{Inputs, Names, entry};
 /// work while the Service, the load balancer or cluster DNS does not.
 const LOCAL_SERVER: &str = "https://127.0.0.1";
 
-/// All Secrets, by name.
+/// The Secrets that can be made anew, by name.
 pub(crate) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
     let names = Names::of(inputs.tenant);
-    let mut secrets = keys(inputs, &names);
-    secrets.extend(certificates(inputs, &names));
+    let mut secrets = certificates(inputs, &names);
     secrets.extend(kubeconfigs(inputs, &names));
     secrets.extend(data_store(inputs, &names));
-    secrets.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    secrets
+    sorted(secrets)
 }
 
-fn keys(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
+/// The Secrets whose keys exist nowhere else, by name.
+pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
+    let names = Names::of(inputs.tenant);
     let keys = inputs.keys;
     let ca = &keys.certificate_authority;
     let front_proxy = &keys.front_proxy_authority;
-    vec![
+    sorted(vec![
         secret(
             inputs.tenant,
             &names.ca,
@@ -66,7 +66,12 @@ fn keys(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
             &names.encryption,
             &[(entry::ENCRYPTION, keys.encryption.as_yaml())],
         ),
-    ]
+    ])
+}
+
+fn sorted(mut secrets: Vec<Secret>) -> Vec<Secret> {
+    secrets.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    secrets
 }
 
 fn certificates(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
@@ -213,7 +218,8 @@ fn data_store(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
     ]
 }
 
-/// A Secret whose role is its name without the tenant's.
+/// A Secret whose role is its name without the tenant's. Without a type, which cannot be changed and is
+/// `Opaque` unless people made the Secret first, say as `kubernetes.io/tls`.
 fn secret(tenant: &Tenant, name: &str, entries: &[(&str, &str)]) -> Secret {
     let role = name
         .strip_prefix(&tenant.name)
@@ -225,7 +231,6 @@ fn secret(tenant: &Tenant, name: &str, entries: &[(&str, &str)]) -> Secret {
         .collect();
     Secret {
         metadata: metadata(tenant, name, role),
-        type_: Some("Opaque".to_owned()),
         data: Some(data),
         ..Secret::default()
     }

@@ -19,8 +19,6 @@ pub struct Storage {
     pub certificate_authority: String,
     /// The tenant's client certificate in the pool, made from [`storage_client_request`].
     pub client: KeyedCertificate,
-    /// Where the endpoints lead to, for the `NetworkPolicy`.
-    pub peers: Vec<StoragePeer>,
 }
 
 impl Storage {
@@ -53,8 +51,17 @@ pub enum StoragePeer {
         /// Name of the namespace.
         name: String,
         /// TCP port of the pods.
-        port: u16,
+        port: PodPort,
     },
+}
+
+/// A port as pods know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodPort {
+    /// By number.
+    Number(u16),
+    /// By the name that the containers give it.
+    Name(String),
 }
 
 /// What the tenant's client certificate in the pool must be: the common name is the etcd user

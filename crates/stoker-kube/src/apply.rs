@@ -55,6 +55,10 @@ impl Writer {
         &self.client
     }
 
+    pub(crate) fn field_manager(&self) -> &'static str {
+        self.field_manager
+    }
+
     /// Applies one object, taking its fields from whoever else set them. The API server stores
     /// nothing when nothing differs.
     ///
@@ -271,7 +275,7 @@ impl Writer {
             .collect())
     }
 
-    fn objects<K>(&self, key: &ObjectKey) -> Api<K>
+    pub(crate) fn objects<K>(&self, key: &ObjectKey) -> Api<K>
     where
         K: kube::Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
     {

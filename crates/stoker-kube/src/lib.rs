@@ -22,6 +22,7 @@ mod fingerprint;
 mod lease;
 mod ledger;
 mod observe;
+mod once;
 mod requests;
 #[cfg(test)]
 mod scenario;
@@ -36,6 +37,7 @@ pub use fingerprint::Fingerprint;
 pub use lease::{Election, Leadership, Lost};
 pub use ledger::{Ledger, Observation};
 pub use observe::{Change, OwnedWatch, watch_owned};
+pub use once::Stored;
 pub use requests::{CountRequests, Counted, RequestCounter, management_client};
 pub use status::write_status;
 pub use tenant_client::{TenantEndpoint, ready, tenant_client};

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -11,6 +12,7 @@ use stoker_lab::handwritten::Handwritten;
 use stoker_lab::host::supervisor;
 use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::network::{self, NetworkArgs};
+use stoker_lab::upstream::CacheEntry;
 use stoker_lab::versions::{KubernetesVersion, find_kubernetes};
 
 /// Real Kubernetes on one Linux machine, for trying Stoker and for its end-to-end tests.
@@ -90,11 +92,21 @@ enum Command {
         /// The name of the image in it.
         reference: String,
     },
+    /// Bring the management cluster the images of another Kubernetes version, for tenants that ask for it.
+    Offer {
+        /// The version, such as 1.33.
+        kubernetes: String,
+    },
     /// Build everything upstream into the cache, without starting anything.
     Build {
-        /// The Kubernetes version, such as 1.35; the management cluster's when missing.
+        /// What a lab with this Kubernetes version needs, such as 1.35; all that the tests need when missing.
         #[arg(long)]
         kubernetes: Option<String>,
+    },
+    /// Show what the cache of builds holds, or remove from it what is no longer used.
+    Cache {
+        #[command(subcommand)]
+        action: Option<CacheAction>,
     },
     /// The network daemon of a host.
     #[command(hide = true)]
@@ -124,6 +136,16 @@ enum WorkerAction {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum CacheAction {
+    /// Remove what no run has asked for lately and no lab runs from. Builds do this by themselves, with 14 days.
+    Prune {
+        /// Days without use.
+        #[arg(long, default_value_t = 14)]
+        days: u32,
+    },
+}
+
 pub(crate) fn main(arguments: Arguments) -> ExitCode {
     let result = match &arguments.command {
         // Process 1 of a host reaps every process itself and so must not share that with a runtime.
@@ -149,18 +171,29 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
                 sync_management_etcd: !unsafe_no_fsync,
                 ..named
             })?;
+            let _alone = lab.alone().await?;
             Box::pin(lab.up()).await?;
             if !management_only {
                 lab.main_job().await?;
             }
             after_up(&lab);
         }
-        Command::Down => lab(named)?.down().await?,
+        Command::Down => {
+            let lab = lab(named)?;
+            let _alone = lab.alone().await?;
+            lab.down().await?;
+        }
         Command::Status => status(&lab(named)?),
         Command::Build { kubernetes } => {
             let lab = lab(named)?;
-            let version = version(&lab, kubernetes.as_deref())?;
-            Box::pin(lab.build(version)).await?;
+            match kubernetes {
+                Some(wanted) => Box::pin(lab.build(find_kubernetes(&wanted)?)).await?,
+                None => Box::pin(lab.build_for_tests()).await?,
+            }
+        }
+        Command::Offer { kubernetes } => {
+            let version = find_kubernetes(&kubernetes)?;
+            Box::pin(lab(named)?.offer_kubernetes(version)).await?;
         }
         Command::LoadImage { archive, reference } => {
             lab(named)?.load_image(&archive, &reference).await?;
@@ -180,6 +213,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Logs { out } => lab(named)?.collect_logs(&out).await?,
         Command::Handwritten { count, keep } => handwritten(&lab(named)?, count, keep).await?,
+        Command::Cache { action } => cache(&lab(named)?, action.as_ref())?,
         Command::Network(arguments) => network::run(arguments).await?,
         Command::Supervise { state } => supervisor::supervise(&state)?,
     }
@@ -212,7 +246,7 @@ async fn handwritten(lab: &Lab, count: u16, keep: bool) -> Result<()> {
     }
     let births = tenants
         .iter()
-        .map(|tenant| tenant.birth(std::time::Duration::from_mins(5)));
+        .map(|tenant| tenant.birth(Duration::from_mins(5)));
     for (name, birth) in names.iter().zip(try_join_all(births).await?) {
         lab.steps().note(format!(
             "{name}: objects created after {:.2} s, pod address after {:.2} s, /readyz after {:.2} s",
@@ -262,6 +296,28 @@ fn status(lab: &Lab) {
             let _ = writeln!(out, "  {program:26} started {starts} time(s)");
         }
     }
+}
+
+fn cache(lab: &Lab, action: Option<&CacheAction>) -> Result<()> {
+    let (entries, what) = match action {
+        None => (lab.upstream().cached()?, "in all"),
+        Some(CacheAction::Prune { days }) => (
+            lab.upstream().prune(*days * Duration::from_hours(24))?,
+            "removed",
+        ),
+    };
+    let mut out = std::io::stdout().lock();
+    for CacheEntry { name, size, unused } in &entries {
+        let days = unused.as_secs() / 86_400;
+        let _ = writeln!(
+            out,
+            "{:7} MiB  unused for {days:3} days  {name}",
+            size >> 20
+        );
+    }
+    let total: u64 = entries.iter().map(|entry| entry.size).sum();
+    let _ = writeln!(out, "{:7} MiB  {what}", total >> 20);
+    Ok(())
 }
 
 async fn enter(lab: &Lab, host: &str, command: Vec<String>) -> Result<ExitCode> {

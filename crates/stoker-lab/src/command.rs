@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::paths::checkout;
+
 /// Lines of a failed program's output that an error repeats.
 const LINES_IN_ERROR: usize = 25;
 
@@ -56,6 +58,31 @@ where
 {
     let mut command = Command::new(name);
     command.args(arguments);
+    command
+}
+
+/// Cargo on this checkout, as a person would start it.
+///
+/// What Cargo tells the programs that it runs (name and directory of their package) is taken away: build scripts that
+/// read it, such as ring's, would run again, and with them nearly every crate be compiled again.
+pub fn cargo<I, S>(arguments: I) -> std::process::Command
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(arguments).current_dir(checkout());
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_str().is_some_and(|name| {
+            name == "OUT_DIR"
+                || name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+        });
+        if told {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

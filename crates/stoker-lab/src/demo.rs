@@ -1,7 +1,6 @@
 //! The main job, as `make up` does it: a tenant control plane as pods, a worker joined to it, pods running there.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
@@ -23,22 +22,23 @@ impl Lab {
     pub async fn main_job(&self) -> Result<()> {
         let steps = self.steps();
         self.install_stoker().await?;
-        let examples = checkout().join("examples");
-        let (tenant_file, workload_file) =
-            (examples.join("tenant.yaml"), examples.join("workload.yaml"));
-        let tenant = self.start_tenant(&tenant_file, TENANT, TENANT);
+        let file = checkout().join("examples/tenant.yaml");
+        let tenant = self.start_tenant(&file, TENANT, TENANT);
         steps.step(format!("tenant {TENANT}"), tenant).await?;
         steps
             .step("worker joined to the tenant", self.join_worker())
             .await?;
-        let workload = self.start_workload(&workload_file);
         steps
-            .step("workload in the tenant: two replicas running", workload)
+            .step(
+                "workload in the tenant: two replicas running",
+                self.start_workload(TENANT),
+            )
             .await?;
-        // After a restart of its machine a kubelet takes a while to know its pods again.
-        let check = retry(Duration::from_mins(2), async || self.check_workload().await);
         steps
-            .step("logs, exec, Service and DNS in the tenant", check)
+            .step(
+                "logs, exec, Service and DNS in the tenant",
+                self.check_workload(TENANT),
+            )
             .await
     }
 
@@ -122,79 +122,5 @@ impl Lab {
             worker = self.add_worker(WORKER, self.kubernetes()).await?;
         }
         self.join(&worker, &self.paths().kubeconfig(TENANT)).await
-    }
-
-    async fn start_workload(&self, file: &Path) -> Result<()> {
-        let file = file.to_string_lossy();
-        // A namespace gets its default ServiceAccount a moment after the API server is up.
-        retry(Duration::from_secs(30), async || {
-            self.kubectl_with(TENANT, &["apply", "--server-side", "-f", &file])
-                .await
-                .map(drop)
-        })
-        .await?;
-        let wait = ["rollout", "status", "deployment/echo", "--timeout=180s"];
-        self.kubectl_with(TENANT, &wait).await?;
-        let dns = [
-            "-n",
-            "kube-system",
-            "rollout",
-            "status",
-            "deployment/coredns",
-            "--timeout=120s",
-        ];
-        self.kubectl_with(TENANT, &dns).await.map(drop)
-    }
-
-    /// What a person would try first: every line must answer.
-    async fn check_workload(&self) -> Result<()> {
-        let names = "jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}";
-        let pods = self
-            .kubectl_with(TENANT, &["get", "pods", "-l", "app=echo", "-o", names])
-            .await?;
-        let running: Vec<_> = pods
-            .split_whitespace()
-            .filter_map(|pod| pod.strip_suffix("=Running"))
-            .collect();
-        ensure!(running.len() == 2, "two pods must run; there are: {pods}");
-        let logs = self.kubectl_with(TENANT, &["logs", running[0]]).await?;
-        ensure!(!logs.is_empty(), "`kubectl logs` printed nothing");
-        let name = self
-            .kubectl_with(TENANT, &["exec", running[0], "--", "/agnhost", "help"])
-            .await?;
-        ensure!(!name.is_empty(), "`kubectl exec` printed nothing");
-        for target in [
-            "echo:80",
-            "echo.default.svc.cluster.local:80",
-            "kubernetes.default:443",
-        ] {
-            retry(Duration::from_secs(30), async || {
-                let connect = [
-                    "exec",
-                    running[1],
-                    "--",
-                    "/agnhost",
-                    "connect",
-                    target,
-                    "--timeout=3s",
-                ];
-                self.kubectl_with(TENANT, &connect).await.map(drop)
-            })
-            .await
-            .with_context(|| format!("from a pod of the tenant to {target}"))?;
-        }
-        Ok(())
-    }
-}
-
-/// Tries until it works, at most for `limit`; then the last error.
-async fn retry(limit: Duration, mut work: impl AsyncFnMut() -> Result<()>) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        match work().await {
-            Err(error) if begun.elapsed() > limit => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
-            Ok(()) => return Ok(()),
-        }
     }
 }

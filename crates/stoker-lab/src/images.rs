@@ -14,7 +14,7 @@ use archive::{Content, Recipe};
 
 use crate::host::Host;
 use crate::upstream::Upstream;
-use crate::versions::KubernetesVersion;
+use crate::versions::{AGNHOST, KubernetesVersion};
 
 /// An image in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,38 +25,46 @@ pub struct Image {
     pub references: Vec<String>,
 }
 
-/// The images of one Kubernetes release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Images {
-    /// What every node runs: kube-proxy (with the other components), `CoreDNS`, pause and agnhost.
-    pub node: Vec<Image>,
-    /// What only the management host runs beside those: kube-apiserver.
-    pub control_plane: Vec<Image>,
-}
-
-/// Makes every image of a release that is not yet in the cache.
+/// What a tenant's control plane of a release runs: kube-apiserver, kube-controller-manager, kube-scheduler. Made
+/// when it is not yet in the cache.
 ///
 /// # Errors
 /// When a component cannot be built or buildah fails.
-pub async fn build(upstream: &Upstream, version: KubernetesVersion) -> Result<Images> {
-    let (api_server, others) = kubernetes(upstream, version).await?;
-    let node = vec![
-        others,
+pub async fn control_plane(upstream: &Upstream, version: KubernetesVersion) -> Result<Vec<Image>> {
+    Ok(vec![
+        api_server(upstream, version).await?,
+        components(upstream, version).await?,
+    ])
+}
+
+/// What nodes of a release run: kube-proxy, `CoreDNS`, pause, and agnhost. Made when it is not yet in the cache.
+///
+/// # Errors
+/// As [`control_plane`].
+pub async fn node(upstream: &Upstream, version: KubernetesVersion) -> Result<Vec<Image>> {
+    Ok(vec![
+        components(upstream, version).await?,
         coredns(upstream, version).await?,
         pause(upstream, version).await?,
-        agnhost(upstream, version).await?,
-    ];
-    Ok(Images {
-        node,
-        control_plane: vec![api_server],
-    })
+        agnhost(upstream).await?,
+    ])
+}
+
+/// All images of a release, each once.
+///
+/// # Errors
+/// As [`control_plane`].
+pub async fn all(upstream: &Upstream, version: KubernetesVersion) -> Result<Vec<Image>> {
+    let mut images = vec![api_server(upstream, version).await?];
+    images.extend(node(upstream, version).await?);
+    Ok(images)
 }
 
 /// Imports the images that a host's containerd does not have under all their names.
 ///
 /// # Errors
 /// What `ctr` says.
-pub async fn import(host: &Host, images: &[&Image]) -> Result<()> {
+pub async fn import(host: &Host, images: &[Image]) -> Result<()> {
     let present = host
         .run(["ctr", "--namespace", "k8s.io", "images", "list", "-q"])
         .await?;
@@ -104,10 +112,9 @@ pub async fn load(host: &Host, archive: &Path, references: &[String]) -> Result<
     Ok(())
 }
 
-async fn kubernetes(upstream: &Upstream, version: KubernetesVersion) -> Result<(Image, Image)> {
+async fn api_server(upstream: &Upstream, version: KubernetesVersion) -> Result<Image> {
     let binaries = upstream.kubernetes(version).await?;
-    let reference = |name: &str| format!("registry.k8s.io/{name}:{}", version.version);
-    let api_server = Recipe {
+    let recipe = Recipe {
         name: "kube-apiserver",
         version: version.version,
         contents: vec![Content::file(
@@ -116,29 +123,32 @@ async fn kubernetes(upstream: &Upstream, version: KubernetesVersion) -> Result<(
         )],
         ..Recipe::default()
     };
+    let reference = component_reference("kube-apiserver", version);
+    Ok(Image {
+        archive: recipe.build(upstream, &reference).await?,
+        references: vec![reference],
+    })
+}
+
+async fn components(upstream: &Upstream, version: KubernetesVersion) -> Result<Image> {
+    let binaries = upstream.kubernetes(version).await?;
     let program = "/usr/local/bin/kubernetes";
     let links = ["kube-controller-manager", "kube-scheduler", "kube-proxy"];
     let mut contents = vec![Content::file(binaries.join("kubernetes"), program)];
     contents
         .extend(links.map(|name| Content::link("kubernetes", &format!("/usr/local/bin/{name}"))));
     contents.extend(packet_filter::contents().await?);
-    let others = Recipe {
+    let recipe = Recipe {
         name: "kubernetes",
         version: version.version,
         contents,
         ..Recipe::default()
     };
-    let api_server = Image {
-        archive: api_server
-            .build(upstream, &reference("kube-apiserver"))
-            .await?,
-        references: vec![reference("kube-apiserver")],
-    };
-    let others = Image {
-        archive: others.build(upstream, &reference(links[0])).await?,
-        references: links.map(reference).into(),
-    };
-    Ok((api_server, others))
+    let references = links.map(|name| component_reference(name, version));
+    Ok(Image {
+        archive: recipe.build(upstream, &references[0]).await?,
+        references: references.into(),
+    })
 }
 
 async fn coredns(upstream: &Upstream, version: KubernetesVersion) -> Result<Image> {
@@ -176,16 +186,16 @@ async fn pause(upstream: &Upstream, version: KubernetesVersion) -> Result<Image>
     })
 }
 
-async fn agnhost(upstream: &Upstream, version: KubernetesVersion) -> Result<Image> {
-    let binaries = upstream.agnhost(version).await?;
+async fn agnhost(upstream: &Upstream) -> Result<Image> {
+    let binaries = upstream.agnhost().await?;
     let recipe = Recipe {
         name: "agnhost",
-        version: version.agnhost,
+        version: AGNHOST,
         contents: vec![Content::file(binaries.join("agnhost"), "/agnhost")],
         entrypoint: Some("/agnhost"),
         ..Recipe::default()
     };
-    let reference = agnhost_reference(version);
+    let reference = agnhost_reference();
     Ok(Image {
         archive: recipe.build(upstream, &reference).await?,
         references: vec![reference],
@@ -200,11 +210,12 @@ pub fn pause_reference(version: KubernetesVersion) -> String {
 
 /// Name of agnhost, the image for demonstrations and tests.
 #[must_use]
-pub fn agnhost_reference(version: KubernetesVersion) -> String {
-    format!(
-        "registry.k8s.io/e2e-test-images/agnhost:{}",
-        version.agnhost
-    )
+pub fn agnhost_reference() -> String {
+    format!("registry.k8s.io/e2e-test-images/agnhost:{AGNHOST}")
+}
+
+fn component_reference(name: &str, version: KubernetesVersion) -> String {
+    format!("registry.k8s.io/{name}:{}", version.version)
 }
 
 /// kubeadm's name of `CoreDNS` for the release.

@@ -1,5 +1,6 @@
 //! A lab: what people bring up with `make up` and what end-to-end tests run on.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use crate::paths::{Paths, checkout};
 use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
-use crate::versions::{CONTAINERD, ETCD, KubernetesVersion, default_kubernetes};
+use crate::versions::{
+    CONTAINERD, ETCD, ETCD_BELOW_FLOOR, KubernetesVersion, default_kubernetes, oldest_kubernetes,
+};
 
 /// What can be chosen about a lab.
 #[derive(Debug, Clone)]
@@ -65,6 +68,15 @@ impl Lab {
         })
     }
 
+    /// Waits until no other run brings this lab up or takes it down; none begins while the file is held.
+    ///
+    /// # Errors
+    /// When the lock cannot be made.
+    pub async fn alone(&self) -> Result<File> {
+        let key = format!("lab-{}", self.paths.lab());
+        self.upstream.cache().lock(&self.steps, &key).await
+    }
+
     /// Brings up the management cluster and the pool. What is there already is left alone, so it also goes on
     /// after an interruption.
     ///
@@ -97,7 +109,28 @@ impl Lab {
     pub async fn build(&self, version: KubernetesVersion) -> Result<()> {
         self.upstream.etcd(ETCD).await?;
         self.upstream.containerd(CONTAINERD).await?;
-        images::build(&self.upstream, version).await.map(drop)
+        images::all(&self.upstream, version).await.map(drop)
+    }
+
+    /// Builds everything upstream that the tests of the repository need.
+    ///
+    /// # Errors
+    /// When a build fails.
+    pub async fn build_for_tests(&self) -> Result<()> {
+        self.build(self.kubernetes()).await?;
+        self.build(oldest_kubernetes()).await?;
+        self.upstream.etcd(ETCD_BELOW_FLOOR).await.map(drop)
+    }
+
+    /// Makes the management cluster able to run tenants of a Kubernetes version beside its own, by bringing it the
+    /// images that their control planes run.
+    ///
+    /// # Errors
+    /// When the lab is not up, or the version does not build.
+    pub async fn offer_kubernetes(&self, version: KubernetesVersion) -> Result<()> {
+        let host = self.host(crate::management::HOST)?;
+        let images = images::control_plane(&self.upstream, version).await?;
+        images::import(&host, &images).await
     }
 
     /// Ends everything and removes every trace but the cache of builds.
@@ -118,13 +151,7 @@ impl Lab {
         let remove = async {
             let groups = &self.machine.control_groups;
             groups.remove(&self.paths.control_group())?;
-            // Other labs are still below it, then it stays.
-            if crate::paths::labs()
-                .iter()
-                .all(|lab| lab == self.paths.lab())
-            {
-                groups.remove("stoker-lab")?;
-            }
+            groups.remove_if_empty(crate::paths::CONTROL_GROUPS);
             self.paths.remove_state()?;
             self.remove_people_files()
         };

@@ -74,14 +74,17 @@ impl ControlGroups {
     /// # Errors
     /// When a group still has processes.
     pub fn remove(&self, name: &str) -> Result<()> {
-        let unified = match self {
-            Self::V1 { unified, .. } => unified.as_deref(),
-            Self::V2(_) => None,
-        };
-        self.trees()
+        self.all_trees()
             .into_iter()
-            .chain(unified)
             .try_for_each(|tree| remove_group(&tree.join(name)))
+    }
+
+    /// Removes the group `name` where no group is left below it and no process in it.
+    pub fn remove_if_empty(&self, name: &str) {
+        for tree in self.all_trees() {
+            // The kernel refuses when another lab is there, which is right.
+            let _ = std::fs::remove_dir(tree.join(name));
+        }
     }
 
     /// Whether the group is there in any tree.
@@ -90,6 +93,15 @@ impl ControlGroups {
         self.trees()
             .into_iter()
             .any(|tree| tree.join(name).is_dir())
+    }
+
+    /// Also the one without controllers.
+    fn all_trees(&self) -> Vec<&Path> {
+        let unified = match self {
+            Self::V1 { unified, .. } => unified.as_deref(),
+            Self::V2(_) => None,
+        };
+        self.trees().into_iter().chain(unified).collect()
     }
 
     fn trees(&self) -> Vec<&Path> {
@@ -196,6 +208,18 @@ mod tests {
             control_groups(mounts),
             Some(ControlGroups::V2("/sys/fs/cgroup".into()))
         );
+    }
+
+    #[test]
+    fn only_an_empty_group_is_removed() {
+        let tree = tempfile::tempdir().unwrap();
+        let groups = ControlGroups::V2(tree.path().into());
+        std::fs::create_dir_all(tree.path().join("labs/other")).unwrap();
+        groups.remove_if_empty("labs");
+        assert!(tree.path().join("labs/other").is_dir());
+        std::fs::remove_dir(tree.path().join("labs/other")).unwrap();
+        groups.remove_if_empty("labs");
+        assert!(!tree.path().join("labs").exists());
     }
 
     #[test]

@@ -43,9 +43,8 @@ impl Lab {
         };
         let runtime = async {
             containerd::start(&host, self.machine(), self.kubernetes()).await?;
-            let images = images::build(upstream, self.kubernetes()).await?;
-            let all: Vec<_> = images.node.iter().chain(&images.control_plane).collect();
-            images::import(&host, &all).await
+            let images = images::all(upstream, self.kubernetes()).await?;
+            images::import(&host, &images).await
         };
         // Boxed, as it holds the build of every component.
         let both = Box::pin(async { tokio::try_join!(api_server, runtime).map(drop) });
@@ -55,15 +54,23 @@ impl Lab {
         node::start(self, &host)?;
         let addons = addons::objects(self);
         steps
-            .step("management node and DNS", self.finish(&client, &addons))
+            .step(
+                "management node and DNS",
+                self.finish(&client, &host, &addons),
+            )
             .await
     }
 
-    async fn finish(&self, client: &kube::Client, addons: &serde_json::Value) -> Result<()> {
+    async fn finish(
+        &self,
+        client: &kube::Client,
+        host: &Host,
+        addons: &serde_json::Value,
+    ) -> Result<()> {
         self.apply(addons)
             .await
             .context("applying the management cluster's add-ons")?;
-        node::wait_ready(client).await?;
+        crate::node::wait_ready(client, host, Duration::from_mins(2)).await?;
         addons::wait_ready(client).await
     }
 

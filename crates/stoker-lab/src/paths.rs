@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 /// Bulk state of all labs: etcd data, container layers, logs. A lab's part goes when the lab goes.
-const STATE: &str = "/var/lib/stoker-lab";
+pub(crate) const STATE: &str = "/var/lib/stoker-lab";
+/// Control group of all labs, relative to each tree.
+pub(crate) const CONTROL_GROUPS: &str = "stoker-lab";
 /// Long enough for people, short enough for derived names.
 const NAME_LIMIT: usize = 20;
 
@@ -82,7 +84,7 @@ impl Paths {
     /// Control group of this lab, relative to each tree.
     #[must_use]
     pub fn control_group(&self) -> String {
-        format!("stoker-lab/{}", self.lab)
+        format!("{CONTROL_GROUPS}/{}", self.lab)
     }
 
     /// Removes the bulk state, and the common directory when this was the last lab.

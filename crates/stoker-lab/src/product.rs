@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{program, run};
+use crate::command::{cargo, program, run};
 use crate::images::build_archive;
 use crate::lab::Lab;
 use crate::management::HOST;
@@ -61,6 +61,17 @@ impl Lab {
         run(self.kubectl_command(name).await?.args(arguments)).await
     }
 
+    /// Waits until all pods of a Deployment or `DaemonSet` are new and ready, in the cluster of the kubeconfig `at` of
+    /// `.stoker`.
+    ///
+    /// # Errors
+    /// What kubectl says, at the latest after three minutes.
+    pub async fn rolled_out(&self, at: &str, namespace: &str, object: &str) -> Result<()> {
+        let wait = ["rollout", "status", object, "--timeout=180s"];
+        let arguments = [&["-n", namespace], &wait[..]].concat();
+        self.kubectl_with(at, &arguments).await.map(drop)
+    }
+
     pub(crate) async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
         let kubectl = self
             .upstream()
@@ -111,15 +122,8 @@ impl Lab {
             .with_context(|| format!("reading {}", path.display()))?
             .replace(PLACEHOLDER, reference);
         self.apply_text(&manifest).await?;
-        let wait = [
-            "-n",
-            NAMESPACE,
-            "rollout",
-            "status",
-            "deployment/stoker-operator",
-            "--timeout=120s",
-        ];
-        self.kubectl(&wait).await.map(drop)
+        self.rolled_out(HOST, NAMESPACE, "deployment/stoker-operator")
+            .await
     }
 
     async fn apply_data_store(&self) -> Result<()> {
@@ -176,8 +180,7 @@ async fn build_operator() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("STOKER_OPERATOR") {
         return Ok(path.into());
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = [
+    let mut build = cargo([
         "build",
         "--quiet",
         "--release",
@@ -185,12 +188,9 @@ async fn build_operator() -> Result<PathBuf> {
         "stoker-operator",
         "--target",
         TARGET,
-    ];
-    let mut build = program(cargo, arguments);
-    build
-        .current_dir(checkout())
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run(&mut build).await?;
+    ]);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(&mut build.into()).await?;
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| checkout().join("target"), PathBuf::from);
     Ok(target.join(TARGET).join("release/stoker-operator"))

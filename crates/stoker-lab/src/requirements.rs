@@ -49,8 +49,13 @@ pub async fn meet(steps: &Steps, upstream: &Upstream) -> Result<()> {
         Uid::effective().is_root(),
         "the lab makes network and mount namespaces and must run as root: try `sudo make up`"
     );
-    ensure_space(upstream.cache().root())?;
-    ensure_space(Path::new("/var/lib"))?;
+    ensure_space(
+        upstream.cache().root(),
+        "set STOKER_CACHE to a directory on a larger disk",
+    )?;
+    let state = Path::new(crate::paths::STATE);
+    std::fs::create_dir_all(state).with_context(|| format!("making {}", state.display()))?;
+    ensure_space(state, "mount a larger disk there")?;
     install_missing(steps).await?;
     ensure!(
         on_path("go"),
@@ -60,14 +65,13 @@ pub async fn meet(steps: &Steps, upstream: &Upstream) -> Result<()> {
     ensure_kernel().await
 }
 
-fn ensure_space(path: &Path) -> Result<()> {
+fn ensure_space(path: &Path, otherwise: &str) -> Result<()> {
     let disk = nix::sys::statvfs::statvfs(path)
         .with_context(|| format!("looking at the disk of {}", path.display()))?;
     let free = (disk.blocks_available() * disk.fragment_size()) >> 30;
     ensure!(
         free >= DISK_GIB,
-        "{} has {free} GiB free and the lab needs {DISK_GIB}: make room, or set STOKER_CACHE to a \
-         directory on a larger disk",
+        "{} has {free} GiB free and the lab needs {DISK_GIB}: make room, or {otherwise}",
         path.display()
     );
     Ok(())
@@ -99,15 +103,20 @@ async fn install_missing(steps: &Steps) -> Result<()> {
         );
     }
     let install = async {
-        run(&mut program("apt-get", ["update", "-qq"])).await?;
+        let updated = run(&mut program("apt-get", ["update", "-qq"])).await;
         let mut command = program(
             "apt-get",
             ["install", "-qq", "-y", "--no-install-recommends"],
         );
-        run(command
+        let installed = run(command
             .args(&missing)
             .env("DEBIAN_FRONTEND", "noninteractive"))
-        .await
+        .await;
+        // One source of several that is away fails the update and need not matter.
+        match (installed, updated) {
+            (Err(error), Err(why)) => Err(error.context(format!("{why:#}"))),
+            (installed, _) => installed,
+        }
     };
     steps
         .step(format!("installing Debian packages: {list}"), install)

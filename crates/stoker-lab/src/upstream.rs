@@ -9,12 +9,14 @@ mod go_module;
 mod kubernetes;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::command::{program, run};
 use crate::steps::Steps;
 use crate::versions::KubernetesVersion;
+pub use cache::CacheEntry;
 pub(crate) use cache::{Cache, key as cache_key};
 use go_module::{GoBuild, Require};
 
@@ -57,6 +59,22 @@ impl Upstream {
         })
     }
 
+    /// What the cache holds, largest first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn cached(&self) -> Result<Vec<CacheEntry>> {
+        self.cache.entries()
+    }
+
+    /// Removes from the cache what no run has asked for in the time `unused` and no lab runs from; returns that.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn prune(&self, unused: Duration) -> Result<Vec<CacheEntry>> {
+        self.cache.prune(&self.steps, unused)
+    }
+
     /// The cache of images beside the binaries.
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
@@ -77,12 +95,12 @@ impl Upstream {
         kubernetes::build(self, version).await
     }
 
-    /// A directory with `agnhost`, the test program of that Kubernetes release.
+    /// A directory with `agnhost`, the test program of the newest Kubernetes release.
     ///
     /// # Errors
     /// When the build fails.
-    pub async fn agnhost(&self, version: KubernetesVersion) -> Result<PathBuf> {
-        kubernetes::build_agnhost(self, version).await
+    pub async fn agnhost(&self) -> Result<PathBuf> {
+        kubernetes::build_agnhost(self).await
     }
 
     /// A directory with `etcd`, `etcdctl` and `etcdutl` of a version such as `v3.6.16`.

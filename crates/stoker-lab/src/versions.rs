@@ -16,17 +16,17 @@ pub struct KubernetesVersion {
     pub coredns: &'static str,
     /// `PauseVersion` in kubeadm's constants: the tag of `registry.k8s.io/pause`.
     pub pause: &'static str,
-    /// `test/images/agnhost/VERSION` of that release.
-    pub agnhost: &'static str,
 }
 
-/// The releases that tenants may run; the first is the management cluster's and the default.
+/// The releases that tenants may run, newest first; the first is the management cluster's and the default.
 pub const KUBERNETES: &[KubernetesVersion] = &[
-    kubernetes("v1.36.3", "v0.36.3", "v1.14.2", "3.10.2", "2.63.0"),
-    kubernetes("v1.35.4", "v0.35.4", "v1.13.1", "3.10.1", "2.59"),
-    kubernetes("v1.34.4", "v0.34.4", "v1.12.1", "3.10.1", "2.56"),
-    kubernetes("v1.33.13", "v0.33.13", "v1.12.0", "3.10", "2.53"),
+    kubernetes("v1.36.3", "v0.36.3", "v1.14.2", "3.10.2"),
+    kubernetes("v1.35.4", "v0.35.4", "v1.13.1", "3.10.1"),
+    kubernetes("v1.34.4", "v0.34.4", "v1.12.1", "3.10.1"),
+    kubernetes("v1.33.13", "v0.33.13", "v1.12.0", "3.10"),
 ];
+/// `test/images/agnhost/VERSION` of the first release: the image that examples and tests run in pods.
+pub const AGNHOST: &str = "2.63.0";
 
 /// The etcd of the management cluster and of the pool.
 pub const ETCD: &str = "v3.6.16";
@@ -40,14 +40,12 @@ const fn kubernetes(
     staging: &'static str,
     coredns: &'static str,
     pause: &'static str,
-    agnhost: &'static str,
 ) -> KubernetesVersion {
     KubernetesVersion {
         version,
         staging,
         coredns,
         pause,
-        agnhost,
     }
 }
 
@@ -55,6 +53,12 @@ const fn kubernetes(
 #[must_use]
 pub const fn default_kubernetes() -> KubernetesVersion {
     KUBERNETES[0]
+}
+
+/// The oldest release that is supported, for management clusters and for tenants.
+#[must_use]
+pub const fn oldest_kubernetes() -> KubernetesVersion {
+    KUBERNETES[KUBERNETES.len() - 1]
 }
 
 /// The row for a full version (`v1.36.3`) or a minor (`1.36`).

@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::host::supervisor::Program;
 use crate::images;
 use crate::lab::Lab;
+use crate::node;
 use crate::pod_network;
 use crate::versions::{CONTAINERD, KubernetesVersion};
 
@@ -58,7 +59,7 @@ impl Lab {
             upstream.kubernetes(version).await?,
             upstream.containerd(CONTAINERD).await?,
         ];
-        let images = images::build(upstream, version).await?;
+        let images = images::node(upstream, version).await?;
         let name = format!("worker-{number}");
         let host = self
             .start_host(&name, self.addresses().worker(number), binaries)
@@ -68,7 +69,7 @@ impl Lab {
         host.run(["ip", "route", "replace", "unreachable", UNKNOWN_NETWORKS])
             .await?;
         containerd::start(&host, self.machine(), version).await?;
-        images::import(&host, &images.node.iter().collect::<Vec<_>>()).await?;
+        images::import(&host, &images).await?;
         let patch = json!({
             "failCgroupV1": false,
             "cgroupDriver": "cgroupfs",
@@ -142,7 +143,7 @@ impl Lab {
         std::fs::write(membership_file(worker), serde_json::to_vec(&membership)?)
             .context("noting what the worker was joined to")?;
         self.connect_pods(kubeconfig).await?;
-        wait_ready(&client, worker).await
+        node::wait_ready(&client, worker, Duration::from_mins(3)).await
     }
 
     /// Ends a worker and removes its state; its tenant sees the node go away as when a machine dies.
@@ -202,36 +203,6 @@ async fn pod_network_of(client: &kube::Client, worker: &Host) -> Result<String> 
             begun.elapsed() < Duration::from_mins(1),
             "the node {} got no podCIDR from the tenant's controller manager",
             worker.name()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn wait_ready(client: &kube::Client, worker: &Host) -> Result<()> {
-    let nodes = Api::<Node>::all(client.clone());
-    let begun = Instant::now();
-    loop {
-        let node = nodes
-            .get(worker.name())
-            .await
-            .context("reading the worker's node")?;
-        let conditions = node
-            .status
-            .and_then(|status| status.conditions)
-            .unwrap_or_default();
-        let ready = conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready");
-        if ready.is_some_and(|condition| condition.status == "True") {
-            return Ok(());
-        }
-        let why = ready.and_then(|condition| condition.message.as_deref());
-        ensure!(
-            begun.elapsed() < Duration::from_mins(3),
-            "the node {} is not ready: {}; see {}",
-            worker.name(),
-            why.unwrap_or("its kubelet gave no reason"),
-            worker.log("kubelet").display()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -68,7 +68,7 @@ async fn a_lab_works_survives_an_interruption_and_leaves_nothing() {
 }
 
 async fn a_pod_reaches_a_service_by_its_name(lab: &Lab) -> Result<()> {
-    let image = agnhost_reference(lab.kubernetes());
+    let image = agnhost_reference();
     let container =
         |arguments: &[&str]| json!({ "name": "agnhost", "image": image, "args": arguments });
     let labels = json!({ "app": "web" });

@@ -1,6 +1,6 @@
 //! Command line of the operator. Every flag has an environment variable.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Parser;
 use ipnet::IpNet;
@@ -52,6 +52,10 @@ pub struct Args {
     /// Name of this pod: the holder's identity in the lease and in events.
     #[arg(long, env = "POD_NAME", default_value = "stoker-operator")]
     pub pod_name: String,
+
+    /// Address of this pod, to check what the Nodes say of the pod networks against.
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: Option<IpAddr>,
 
     /// Namespace of the operator: where its lease and the keys of retained data are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "stoker-system")]

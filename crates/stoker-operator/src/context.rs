@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Events, RequestCounter, TenantEndpoint, Writer};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::args::Args;
 use crate::data_store::Pools;
 use crate::data_store::reconcile::data_store_of;
+use crate::management_networks::Networks;
 use crate::metrics::Metrics;
 use crate::retry::Backoff;
 use crate::tenant::Tenants;
@@ -58,11 +58,14 @@ pub struct Context {
     /// Caches.
     pub stores: Stores,
     /// Networks that control-plane pods must not reach.
-    pub management_networks: watch::Receiver<Vec<IpNet>>,
+    pub management_networks: watch::Receiver<Networks>,
     /// Connections to the `DataStore`s.
     pub pools: Pools,
     /// What is kept in memory per tenant.
     pub tenants: Tenants,
+    /// Bounds the tenants worked on at the same time on the management side. Work inside a tenant holds none:
+    /// tenants whose webhooks hang wait for themselves alone.
+    pub work: Semaphore,
     /// Asks for a pass over a tenant.
     pub wake: mpsc::UnboundedSender<ObjectRef<TenantControlPlane>>,
     /// Asks for a pass over a `DataStore`.

@@ -14,7 +14,8 @@ use axum::routing::get;
 
 use crate::metrics::Metrics;
 
-/// The main loop beats every few seconds; this much silence means that it hangs.
+const BEAT: Duration = Duration::from_secs(5);
+/// This much silence means that the work hangs.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// What probes ask.
@@ -30,11 +31,16 @@ impl Health {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Beats for ever: what liveness measures is that the runtime still runs tasks.
-    pub async fn beat(&self) {
+    /// Runs `work`, beating as long as its task is not stuck: both are polled by turns in the same task, so a
+    /// `work` that blocks or spins silences the beat.
+    pub async fn alive_while<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut beat = tokio::time::interval(BEAT);
         loop {
-            self.last_beat.store(unix_seconds(), Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            tokio::select! {
+                done = &mut work => return done,
+                _ = beat.tick() => self.last_beat.store(unix_seconds(), Ordering::Relaxed),
+            }
         }
     }
 

@@ -9,16 +9,19 @@ use kube::runtime::{applier, reflector};
 use kube::{Client, ResourceExt};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Election, Events, Writer};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
 use crate::args::Args;
 use crate::context::{Context, Stores, TenantClient};
 use crate::health::{self, Health};
+use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Outcome, Side};
 use crate::{FIELD_MANAGER, data_store, tenant, watches};
 
+/// Passes at the same time for each that may work on the management side: most of them wait for a tenant.
+const PASSES: u16 = 16;
 /// A new API server makes its namespaces within a second of its first `/readyz`.
 const NAMESPACE_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -31,17 +34,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::default());
     let client = management_client(&metrics).await?;
-    tokio::spawn({
-        let health = health.clone();
-        async move { health.beat().await }
-    });
     let probes = health::serve_probes(args.health_bind_address, health.clone())
         .map_err(|error| anyhow::anyhow!("health server: {error}"));
     let exposition = health::serve_metrics(args.metrics_bind_address, metrics.clone())
         .map_err(|error| anyhow::anyhow!("metrics server: {error}"));
     tokio::select! {
         served = async { tokio::try_join!(probes, exposition) } => served.map(|_| ()),
-        done = lead(args, client, metrics, health) => done,
+        done = health.alive_while(lead(args, client, metrics, health.clone())) => done,
     }
 }
 
@@ -127,7 +126,8 @@ pub async fn work(
     let (deployments, deployments_writer) = reflector::store();
     let (wake, woken) = mpsc::unbounded_channel();
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
-    let (networks_sender, management_networks) = watch::channel(args.management_cidrs.clone());
+    let (networks_sender, management_networks) =
+        watch::channel(Networks::given(args.management_cidrs.clone()));
     let ctx = Arc::new(Context {
         writer: Writer::new(client.clone(), FIELD_MANAGER),
         events: Events::new(client.clone(), FIELD_MANAGER, &args.pod_name),
@@ -140,6 +140,7 @@ pub async fn work(
         management_networks,
         pools: data_store::Pools::default(),
         tenants: tenant::Tenants::default(),
+        work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         wake,
         wake_data_store,
         soon: Arc::default(),
@@ -188,7 +189,8 @@ async fn tenants_loop(
     ctx: Arc<Context>,
     woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
 ) {
-    let config = controller::Config::default().concurrency(ctx.args.max_concurrent_reconciles);
+    let passes = ctx.args.max_concurrent_reconciles.saturating_mul(PASSES);
+    let config = controller::Config::default().concurrency(passes);
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
     let reconcile = |object: Arc<TenantControlPlane>, ctx: Arc<Context>| {
         let span = tracing::info_span!(
@@ -232,7 +234,7 @@ fn tenant_failed(
         namespace = object.namespace().unwrap_or_default(),
         tenant = object.name_any(),
         reason = error.category(),
-        error = %error,
+        error = error.describe(),
         retry_in = ?wait,
         "pass failed",
     );

@@ -1,7 +1,10 @@
 //! `TenantControlPlane`s: one pass over one tenant, and what is kept in memory between passes.
 
-pub mod apply;
+mod apply;
+mod build;
+mod claim;
 mod connection;
+mod damper;
 pub mod delete;
 pub mod error;
 pub mod identity;

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::{self, Event};
@@ -21,7 +22,7 @@ use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
 use tokio::sync::watch;
 
 use crate::context::Context;
-use crate::management_networks::management_networks;
+use crate::management_networks::Networks;
 use crate::tenant::state::lock;
 
 /// What the watches fill.
@@ -35,7 +36,7 @@ pub struct Watches {
     /// Cache of our Deployments.
     pub deployments: Writer<Deployment>,
     /// Networks of the management cluster.
-    pub networks: watch::Sender<Vec<ipnet::IpNet>>,
+    pub networks: watch::Sender<Networks>,
 }
 
 /// Set once a first list is complete.
@@ -198,7 +199,7 @@ where
                 deleted,
             },
         );
-        if let Some(tenant) = tenant_of(object.meta().namespace.as_deref(), object.labels()) {
+        if let Some(tenant) = tenant_of(object.meta()) {
             ctx.wake(tenant);
         }
     }
@@ -223,20 +224,28 @@ async fn watch_metadata(ctx: Arc<Context>) {
     while let Some(change) = changes.next().await {
         if let Some(change) = broken("metadata", change)
             && saw(&ctx, &change)
-            && let Some(tenant) = owner(&change)
+            && let Some(tenant) = tenant_of(&change.metadata)
         {
             ctx.wake(tenant);
         }
     }
 }
 
-fn owner(change: &Change) -> Option<ObjectRef<TenantControlPlane>> {
-    Some(ObjectRef::new(change.label(TENANT)?).within(change.key.namespace()?))
+/// The tenant that an object belongs to: by its label, or, when somebody took the label away, by its owner.
+fn tenant_of(object: &ObjectMeta) -> Option<ObjectRef<TenantControlPlane>> {
+    let label = object.labels.as_ref().and_then(|labels| labels.get(TENANT));
+    let owner = || {
+        let owners = object.owner_references.iter().flatten();
+        let mut tenants = owners.filter(|owner| owner.kind == TenantControlPlane::kind(&()));
+        Some(&tenants.next()?.name)
+    };
+    let name = label.or_else(owner)?;
+    Some(ObjectRef::new(name).within(object.namespace.as_deref()?))
 }
 
 /// Tells the tenant's ledger; true when others changed something of ours.
 fn saw(ctx: &Context, change: &Change) -> bool {
-    let Some(tenant) = owner(change) else {
+    let Some(tenant) = tenant_of(&change.metadata) else {
         return false;
     };
     let Some(state) = ctx.tenants.get(&tenant) else {
@@ -247,13 +256,6 @@ fn saw(ctx: &Context, change: &Change) -> bool {
         state.unsettle();
     }
     changed
-}
-
-fn tenant_of(
-    namespace: Option<&str>,
-    labels: &BTreeMap<String, String>,
-) -> Option<ObjectRef<TenantControlPlane>> {
-    Some(ObjectRef::new(labels.get(TENANT)?).within(namespace?))
 }
 
 async fn watch_pods(ctx: Arc<Context>, listed: Listed) {
@@ -268,7 +270,7 @@ async fn watch_pods(ctx: Arc<Context>, listed: Listed) {
             }
             Some(Event::Init) | None => continue,
         };
-        let Some(tenant) = tenant_of(pod.meta().namespace.as_deref(), pod.labels()) else {
+        let Some(tenant) = tenant_of(pod.meta()) else {
             continue;
         };
         let state = ctx.tenants.state(&tenant);
@@ -290,11 +292,7 @@ async fn watch_pods(ctx: Arc<Context>, listed: Listed) {
     }
 }
 
-async fn watch_networks(
-    sender: watch::Sender<Vec<ipnet::IpNet>>,
-    ctx: Arc<Context>,
-    listed: Listed,
-) {
+async fn watch_networks(sender: watch::Sender<Networks>, ctx: Arc<Context>, listed: Listed) {
     if !ctx.args.management_cidrs.is_empty() {
         listed.store(true, Ordering::Release);
         return std::future::pending().await;
@@ -318,17 +316,12 @@ async fn watch_networks(
         if !(nodes_listed && cidrs_listed) {
             continue;
         }
-        let now = management_networks(nodes.values(), cidrs.values());
+        let now = Networks::found(nodes.values(), cidrs.values(), ctx.args.pod_ip);
         if sender.send_if_modified(|before| std::mem::replace(before, now.clone()) != now) {
-            tracing::info!(networks = ?now, "networks of the management cluster");
-            let unnamed = |node: &Node| {
-                node.spec
-                    .as_ref()
-                    .is_none_or(|spec| spec.pod_cidrs.is_none())
-            };
-            if nodes.values().any(unnamed) {
+            tracing::info!(networks = ?now.closed, "networks of the management cluster");
+            if let Some(reason) = &now.unnamed {
                 tracing::warn!(
-                    "Nodes do not name their pod networks: control-plane pods may reach management pods; give --management-cidrs"
+                    "no new tenants, because {reason}: give --management-cidrs to the operator"
                 );
             }
             ctx.wake_all_tenants();

@@ -22,6 +22,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use stoker_api::tenant::Tenant;
 
 mod access;
+mod accounts;
 mod bootstrap;
 pub mod component;
 mod core_dns;

@@ -1,5 +1,6 @@
 //! What is built, against golden files and against the user's patches.
 
+mod accounts;
 mod endpoints;
 mod golden;
 mod images;

@@ -10,10 +10,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use stoker_lab::management::HOST;
 use stoker_lab::product::NAMESPACE;
 
 use crate::deletion::{nothing_in, nothing_of};
-use crate::world::{BIRTH, World, eventually, restarts};
+use crate::pods::restarts;
+use crate::world::{BIRTH, World, eventually};
 
 /// How long before the kill each tenant's birth, or deletion, began.
 const LEADS: [Duration; 4] = [
@@ -155,15 +157,9 @@ async fn taken_over(world: &World, stopped: &Struck) -> Result<()> {
 /// The pod that leads, once both replicas run: a restarted one may be backing off.
 async fn settled_leader(world: &World) -> Result<Pod> {
     let pods: Api<Pod> = Api::namespaced(world.management.clone(), NAMESPACE);
-    let wait = [
-        "-n",
-        NAMESPACE,
-        "rollout",
-        "status",
-        "deployment/stoker-operator",
-        "--timeout=120s",
-    ];
-    world.lab.kubectl(&wait).await?;
+    let lab = &world.lab;
+    lab.rolled_out(HOST, NAMESPACE, "deployment/stoker-operator")
+        .await?;
     let holder = holder(world).await?;
     pods.get(&holder)
         .await

@@ -6,7 +6,9 @@ use kube::Api;
 use kube::api::ListParams;
 use stoker_lab::demo::TENANT;
 
-use crate::world::{World, restarts};
+use crate::conditions::find;
+use crate::pods::restarts;
+use crate::world::World;
 
 /// `examples/tenant.yaml` to Ready, a worker joined by an unmodified `kubeadm join`, two pods there, their
 /// logs, exec, Service and DNS: all in [`stoker_lab::lab::Lab::main_job`]. Then what kubectl shows.
@@ -27,7 +29,7 @@ pub(crate) async fn a_tenant_a_joined_worker_and_running_pods(world: &World) -> 
         "TenantConfigured",
         "Ready",
     ] {
-        let found = status.conditions.iter().find(|found| found.type_ == wanted);
+        let found = find(&status.conditions, wanted);
         let found = found.with_context(|| format!("no condition {wanted}"))?;
         ensure!(
             found.status == "True" && found.observed_generation == Some(status.observed_generation),

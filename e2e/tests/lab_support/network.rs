@@ -211,7 +211,7 @@ fn address(pod: &Pod) -> Result<String> {
 }
 
 async fn bystander(world: &World, namespace: &str) -> Result<Pod> {
-    let image = stoker_lab::images::agnhost_reference(world.lab.kubernetes());
+    let image = stoker_lab::images::agnhost_reference();
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": BYSTANDER },
@@ -247,12 +247,7 @@ async fn bystander(world: &World, namespace: &str) -> Result<Pod> {
 
 /// The metadata address of this lab: on the pool's host, where a route of the management host leads.
 async fn serve_metadata(world: &World) -> Result<()> {
-    let agnhost = world
-        .lab
-        .upstream()
-        .agnhost(world.lab.kubernetes())
-        .await?
-        .join("agnhost");
+    let agnhost = world.lab.upstream().agnhost().await?.join("agnhost");
     let pool = world.lab.host(stoker_lab::pool::HOST)?;
     pool.run([
         "ip",

@@ -11,7 +11,8 @@ use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use stoker_lab::pool;
 
-use crate::world::{World, eventually, restarts, uids};
+use crate::pods::{restarts, uids};
+use crate::world::{World, eventually};
 
 /// Writes that must be acknowledged before the kill, and after the restart.
 const ENOUGH: usize = 30;

@@ -14,7 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use crate::world::{Tenant, World, eventually, restarts, text, uids};
+use crate::pods::{restarts, uids};
+use crate::world::{Tenant, World, eventually, text};
 
 const NAME: &str = "other";
 /// All of a tenant's Secrets that follow from its keys, by suffix.

@@ -8,7 +8,9 @@ use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, ResourceExt as _};
 use stoker_lab::demo::TENANT;
 
-use crate::world::{BIRTH, Tenant, World, condition, eventually, restarts, uids};
+use crate::conditions::find;
+use crate::pods::{restarts, uids};
+use crate::world::{BIRTH, Tenant, World, eventually};
 
 pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
     world: &World,
@@ -32,9 +34,12 @@ pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
     scale(world, 0).await?;
     eventually(BIRTH, "the tenant sleeps", async || {
         let status = world.status(TENANT).await?;
-        let (ready, message) = condition(&status, "Ready").context("no condition")?;
+        let ready = find(&status.conditions, "Ready").context("no condition")?;
         let pods = world.pods(TENANT).await?.len();
-        ensure!(pods == 0 && !ready, "{pods} pods, Ready={ready}: {message}");
+        ensure!(
+            pods == 0 && ready.status == "False",
+            "{pods} pods, {ready:?}"
+        );
         let shown = world
             .lab
             .kubectl(&["-n", TENANT, "get", "tcp", TENANT, "--no-headers"])

@@ -49,15 +49,8 @@ pub(crate) async fn what_a_tenant_admin_deletes_or_changes_comes_back(world: &Wo
     }
     // And it works again: both add-ons' pods are ready.
     for addon in ["deployment/coredns", "daemonset/kube-proxy"] {
-        let wait = [
-            "-n",
-            "kube-system",
-            "rollout",
-            "status",
-            addon,
-            "--timeout=120s",
-        ];
-        world.lab.kubectl_with(&tenant.name, &wait).await?;
+        let lab = &world.lab;
+        lab.rolled_out(&tenant.name, "kube-system", addon).await?;
     }
     took.sort();
     let median = took[took.len() / 2].0;

@@ -1,20 +1,22 @@
 //! The lab that all scenarios share, and its tenants as their users see them.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
-use stoker_lab::command::run;
+use stoker_lab::command::{cargo, run};
 use stoker_lab::credentials::kube_client;
 use stoker_lab::host::Host;
 use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::paths::checkout;
+
+use crate::conditions::{described, find};
+use crate::tenants::smallest;
 
 /// A birth takes seconds; this is for a machine that does much else.
 pub(crate) const BIRTH: Duration = Duration::from_secs(150);
@@ -39,7 +41,7 @@ impl World {
     /// Brings up the lab with Stoker on it.
     pub(crate) async fn up() -> Result<Self> {
         if !flag("STOKER_LAB_AS_IT_IS") {
-            build_lab_program()?;
+            build_lab_program().await?;
         }
         let lab = Lab::new(LabOptions::named("e2e"))?;
         let started = async {
@@ -98,20 +100,8 @@ impl World {
             .patch(name, &params, &Patch::Apply(namespace))
             .await
             .context("making a namespace")?;
-        let mut object = json!({
-            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
-            "metadata": { "name": name },
-            "spec": {
-                "controlPlane": {
-                    "deployment": { "replicas": 1 },
-                    "service": { "serviceType": "LoadBalancer" },
-                },
-                "kubernetes": { "version": self.lab.kubernetes().version, "kubelet": {} },
-                "addons": { "coreDNS": {}, "kubeProxy": {} },
-                "deletion": { "dataRetentionSeconds": 0 },
-            },
-        });
-        merge(&mut object["spec"], &change);
+        let version = self.lab.kubernetes().version;
+        let object = smallest(name, version, "LoadBalancer", &change);
         self.tenants(name)
             .patch(name, &params, &Patch::Apply(object))
             .await
@@ -141,8 +131,12 @@ impl World {
         let begun = Instant::now();
         eventually(BIRTH, &format!("the tenant {name} is Ready"), async || {
             let status = self.status(name).await?;
-            let ready = condition(&status, "Ready").is_some_and(|ready| ready.0);
-            ensure!(ready, "its conditions: {:?}", described(&status));
+            let ready = find(&status.conditions, "Ready");
+            ensure!(
+                ready.is_some_and(|ready| ready.status == "True"),
+                "its conditions: {:?}",
+                described(&status.conditions)
+            );
             Ok(())
         })
         .await?;
@@ -213,11 +207,12 @@ impl World {
             &format!("{name}: {type_}={holds} with `{says}`"),
             async || {
                 let status = self.status(name).await?;
-                match condition(&status, type_) {
-                    Some((found, message)) if found == holds && message.contains(says) => {
-                        Ok(message)
+                let wanted = if holds { "True" } else { "False" };
+                match find(&status.conditions, type_) {
+                    Some(found) if found.status == wanted && found.message.contains(says) => {
+                        Ok(found.message.clone())
                     }
-                    _ => bail!("its conditions: {:?}", described(&status)),
+                    _ => bail!("its conditions: {:?}", described(&status.conditions)),
                 }
             },
         )
@@ -247,7 +242,7 @@ impl World {
                 None => Ok(()),
                 Some(tenant) => bail!(
                     "it says {:?}",
-                    described(&tenant.status.unwrap_or_default())
+                    described(&tenant.status.unwrap_or_default().conditions)
                 ),
             },
         )
@@ -260,15 +255,6 @@ impl World {
         storage
             .map(|storage| storage.setup.schema)
             .context("no storage id is recorded")
-    }
-
-    /// The tenant's control-plane pods.
-    pub(crate) async fn pods(&self, name: &str) -> Result<Vec<Pod>> {
-        let pods: Api<Pod> = Api::namespaced(self.management.clone(), name);
-        Ok(pods
-            .list(&ListParams::default().labels(&format!("stoker.dev/name={name}")))
-            .await?
-            .items)
     }
 
     /// What `etcdctl` says as the pool's root.
@@ -299,49 +285,6 @@ impl World {
             roles.lines().any(|role| role == id),
         ))
     }
-
-    /// The first process of a pod's container, as the management host numbers it.
-    pub(crate) async fn pid(&self, pod: &Pod, container: &str) -> Result<String> {
-        let statuses = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_ref());
-        let id = statuses
-            .into_iter()
-            .flatten()
-            .find(|status| status.name == container)
-            .and_then(|status| {
-                status
-                    .container_id
-                    .as_deref()?
-                    .strip_prefix("containerd://")
-            })
-            .with_context(|| format!("{} has no running container {container}", pod.name_any()))?;
-        let tasks = self
-            .host()?
-            .run(["ctr", "--namespace", "k8s.io", "tasks", "list"])
-            .await?;
-        let line = tasks.lines().find(|line| line.starts_with(id));
-        let pid = line.and_then(|line| line.split_whitespace().nth(1));
-        pid.map(str::to_owned)
-            .with_context(|| format!("containerd has no task {id}"))
-    }
-}
-
-/// Restarts of all containers of these pods.
-pub(crate) fn restarts(pods: &[Pod]) -> i32 {
-    pods.iter()
-        .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
-        .flatten()
-        .map(|status| status.restart_count)
-        .sum()
-}
-
-/// Unique names of these pods, sorted.
-pub(crate) fn uids(pods: &[Pod]) -> Vec<String> {
-    let mut uids: Vec<_> = pods.iter().filter_map(kube::ResourceExt::uid).collect();
-    uids.sort();
-    uids
 }
 
 /// An entry of a Secret.
@@ -349,25 +292,6 @@ pub(crate) fn text(secret: &Secret, key: &str) -> Result<String> {
     let data = secret.data.as_ref().and_then(|data| data.get(key));
     let bytes = data.with_context(|| format!("{} has no {key}", secret.name_any()))?;
     String::from_utf8(bytes.0.clone()).context("an entry that is not text")
-}
-
-/// Whether the condition holds, and its message.
-pub(crate) fn condition(status: &TenantControlPlaneStatus, type_: &str) -> Option<(bool, String)> {
-    let found = status
-        .conditions
-        .iter()
-        .find(|found| found.type_ == type_)?;
-    Some((found.status == "True", found.message.clone()))
-}
-
-fn described(status: &TenantControlPlaneStatus) -> Vec<String> {
-    let line = |found: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-        format!(
-            "{}={} {}: {}",
-            found.type_, found.status, found.reason, found.message
-        )
-    };
-    status.conditions.iter().map(line).collect()
 }
 
 /// Looks until `look` is content; then what it found, or its last complaint.
@@ -388,11 +312,6 @@ pub(crate) async fn eventually<T>(
     }
 }
 
-/// JSON merge, as `kubectl patch --type=merge` does it.
-fn merge(target: &mut Value, change: &Value) {
-    json_patch::merge(target, change);
-}
-
 fn flag(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| value == "1")
 }
@@ -403,12 +322,7 @@ pub(crate) fn logs(scenario: &str) -> PathBuf {
 }
 
 /// Hosts run the `stoker-lab` program beside this test.
-fn build_lab_program() -> Result<()> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "stoker-lab"])
-        .current_dir(checkout())
-        .status()
-        .context("starting cargo")?;
-    ensure!(status.success(), "the stoker-lab program does not build");
-    Ok(())
+async fn build_lab_program() -> Result<()> {
+    let build = cargo(["build", "--quiet", "--package", "stoker-lab"]);
+    run(&mut build.into()).await.map(drop)
 }

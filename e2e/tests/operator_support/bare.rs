@@ -1,11 +1,17 @@
 //! The operator's own process against a real API server and a real pool, without any node: whatever it writes
 //! can be seen, and no pod ever runs.
 
+#[path = "../support/conditions.rs"]
+mod conditions;
+#[path = "../support/tenants.rs"]
+mod tenants;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use conditions::{described, find};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -13,6 +19,8 @@ use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
+use stoker_lab::command::cargo;
+use tenants::smallest;
 
 /// Management cluster and pool.
 pub(crate) struct Bare {
@@ -40,6 +48,18 @@ impl Operator {
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Bare {
+    /// A test that fails shows what the operator last said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            println!("--- operator, last lines\n{}", last.join("\n"));
+        }
     }
 }
 
@@ -172,20 +192,7 @@ impl Bare {
 
     /// Creates a tenant whose spec is the smallest one, changed by `change`.
     pub(crate) async fn tenant(&self, namespace: &str, name: &str, change: Value) {
-        let mut object = json!({
-            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
-            "metadata": { "name": name },
-            "spec": {
-                "controlPlane": {
-                    "deployment": { "replicas": 1 },
-                    "service": { "serviceType": "ClusterIP" },
-                },
-                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
-                "addons": { "coreDNS": {}, "kubeProxy": {} },
-                "deletion": { "dataRetentionSeconds": 0 },
-            },
-        });
-        json_patch::merge(&mut object, &json!({ "spec": change }));
+        let object = smallest(name, "v1.36.3", "ClusterIP", &change);
         let params = PatchParams::apply("test").force();
         self.tenants(namespace)
             .patch(name, &params, &Patch::Apply(object))
@@ -202,19 +209,14 @@ impl Bare {
         reason: &str,
     ) -> String {
         let tenants = self.tenants(namespace);
-        let mut message = String::new();
-        let mut last = None;
+        let mut last = Vec::new();
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
             let status = tenants.get(name).await.unwrap().status.unwrap_or_default();
-            last = Some(status.conditions.clone());
-            if let Some(found) = status
-                .conditions
-                .iter()
-                .find(|found| found.type_ == condition && found.reason == reason)
-            {
-                message.clone_from(&found.message);
-                return message;
+            last = described(&status.conditions);
+            let found = find(&status.conditions, condition);
+            if let Some(found) = found.filter(|found| found.reason == reason) {
+                return found.message.clone();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -289,8 +291,7 @@ fn operator_binary() -> PathBuf {
         .unwrap()
         .join("stoker-operator");
     BUILT.call_once(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "stoker-operator"])
+        let status = cargo(["build", "--quiet", "--package", "stoker-operator"])
             .status()
             .unwrap();
         assert!(status.success(), "the operator does not build");

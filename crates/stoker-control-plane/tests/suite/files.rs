@@ -5,7 +5,7 @@ use std::path::Path;
 
 use stoker_control_plane::Objects;
 
-use crate::scenario::{cluster_ip, pod};
+use crate::scenario::{cluster_ip, pod, secrets};
 
 /// Paths in a container and what is in them.
 fn files(objects: &Objects, container: usize) -> BTreeMap<String, String> {
@@ -41,7 +41,7 @@ fn files(objects: &Objects, container: usize) -> BTreeMap<String, String> {
 
 fn content(objects: &Objects, is_secret: bool, name: &str, key: &str) -> String {
     if is_secret {
-        let secrets = &objects.secrets;
+        let secrets = secrets(objects);
         let secret = secrets
             .iter()
             .find(|s| s.metadata.name.as_deref() == Some(name))

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use k8s_openapi::serde::Serialize;
 use serde_json::{Value, json};
-use stoker_control_plane::{StoragePeer, service};
+use stoker_control_plane::{PodPort, StoragePeer, service};
 
 use crate::redaction::redacted;
-use crate::scenario::{Scenario, cluster_ip, spec};
+use crate::scenario::{Scenario, cluster_ip, secrets, spec};
 
 #[test]
 fn cluster_ip_with_one_replica() {
@@ -35,7 +35,7 @@ fn node_port_without_a_port_on_the_oldest_release() {
     );
     let peer = StoragePeer::Namespace {
         name: "stoker-system".to_owned(),
-        port: 2379,
+        port: PodPort::Number(2379),
     };
     check(
         "node-port",
@@ -86,10 +86,11 @@ fn check(name: &str, scenario: &Scenario) {
         value(&service(&scenario.tenant)),
         value(&objects.deployment),
     ];
-    values.extend(objects.pod_disruption_budget.as_ref().map(value));
-    values.push(value(&objects.network_policy));
+    let guards = scenario.guards();
+    values.extend(guards.pod_disruption_budget.as_ref().map(value));
+    values.push(value(&guards.network_policy));
     values.extend(objects.config_maps.iter().map(value));
-    values.extend(objects.secrets.iter().map(value));
+    values.extend(secrets(&objects).iter().map(value));
     let documents: Vec<_> = values
         .into_iter()
         .map(|value| serde_saphyr::to_string(&redacted(value)).unwrap())

@@ -6,14 +6,14 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
-use stoker_control_plane::StoragePeer;
+use stoker_control_plane::{PodPort, StoragePeer};
 
 use crate::scenario::{cluster_ip, networks};
 
 fn policy(management: &[IpNet]) -> NetworkPolicySpec {
     let mut scenario = cluster_ip();
     scenario.management_networks = management.to_vec();
-    scenario.build().network_policy.spec.unwrap()
+    scenario.guards().network_policy.spec.unwrap()
 }
 
 /// Whether some rule lets a TCP connection out to an address outside the cluster's pods.
@@ -115,10 +115,10 @@ fn cluster_dns_is_reached_only_for_a_pool_known_by_names() {
     let shown = |endpoints: &[&str]| {
         let peer = StoragePeer::Namespace {
             name: "etcd".to_owned(),
-            port: 2379,
+            port: PodPort::Number(2379),
         };
         let scenario = cluster_ip().pool(endpoints, vec![peer]);
-        serde_json::to_string(&scenario.build().network_policy).unwrap()
+        serde_json::to_string(&scenario.guards().network_policy).unwrap()
     };
     assert!(!shown(&["192.0.2.1:2379", "[2001:db8::1]:2379"]).contains("kube-dns"));
     assert!(shown(&["192.0.2.1:2379", "etcd.example:2379"]).contains("kube-dns"));

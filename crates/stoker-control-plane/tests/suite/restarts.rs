@@ -90,7 +90,7 @@ fn a_budget_protects_two_replicas_and_does_not_block_one() {
     let budget = |replicas| {
         let spec = spec("ClusterIP", replicas, "v1.36.3", &json!({}));
         Scenario::new(&spec, None)
-            .build()
+            .guards()
             .pod_disruption_budget
             .is_some()
     };

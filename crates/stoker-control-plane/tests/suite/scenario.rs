@@ -10,8 +10,8 @@ use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{
-    ExistingSecrets, Exposure, Inputs, Keys, Leaves, Objects, SecretData, Storage, StoragePeer,
-    build, exposure, keys, leaves, storage_client_request,
+    ExistingSecrets, Exposure, Guards, Inputs, Keys, Leaves, Objects, SecretData, Storage,
+    StoragePeer, build, exposure, guards, keys, leaves, storage_client_request,
 };
 use stoker_pki::Authority;
 use time::{Duration, OffsetDateTime};
@@ -59,6 +59,7 @@ pub(crate) struct Scenario {
     pub(crate) leaves: Leaves,
     pub(crate) exposure: Exposure,
     pub(crate) storage: Storage,
+    pub(crate) peers: Vec<StoragePeer>,
     pub(crate) management_networks: Vec<IpNet>,
 }
 
@@ -71,8 +72,13 @@ impl Scenario {
         let exposure = exposure(&tenant, service.as_ref());
         let keys = keys(&tenant, &ExistingSecrets::new(), false, now()).unwrap();
         let leaves = leaves(&tenant, &keys, &exposure, &ExistingSecrets::new(), now()).unwrap();
+        let peers = ["192.0.2.10", "2001:db8::10"].map(|ip: &str| StoragePeer::Address {
+            ip: ip.parse::<IpAddr>().unwrap(),
+            port: 2379,
+        });
         Self {
             tenant,
+            peers: peers.into(),
             keys,
             leaves,
             exposure,
@@ -87,7 +93,7 @@ impl Scenario {
             .iter()
             .map(|&endpoint| endpoint.to_owned())
             .collect();
-        self.storage.peers = peers;
+        self.peers = peers;
         self
     }
 
@@ -98,13 +104,21 @@ impl Scenario {
             leaves: &self.leaves,
             exposure: &self.exposure,
             storage: &self.storage,
-            management_networks: &self.management_networks,
         })
+    }
+
+    pub(crate) fn guards(&self) -> Guards {
+        guards(
+            &self.tenant,
+            &self.storage.endpoints,
+            &self.peers,
+            &self.management_networks,
+        )
     }
 
     /// The Secrets as the operator reads them back.
     pub(crate) fn existing(&self) -> ExistingSecrets {
-        self.build().secrets.iter().map(read_back).collect()
+        secrets(&self.build()).iter().map(read_back).collect()
     }
 }
 
@@ -117,6 +131,13 @@ pub(crate) fn cluster_ip() -> Scenario {
             "spec": { "clusterIP": "10.100.7.7", "clusterIPs": ["10.100.7.7"] },
         })),
     )
+}
+
+/// All Secrets, by name.
+pub(crate) fn secrets(objects: &Objects) -> Vec<Secret> {
+    let mut all = [objects.keys.clone(), objects.secrets.clone()].concat();
+    all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    all
 }
 
 pub(crate) fn pod(objects: &Objects) -> &PodSpec {
@@ -143,10 +164,6 @@ fn storage(endpoints: &[&str]) -> Storage {
     let client = authority
         .issue(&storage_client_request(&id), now())
         .unwrap();
-    let peers = ["192.0.2.10", "2001:db8::10"].map(|ip: &str| StoragePeer::Address {
-        ip: ip.parse::<IpAddr>().unwrap(),
-        port: 2379,
-    });
     Storage {
         id,
         data_store: "default".to_owned(),
@@ -156,7 +173,6 @@ fn storage(endpoints: &[&str]) -> Storage {
             .collect(),
         certificate_authority: authority.certificate().to_owned(),
         client,
-        peers: peers.into(),
     }
 }
 

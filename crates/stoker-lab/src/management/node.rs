@@ -1,10 +1,6 @@
 //! The node of the management cluster: kubelet, kube-proxy, pod network and the lab's network daemon.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Node;
-use kube::Api;
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::HOST;
@@ -62,34 +58,6 @@ pub(super) fn start(lab: &Lab, host: &Host) -> Result<()> {
         command: daemon,
         ..Program::default()
     })
-}
-
-pub(super) async fn wait_ready(client: &kube::Client) -> Result<()> {
-    let nodes = Api::<Node>::all(client.clone());
-    let begun = Instant::now();
-    loop {
-        let node = nodes
-            .get_opt(HOST)
-            .await
-            .context("reading the management node")?;
-        let conditions = node
-            .and_then(|node| node.status)
-            .and_then(|status| status.conditions)
-            .unwrap_or_default();
-        let ready = conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready");
-        if ready.is_some_and(|condition| condition.status == "True") {
-            return Ok(());
-        }
-        let why = ready.and_then(|condition| condition.message.as_deref());
-        ensure!(
-            begun.elapsed() < Duration::from_mins(2),
-            "the management node is not ready: {}",
-            why.unwrap_or("its kubelet did not register; see its log")
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 fn kubelet(lab: &Lab, control_group: &str) -> Value {

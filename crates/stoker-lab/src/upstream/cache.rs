@@ -1,13 +1,18 @@
-//! The cache directory: entries that appear whole or not at all.
+//! The cache directory: entries that appear whole or not at all, and go when nobody has used them for a while.
+
+mod prune;
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 use fs4::fs_std::FileExt as _;
 
 use crate::steps::Steps;
+pub use prune::CacheEntry;
+pub(crate) use prune::UNUSED;
 
 /// A directory of finished entries, of locks and of builds in progress.
 #[derive(Debug, Clone)]
@@ -58,11 +63,11 @@ impl Cache {
         build: impl AsyncFnOnce(PathBuf) -> Result<()>,
     ) -> Result<PathBuf> {
         let done = self.root.join("entries").join(key);
-        if done.is_dir() {
+        if self.is_kept(key, &done)? {
             return Ok(done);
         }
-        let _lock = self.lock(steps, key).await?;
-        if done.is_dir() {
+        let lock = self.lock(steps, key).await?;
+        if mark_used(&done) {
             return Ok(done);
         }
         let building = self.root.join("building").join(key);
@@ -72,13 +77,28 @@ impl Cache {
         steps.step(title, build(out.clone())).await?;
         std::fs::rename(&out, &done).with_context(|| format!("finishing {}", done.display()))?;
         remove_tree(&building)?;
+        drop(lock);
+        self.prune(steps, UNUSED)?;
         Ok(done)
     }
 
-    /// Waits for the lock of one entry; held until the file is dropped, also when the process is killed.
-    async fn lock(&self, steps: &Steps, key: &str) -> Result<File> {
+    /// Whether the finished entry is there. Then it was just used, and no prune that is running removes it.
+    fn is_kept(&self, key: &str, done: &Path) -> Result<bool> {
+        let lock = self.lock_file(key)?;
+        // Held by a run that builds it or removes it: wait for that one.
+        let free = fs4::fs_std::FileExt::try_lock_shared(&lock).context("locking a cache entry")?;
+        Ok(free && mark_used(done))
+    }
+
+    fn lock_file(&self, key: &str) -> Result<File> {
         let path = self.root.join("locks").join(key);
-        let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+        File::create(&path).with_context(|| format!("opening {}", path.display()))
+    }
+
+    /// Waits for the lock `key`, of an entry or of something else that one run at a time may work on; held until the file
+    /// is dropped, also when the process is killed.
+    pub(crate) async fn lock(&self, steps: &Steps, key: &str) -> Result<File> {
+        let file = self.lock_file(key)?;
         if !file.try_lock_exclusive().context("locking a cache entry")? {
             let wait = async {
                 while !file.try_lock_exclusive().context("locking a cache entry")? {
@@ -87,11 +107,21 @@ impl Cache {
                 Ok(())
             };
             steps
-                .step(format!("waiting for another run that builds {key}"), wait)
+                .step(format!("waiting for another run that works on {key}"), wait)
                 .await?;
         }
         Ok(file)
     }
+}
+
+/// Notes the time on the entry's directory; `false` when there is no entry.
+fn mark_used(entry: &Path) -> bool {
+    let Ok(directory) = File::open(entry) else {
+        return false;
+    };
+    // Where this is not allowed nothing can be removed either.
+    let _ = directory.set_modified(SystemTime::now());
+    true
 }
 
 fn variable(name: &str) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::Upstream;
 use super::go_module::{GoBuild, Require};
 use crate::command::{program, run};
-use crate::versions::KubernetesVersion;
+use crate::versions::{AGNHOST, KubernetesVersion, default_kubernetes};
 
 const MAIN_GO: &str = include_str!("kubernetes_main.go");
 /// Names under which the one program behaves as that component.
@@ -33,15 +33,12 @@ pub(super) async fn build(upstream: &Upstream, version: KubernetesVersion) -> Re
         .await
 }
 
-pub(super) async fn build_agnhost(
-    upstream: &Upstream,
-    version: KubernetesVersion,
-) -> Result<PathBuf> {
+pub(super) async fn build_agnhost(upstream: &Upstream) -> Result<PathBuf> {
     let build = GoBuild {
         name: "agnhost",
         packages: vec![("k8s.io/kubernetes/test/images/agnhost".into(), "agnhost")],
-        ldflags: vec![format!("-X main.Version={}", version.agnhost)],
-        ..wrapper(version)
+        ldflags: vec![format!("-X main.Version={}", AGNHOST)],
+        ..wrapper(default_kubernetes())
     };
     build.build(upstream).await
 }

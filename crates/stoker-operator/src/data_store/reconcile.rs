@@ -132,7 +132,7 @@ async fn look(object: &DataStore, ctx: &Context) -> (Entry, Option<String>) {
         .as_ref()
         .filter(|open| open.credentials.endpoints == credentials.endpoints);
     let known = known.map(|open| open.peers.clone()).unwrap_or_default();
-    let peers = peers::peers(&credentials.endpoints, known).await;
+    let peers = peers::peers(&credentials.endpoints, known, &ctx.client).await;
     let former = before.as_ref().and_then(|open| open.checkpoint);
     let checkpoint = if problem.is_none() {
         compact(&pool, former).await

@@ -1,5 +1,5 @@
-//! The management side of a pass: the claim in the pool, the Service, then everything that the
-//! control-plane pods mount, then the Deployment.
+//! The management side of a pass: the place in the pool and the Service, then what stands around the pods and what
+//! they mount, then the Deployment. What fails keeps only what depends on it from being brought up to date.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,195 +7,147 @@ use std::time::Instant;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
 use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
 use stoker_api::StorageId;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
-use stoker_control_plane::{self as control_plane, Exposure, Keys, Names, Storage};
-use stoker_etcd::Owner;
-use stoker_kube::Desired;
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_control_plane::{self as control_plane, Exposure, Keys};
+use stoker_kube::{Desired, Error as KubeError};
 use time::OffsetDateTime;
 
+use super::build::{Materials, Wanted, build};
+use super::claim::{Identity, claim, identify, is_born};
 use super::error::Error;
-use super::identity;
-use super::secrets::{mounted_changed, read_keys, read_secrets, refresh_pods};
-use super::state::{Inputs, TenantState, lock};
-use super::status::{Aspect, Findings};
-use super::storage_client::storage_client;
-use super::store::choose_store;
+use super::secrets::{TenantSecrets, refresh_pods};
+use super::state::{Inputs, TenantState};
+use super::status::{Aspect, Check, Findings};
+use super::store::{self, Place};
 use crate::context::Context;
-use crate::data_store::OpenPool;
 use crate::metrics::Step;
 
 /// Objects applied at the same time for one tenant.
 const CONCURRENCY: usize = 16;
+
 /// The management side after a pass.
-pub struct Applied {
-    /// Whether anything had to be applied.
-    pub changed: bool,
-    /// Where the API server is reached.
-    pub exposure: Exposure,
+#[derive(Default)]
+pub(super) struct Applied {
+    /// Where the API server is reached; `None` while nothing of the tenant is there yet.
+    pub(super) exposure: Option<Exposure>,
     /// The tenant's keys, when this pass had to read them.
-    pub keys: Option<Keys>,
+    pub(super) keys: Option<Keys>,
+    /// What went wrong first. It is among the findings too.
+    pub(super) failure: Option<Error>,
 }
 
-/// Brings the management cluster and the pool to what the tenant wants. `None`: it waits for
-/// something, as the findings say.
-///
-/// # Errors
-/// The pool or the management API failed.
-pub async fn apply(
+impl Applied {
+    fn fails<T>(&mut self, findings: &mut Findings, aspect: Aspect, error: Error) -> Option<T> {
+        findings.error(aspect, &error);
+        self.failure.get_or_insert(error);
+        None
+    }
+}
+
+/// Brings the management cluster and the pool to what the tenant wants.
+pub(super) async fn apply(
     object: &TenantControlPlane,
     tenant: &Tenant,
     state: &Arc<TenantState>,
     ctx: &Context,
     findings: &mut Findings,
-) -> Result<Option<Applied>, Error> {
-    let mut born = is_born(object, state);
-    let Some((store, open)) = choose_store(object, tenant, born, ctx, findings) else {
-        return Ok(None);
-    };
+) -> Applied {
+    // Closed never: the semaphore lives as long as the process.
+    let _turn = ctx.work.acquire().await.ok();
     let started = Instant::now();
-    let (id, minted) = identify(object, tenant, state, ctx, &store, findings).await?;
-    if !born && !minted && open.problem.is_none() {
-        // Status may have been lost. A place in the pool that holds keys was in use: whatever
-        // cannot be found of this tenant's own keys is lost, not yet to be made.
-        born = open.pool.usage(&id).await?.keys > 0;
+    let mut applied = Applied::default();
+    let lives = is_born(object, state);
+    if let Some(check) = unknown_networks(lives, ctx) {
+        findings.found(Aspect::ControlPlaneApplied, check);
+        return applied;
     }
-    let (claim, service) = tokio::join!(
-        claim(object, &id, &open, state),
+    let ground = match store::place(object, tenant, lives, ctx) {
+        Ok(place) => match identify(object, tenant, &place, state, ctx, findings).await {
+            Ok(identity) => Some((place, identity)),
+            Err(error) => applied.fails(findings, Aspect::DataStoreReady, error),
+        },
+        Err(check) => {
+            findings.found(Aspect::DataStoreReady, check);
+            None
+        }
+    };
+    if ground.is_none() && !lives {
+        return applied;
+    }
+    let (claimed, service) = tokio::join!(
+        claim_place(object, ground.as_ref(), state),
         apply_service(tenant, state, ctx),
     );
-    match (claim, &open.problem) {
-        (Ok(()), None) => findings.holds(Aspect::DataStoreReady, "Claimed", format!("in {store}")),
-        (_, Some((reason, message))) => {
-            findings.fails(
-                Aspect::DataStoreReady,
-                reason,
-                format!("DataStore {store}: {message}"),
-            );
+    match claimed {
+        Ok(Some(check)) => findings.found(Aspect::DataStoreReady, check),
+        Ok(None) => {}
+        Err(error) => {
+            applied.fails::<()>(findings, Aspect::DataStoreReady, error);
+            if !lives {
+                return applied;
+            }
         }
-        (Err(error), None) => return Err(error),
     }
-    let exposure = control_plane::exposure(tenant, Some(&service?));
-    findings.exposure = Some(exposure.clone());
-
-    let inputs = Inputs {
-        generation: tenant.generation,
-        exposure: exposure.clone(),
-        peers: open.peers.clone(),
-        endpoints: open.credentials.endpoints.clone(),
-        pool_authority: open.credentials.authority_certificate.clone(),
-        management_networks: ctx.management_networks.borrow().clone(),
+    let service = match service {
+        Ok(service) => Some(service),
+        Err(error) => {
+            applied.fails::<()>(findings, Aspect::ControlPlaneApplied, error);
+            cached_service(tenant, ctx)
+        }
     };
-    findings.applied = born;
-    let applied = "every object of the control plane is applied";
-    if state.is_settled(&inputs, OffsetDateTime::now_utc()) {
-        findings.applied = true;
-        findings.deployment = deployment(tenant, ctx);
-        findings.holds(Aspect::ControlPlaneApplied, "Applied", applied);
-        return Ok(Some(Applied {
-            changed: false,
-            exposure,
-            keys: None,
-        }));
-    }
-    let (keys, deployment) = apply_objects(
-        tenant,
-        state,
-        ctx,
-        Materials {
-            id,
-            store,
-            open,
-            inputs,
+    let exposure = service.map(|service| control_plane::exposure(tenant, Some(&service)));
+    findings.exposure.clone_from(&exposure);
+    applied.exposure.clone_from(&exposure);
+    if let (Some(exposure), Some((place, Identity { id, born }))) = (exposure, ground) {
+        let pass = Pass {
+            tenant,
+            state,
+            ctx,
+            place: &place,
+            id: &id,
+            inputs: inputs(tenant, exposure, &place, ctx),
             born,
             started,
-        },
-    )
-    .await?;
-    findings.applied = true;
-    findings.deployment = deployment.or_else(|| self::deployment(tenant, ctx));
-    findings.holds(Aspect::ControlPlaneApplied, "Applied", applied);
-    Ok(Some(Applied {
-        changed: true,
-        exposure,
-        keys: Some(keys),
-    }))
+        };
+        pass.bring_up(&mut applied, findings).await;
+    }
+    applied
 }
 
-/// Whether the tenant's keys were once recorded as made: from then on a missing one is lost.
-#[must_use]
-pub fn is_born(object: &TenantControlPlane, state: &TenantState) -> bool {
-    let says = |status: &TenantControlPlaneStatus| !status.certificates.ca.secret_name.is_empty();
-    object.status.as_ref().is_some_and(says) || lock(&state.written).as_ref().is_some_and(says)
+/// A new tenant is not let in while its pods could reach networks of ours that nobody has named.
+fn unknown_networks(lives: bool, ctx: &Context) -> Option<Check> {
+    let networks = ctx.management_networks.borrow();
+    let unnamed = networks.unnamed.as_ref().filter(|_| !lives)?;
+    Some(Check::fails(
+        "ManagementNetworksUnknown",
+        format!(
+            "control-plane pods could reach networks of the management cluster, because {unnamed}: start the operator with --management-cidrs"
+        ),
+    ))
 }
 
-/// The recorded identity, or a new one that is recorded before anything else happens.
-async fn identify(
+/// Claims the place in the pool, where there is one, and says what to report of it.
+async fn claim_place(
     object: &TenantControlPlane,
-    tenant: &Tenant,
+    ground: Option<&(Place, Identity)>,
     state: &TenantState,
-    ctx: &Context,
-    store: &str,
-    findings: &mut Findings,
-) -> Result<(StorageId, bool), Error> {
-    let known = lock(&state.storage_id).clone();
-    let mut minted = false;
-    let id = if let Some(id) = known {
-        id
-    } else {
-        let secret = Names::of(tenant).datastore_config;
-        if let Some(id) = identity::recorded(object, &ctx.client, &secret).await? {
-            id
-        } else {
-            minted = true;
-            state.mint()?
-        }
+) -> Result<Option<Check>, Error> {
+    let Some((place, identity)) = ground else {
+        return Ok(None);
     };
-    let storage = identity::storage_status(&id, store, &tenant.name);
-    if lock(&state.storage_id).is_none() {
-        identity::record(object, &ctx.client, &storage).await?;
-        *lock(&state.storage_id) = Some(id.clone());
-        ctx.wake_data_store_soon(store);
-    }
-    // Not before: an identity that could not be recorded under the finalizer must not get into status.
-    findings.storage = Some(storage);
-    Ok((id, minted))
-}
-
-/// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
-/// server or the pool was away.
-async fn claim(
-    object: &TenantControlPlane,
-    id: &StorageId,
-    open: &OpenPool,
-    state: &TenantState,
-) -> Result<(), Error> {
-    if open.problem.is_some() {
-        state.set_claimed(false);
-        return Ok(());
-    }
-    if state.is_claimed() {
-        return Ok(());
-    }
-    open.pool.claim(id, &owner(object)).await?;
-    state.set_claimed(true);
-    Ok(())
-}
-
-/// Who the owner record names.
-#[must_use]
-pub fn owner(object: &TenantControlPlane) -> Owner {
-    Owner {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-        management_cluster: None,
-    }
+    claim(object, &identity.id, place, state).await?;
+    Ok(Some(match &place.open.problem {
+        None => Check::holds("Claimed", format!("in {}", place.name)),
+        Some((reason, message)) => {
+            Check::fails(reason, format!("DataStore {}: {message}", place.name))
+        }
+    }))
 }
 
 async fn apply_service(
@@ -211,9 +163,8 @@ async fn apply_service(
     if let Some(object) = outcomes.into_iter().find_map(|outcome| outcome.object) {
         return Ok(serde_json::from_value(serde_json::to_value(object)?)?);
     }
-    let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
-    if let Some(service) = ctx.stores.services.get(&reference) {
-        return Ok(service.as_ref().clone());
+    if let Some(service) = cached_service(tenant, ctx) {
+        return Ok(service);
     }
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
     services
@@ -222,107 +173,143 @@ async fn apply_service(
         .map_err(|error| Error::ReadService(Box::new(error)))
 }
 
-fn deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
+fn cached_service(tenant: &Tenant, ctx: &Context) -> Option<Service> {
     let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
-    ctx.stores
-        .deployments
-        .get(&reference)
-        .map(|deployment| deployment.as_ref().clone())
+    Some(ctx.stores.services.get(&reference)?.as_ref().clone())
 }
 
-struct Materials {
-    id: StorageId,
-    store: String,
-    open: Arc<OpenPool>,
+fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
+    let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
+    Some(ctx.stores.deployments.get(&reference)?.as_ref().clone())
+}
+
+fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> Inputs {
+    Inputs {
+        generation: tenant.generation,
+        exposure,
+        peers: place.open.peers.clone(),
+        endpoints: place.open.credentials.endpoints.clone(),
+        pool_authority: place.open.credentials.authority_certificate.clone(),
+        management_networks: ctx.management_networks.borrow().closed.clone(),
+    }
+}
+
+/// What applying the objects needs.
+struct Pass<'a> {
+    tenant: &'a Tenant,
+    state: &'a TenantState,
+    ctx: &'a Context,
+    place: &'a Place,
+    id: &'a StorageId,
     inputs: Inputs,
     born: bool,
     started: Instant,
 }
 
-async fn apply_objects(
-    tenant: &Tenant,
-    state: &TenantState,
-    ctx: &Context,
-    materials: Materials,
-) -> Result<(Keys, Option<Deployment>), Error> {
-    let Materials {
-        id,
-        store,
-        open,
-        inputs,
-        born,
-        started,
-    } = materials;
-    let disturbances = state.disturbances();
-    let existing = if born {
-        read_secrets(tenant, ctx).await?
-    } else {
-        read_keys(tenant, ctx).await?
-    };
-    let now = OffsetDateTime::now_utc();
-    let keys = control_plane::keys(tenant, &existing, born, now)?;
-    let leaves = control_plane::leaves(tenant, &keys, &inputs.exposure, &existing, now)?;
-    let (client, client_renew_at) = storage_client(tenant, &id, &open.authority, &existing, now)?;
-    let storage = Storage {
-        id,
-        data_store: store,
-        endpoints: open.credentials.endpoints.clone(),
-        certificate_authority: open.credentials.authority_certificate.clone(),
-        client,
-        peers: open.peers.clone(),
-    };
-    let objects = control_plane::build(&control_plane::Inputs {
-        tenant,
-        keys: &keys,
-        leaves: &leaves,
-        exposure: &inputs.exposure,
-        storage: &storage,
-        management_networks: &inputs.management_networks,
-    });
-    ctx.metrics.step(Step::Prepare, started.elapsed());
-
-    let mut first = Vec::new();
-    for secret in &objects.secrets {
-        first.push(Desired::of(secret)?);
-    }
-    for config_map in &objects.config_maps {
-        first.push(Desired::of(config_map)?);
-    }
-    first.push(Desired::of(&objects.network_policy)?);
-    if let Some(budget) = &objects.pod_disruption_budget {
-        first.push(Desired::of(budget)?);
-    }
-    ctx.writer
-        .apply_all(first, &state.ledger, CONCURRENCY)
-        .await?;
-    // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
-    let deployment = Desired::of(&objects.deployment)?;
-    let outcomes = ctx
-        .writer
-        .apply_all(vec![deployment], &state.ledger, 1)
-        .await?;
-    let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
-    let deployment = answer.map(serde_json::to_value).transpose()?;
-    let deployment = deployment.map(serde_json::from_value).transpose()?;
-    if !born {
-        ctx.metrics.step(Step::Birth, state.first_seen.elapsed());
-    }
-    if objects.pod_disruption_budget.is_none() && born {
-        // Fewer than two replicas: whatever budget there was goes.
-        let kind = [ApiResource::erase::<PodDisruptionBudget>(&())];
-        let ours = format!("{TENANT}={},{MANAGED_BY}={MANAGED_BY_VALUE}", tenant.name);
-        for key in ctx
-            .writer
-            .delete_labelled(&kind, Some(&tenant.namespace), &ours)
-            .await?
+impl Pass<'_> {
+    /// Applies what is not known to be so already.
+    async fn bring_up(&self, applied: &mut Applied, findings: &mut Findings) {
+        findings.applied = self.born;
+        findings.deployment = cached_deployment(self.tenant, self.ctx);
+        if !self
+            .state
+            .is_settled(&self.inputs, OffsetDateTime::now_utc())
         {
-            state.ledger.forget(&key);
+            match self.apply_objects().await {
+                Ok((keys, deployment)) => {
+                    let took = self.started.elapsed();
+                    self.ctx.metrics.step(Step::Apply, took);
+                    applied.keys = Some(keys);
+                    findings.deployment = deployment.or(findings.deployment.take());
+                }
+                Err(error) => {
+                    applied.fails::<()>(findings, Aspect::ControlPlaneApplied, error);
+                    return;
+                }
+            }
         }
+        findings.applied = true;
+        let message = "every object of the control plane is applied";
+        findings.holds(Aspect::ControlPlaneApplied, "Applied", message);
     }
-    if mounted_changed(&existing, &objects.secrets) {
-        refresh_pods(tenant, state, ctx).await;
+
+    async fn apply_objects(&self) -> Result<(Keys, Option<Deployment>), Error> {
+        let disturbances = self.state.disturbances();
+        let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted());
+        let wanted = mounted?;
+        guarded?;
+        // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
+        let outcomes = self
+            .ctx
+            .writer
+            .apply_all(vec![wanted.deployment], &self.state.ledger, 1)
+            .await?;
+        let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
+        let deployment = answer.map(serde_json::to_value).transpose()?;
+        let deployment = deployment.map(serde_json::from_value).transpose()?;
+        if !self.born {
+            let since = self.state.first_seen.elapsed();
+            self.ctx.metrics.step(Step::Birth, since);
+        }
+        if wanted.changes_mounted {
+            refresh_pods(self.tenant, self.state, self.ctx).await;
+        }
+        self.state
+            .settle(self.inputs.clone(), wanted.renew_at, disturbances);
+        Ok((wanted.tenant_keys, deployment))
     }
-    let renew_at = leaves.renew_at.min(client_renew_at);
-    state.settle(inputs, renew_at, disturbances);
-    Ok((keys, deployment))
+
+    /// The keys first, each written once; then what was made with them.
+    async fn apply_mounted(&self) -> Result<Wanted, Error> {
+        let existing = TenantSecrets::read(self.tenant, self.born, self.ctx).await?;
+        let materials = Materials {
+            tenant: self.tenant,
+            id: self.id,
+            place: self.place,
+            exposure: &self.inputs.exposure,
+            existing: &existing,
+            born: self.born,
+        };
+        let mut wanted = build(&materials, OffsetDateTime::now_utc())?;
+        self.ctx.metrics.step(Step::Prepare, self.started.elapsed());
+        let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
+        let keys = wanted.keys.iter();
+        let keys = keys.map(|(key, stored)| writer.write_once(key, stored.as_ref(), ledger));
+        futures::future::try_join_all(keys).await?;
+        let mounted = std::mem::take(&mut wanted.mounted);
+        writer.apply_all(mounted, ledger, CONCURRENCY).await?;
+        Ok(wanted)
+    }
+
+    async fn apply_guards(&self) -> Result<(), Error> {
+        let guards = control_plane::guards(
+            self.tenant,
+            &self.inputs.endpoints,
+            &self.inputs.peers,
+            &self.inputs.management_networks,
+        );
+        let mut wanted = vec![Desired::of(&guards.network_policy)?];
+        if let Some(budget) = &guards.pod_disruption_budget {
+            wanted.push(Desired::of(budget)?);
+        }
+        let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
+        writer.apply_all(wanted, ledger, CONCURRENCY).await?;
+        if guards.pod_disruption_budget.is_none() && self.born {
+            self.remove_budget().await?;
+        }
+        Ok(())
+    }
+
+    /// Fewer than two replicas: whatever budget there was goes.
+    async fn remove_budget(&self) -> Result<(), KubeError> {
+        let kind = [ApiResource::erase::<PodDisruptionBudget>(&())];
+        let name = &self.tenant.name;
+        let ours = format!("{TENANT}={name},{MANAGED_BY}={MANAGED_BY_VALUE}");
+        let namespace = Some(self.tenant.namespace.as_str());
+        let removed = self.ctx.writer.delete_labelled(&kind, namespace, &ours);
+        for key in removed.await? {
+            self.state.ledger.forget(&key);
+        }
+        Ok(())
+    }
 }

@@ -20,9 +20,9 @@ use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
-use super::apply::Applied;
+use super::damper::Damper;
 use super::error::Error;
-use super::secrets::read_secrets;
+use super::secrets::TenantSecrets;
 use crate::context::Context;
 use crate::metrics::Side;
 
@@ -67,16 +67,16 @@ pub(super) async fn answers(client: &Client) -> bool {
 pub(super) async fn connect(
     address: IpAddr,
     tenant: &Tenant,
-    applied: &Applied,
+    keys: Option<&Keys>,
     ctx: &Context,
 ) -> Result<Connection, Error> {
     let now = OffsetDateTime::now_utc();
     let read;
-    let keys: &Keys = if let Some(keys) = &applied.keys {
+    let keys = if let Some(keys) = keys {
         keys
     } else {
-        let existing = read_secrets(tenant, ctx).await?;
-        read = control_plane::keys(tenant, &existing, true, now)?;
+        let existing = TenantSecrets::read(tenant, true, ctx).await?;
+        read = control_plane::keys(tenant, &existing.data(), true, now)?;
         &read
     };
     let request = LeafRequest {
@@ -152,9 +152,11 @@ pub(super) fn watch(
     };
     Task(tokio::spawn(async move {
         let mut changes = std::pin::pin!(stoker_kube::watch_owned(client, owned));
+        let mut damper = Damper::default();
         while let Some(change) = changes.next().await {
             match change {
                 Ok(change) if ledger.observe(&change) == Observation::Changed => {
+                    tokio::time::sleep(damper.delay(Instant::now())).await;
                     ctx.wake(tenant.clone());
                 }
                 Ok(_) => {}

@@ -15,14 +15,14 @@ use kube::{Api, Resource, ResourceExt};
 use stoker_api::StorageId;
 use stoker_api::labels::{ABANDON_DATA, FINALIZER, MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::{TenantControlPlane, VersionState};
+use stoker_control_plane::Names;
 use stoker_etcd::Owner;
 use stoker_kube::conditions;
 
 use super::error::Error;
 use super::inside::Inside;
-use super::reconcile::describe;
 use super::state::TenantState;
-use super::{apply, identity, retained};
+use super::{claim, identity, retained};
 use crate::context::Context;
 use crate::data_store::OpenPool;
 use crate::data_store::pools::Entry;
@@ -44,7 +44,7 @@ pub async fn delete(
 ) -> Result<Action, Error> {
     let taken = next_step(object, state, ctx).await;
     if let Err(error) = &taken
-        && let Err(unsaid) = say(object, ctx, error.category(), &describe(error)).await
+        && let Err(unsaid) = say(object, ctx, error.category(), &error.describe()).await
     {
         tracing::warn!(error = %unsaid, "failure of the deletion not said on the object");
     }
@@ -71,7 +71,7 @@ async fn next_step(
         .await?;
         return Ok(Action::requeue(RECHECK));
     }
-    let config_secret = format!("{}-datastore-config", object.name_any());
+    let config_secret = Names::of_named(&object.name_any()).datastore_config;
     if let Some(id) = identity::recorded(object, &ctx.client, &config_secret).await? {
         match way_out(object, &id, ctx) {
             WayOut::Pool(open) => settle_data(object, &id, &open, ctx).await?,
@@ -189,7 +189,7 @@ async fn settle_data(
     open: &OpenPool,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let owner = apply::owner(object);
+    let owner = claim::owner(object);
     let retention = object.spec.deletion.data_retention_seconds.max(0);
     if retention == 0 {
         return purge(id, &owner, open).await;

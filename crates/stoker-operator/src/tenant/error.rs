@@ -1,10 +1,14 @@
 //! Why a pass over a tenant failed.
 
+use std::error::Error as StdError;
+
+use stoker_control_plane::KeysError;
+
 /// Why a pass failed. The category becomes the condition's reason, the message its message.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum Error {
-    #[error("cannot record the tenant's identity: {0}")]
+    #[error("cannot record the tenant's identity")]
     RecordIdentity(#[source] Box<kube::Error>),
     #[error("no randomness to mint a storage id from")]
     MintStorageId,
@@ -12,15 +16,15 @@ pub enum Error {
         "the recorded storage id {0:?} is not one: restore the status or the Secret from backup"
     )]
     CorruptStorageId(String),
-    #[error("cannot read the tenant's Secrets: {0}")]
+    #[error("cannot read the tenant's Secrets")]
     ReadSecrets(#[source] Box<kube::Error>),
-    #[error("cannot read the tenant's Service: {0}")]
+    #[error("cannot read the tenant's Service")]
     ReadService(#[source] Box<kube::Error>),
     #[error("{0}")]
     Keys(#[from] stoker_control_plane::KeysError),
-    #[error("cannot issue certificates: {0}")]
+    #[error("cannot issue certificates")]
     Certificates(#[from] stoker_pki::Error),
-    #[error("the pool refused: {0}")]
+    #[error("the pool refused")]
     Pool(#[from] stoker_etcd::Error),
     #[error("{0}")]
     Apply(#[from] stoker_kube::Error),
@@ -32,9 +36,9 @@ pub enum Error {
         "the tenant's API server took longer than {0:?} to accept our objects: is an admission webhook of the tenant hanging?"
     )]
     InsideTimeout(std::time::Duration),
-    #[error("cannot write inside the tenant: {0}")]
+    #[error("cannot write inside the tenant")]
     Inside(#[source] stoker_kube::Error),
-    #[error("cannot resolve the control-plane endpoint {endpoint}: {source}")]
+    #[error("cannot resolve the control-plane endpoint {endpoint}")]
     Resolve {
         endpoint: String,
         #[source]
@@ -42,7 +46,11 @@ pub enum Error {
     },
     #[error("{0}")]
     Patch(#[from] stoker_tenant::PatchError),
-    #[error("cannot delete: {0}")]
+    #[error(
+        "the pass took longer than {0:?} and was cut off; it is tried again: does the management cluster answer?"
+    )]
+    PassTimeout(std::time::Duration),
+    #[error("cannot delete")]
     Delete(#[source] Box<kube::Error>),
 }
 
@@ -52,11 +60,12 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Self::RecordIdentity(_) => "IdentityNotRecorded",
-            Self::MintStorageId => "NoRandomness",
+            Self::MintStorageId | Self::Keys(KeysError::Generate { .. }) => "NoRandomness",
             Self::CorruptStorageId(_) => "CorruptStorageId",
             Self::ReadSecrets(_) => "SecretsUnreadable",
             Self::ReadService(_) => "ServiceUnreadable",
-            Self::Keys(_) => "KeyLost",
+            Self::Keys(KeysError::Lost { .. }) => "KeyLost",
+            Self::Keys(KeysError::Damaged { .. }) => "KeyDamaged",
             Self::Certificates(_) => "CertificatesNotIssued",
             Self::Pool(error) => error.category(),
             Self::Apply(error) => error.category(),
@@ -66,7 +75,64 @@ impl Error {
             Self::Inside(_) => "TenantNotConfigured",
             Self::Resolve { .. } => "EndpointUnresolved",
             Self::Patch(_) => "InvalidPatch",
+            Self::PassTimeout(_) => "PassTimeout",
             Self::Delete(_) => "DeletionFailed",
         }
+    }
+
+    /// The error with its causes, for people. Of what an API server says only its message.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = StdError::source(self);
+        while let Some(cause) = source {
+            let said = api_message(cause);
+            let cause_text = said.clone().unwrap_or_else(|| cause.to_string());
+            if !text.contains(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            if said.is_some() {
+                break;
+            }
+            source = cause.source();
+        }
+        text
+    }
+}
+
+fn api_message(cause: &(dyn StdError + 'static)) -> Option<String> {
+    let boxed = cause.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match boxed.or_else(|| cause.downcast_ref::<kube::Error>())? {
+        kube::Error::Api(status) => Some(status.message.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_an_api_server_says_only_the_message_is_shown() {
+        let status = kube::core::Status::failure("port 7 is not in the range", "Invalid");
+        let error = Error::ReadService(Box::new(kube::Error::Api(status.with_code(422).boxed())));
+        assert_eq!(
+            error.describe(),
+            "cannot read the tenant's Service: port 7 is not in the range"
+        );
+    }
+
+    #[test]
+    fn causes_are_named_once() {
+        let cause = std::io::Error::other("no such host");
+        let endpoint = "a.example:6443".to_owned();
+        let error = Error::Resolve {
+            endpoint,
+            source: cause,
+        };
+        assert_eq!(
+            error.describe(),
+            "cannot resolve the control-plane endpoint a.example:6443: no such host"
+        );
     }
 }

@@ -6,7 +6,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use stoker_api::StorageId;
 use stoker_api::labels::FINALIZER;
-use stoker_api::v1alpha1::{StorageSetupStatus, StorageStatus, TenantControlPlane};
+use stoker_api::v1alpha1::{SecretStatus, StorageSetupStatus, StorageStatus, TenantControlPlane};
+use stoker_control_plane::Names;
 
 use super::error::Error;
 use super::secrets::is_ours;
@@ -62,14 +63,13 @@ pub fn mint() -> Result<StorageId, Error> {
 /// What status says of the tenant's storage.
 #[must_use]
 pub fn storage_status(id: &StorageId, data_store: &str, tenant: &str) -> StorageStatus {
-    let secret = |suffix: &str| stoker_api::v1alpha1::SecretStatus {
-        secret_name: format!("{tenant}-{suffix}"),
-    };
+    let names = Names::of_named(tenant);
+    let secret = |secret_name| SecretStatus { secret_name };
     StorageStatus {
         driver: "etcd".to_owned(),
         data_store_name: data_store.to_owned(),
-        config: secret("datastore-config"),
-        certificate: secret("datastore-certificate"),
+        config: secret(names.datastore_config),
+        certificate: secret(names.datastore_certificate),
         setup: StorageSetupStatus {
             schema: id.to_string(),
             user: id.user().to_owned(),

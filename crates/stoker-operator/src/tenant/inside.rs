@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, PROJECT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_control_plane::{Endpoint, Host};
-use stoker_kube::{Desired, Ledger, Writer};
-use stoker_tenant::Access;
+use stoker_control_plane::{Endpoint, Exposure, Host, Keys};
+use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
+use stoker_tenant::{Access, TenantObjects};
 use time::OffsetDateTime;
 
-use super::apply::Applied;
 use super::connection::{Connection, Task, answers, connect, owned_kinds, poll_ready, watch};
 use super::error::Error;
 use super::state::{TenantState, lock};
@@ -30,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// A new API server makes `kube-system` and `kube-public` within a second of its first `/readyz`; a 404
 /// after this long is a refusal like any other.
 const YOUNG: Duration = Duration::from_secs(10);
+/// Within which an API server that runs already answers a new connection.
+const SOON: Duration = Duration::from_secs(2);
 /// Between two looks at the addresses behind an endpoint that is a name.
 const RESOLVE_AGAIN: time::Duration = time::Duration::MINUTE;
 
@@ -61,14 +63,33 @@ pub enum Inside {
     },
 }
 
-/// Waits for the tenant's API server and applies what belongs inside the tenant.
+/// Waits for the tenant's API server and applies what belongs inside the tenant. `keys` are the tenant's, if
+/// this pass has read them.
 ///
 /// # Errors
 /// The tenant's API refused a write.
-pub async fn configure(
+pub(super) async fn configure(
     object: &TenantControlPlane,
     tenant: &Tenant,
-    applied: &Applied,
+    exposure: &Exposure,
+    keys: Option<&Keys>,
+    state: &Arc<TenantState>,
+    ctx: &Arc<Context>,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let configured = keep_up(object, tenant, exposure, keys, state, ctx, findings).await;
+    match &configured {
+        Ok(()) | Err(Error::NamespacesPending) => {}
+        Err(error) => findings.error(Aspect::TenantConfigured, error),
+    }
+    configured
+}
+
+async fn keep_up(
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    exposure: &Exposure,
+    keys: Option<&Keys>,
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
     findings: &mut Findings,
@@ -94,7 +115,7 @@ pub async fn configure(
         );
         return Ok(());
     };
-    advance(&mut inside, address, object, tenant, applied, state, ctx).await?;
+    advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
         connection,
         ledger,
@@ -123,7 +144,7 @@ pub async fn configure(
             "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody",
         );
     }
-    let Some(endpoint) = &applied.exposure.endpoint else {
+    let Some(endpoint) = &exposure.endpoint else {
         findings.fails(
             Aspect::TenantConfigured,
             "EndpointPending",
@@ -182,13 +203,16 @@ async fn advance(
     address: IpAddr,
     object: &TenantControlPlane,
     tenant: &Tenant,
-    applied: &Applied,
+    keys: Option<&Keys>,
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
 ) -> Result<(), Error> {
     if is_stale(inside, address, state).await {
-        let connection = connect(address, tenant, applied, ctx).await?;
-        let ready = Arc::new(AtomicBool::new(false));
+        let connection = connect(address, tenant, keys, ctx).await?;
+        // Where the kubelet has it ready already, the status need not say meanwhile that it does not answer.
+        let answering =
+            lock(&state.pods).is_ready(address) && answers_soon(&connection.client).await;
+        let ready = Arc::new(AtomicBool::new(answering));
         let reference = ObjectRef::from_obj(object);
         let poll = poll_ready(connection.clone(), ready.clone(), reference, ctx.clone());
         *inside = Inside::Starting {
@@ -218,6 +242,11 @@ async fn advance(
         };
     }
     Ok(())
+}
+
+async fn answers_soon(client: &kube::Client) -> bool {
+    let answer = tokio::time::timeout(SOON, answers(client)).await;
+    answer.unwrap_or_default()
 }
 
 /// Whether the connection is of no use any more: another pod, an old credential, no answer.
@@ -259,13 +288,17 @@ async fn apply_inside(
         })?,
         certificate_authority: connection.certificate_authority.clone(),
     };
-    let objects = stoker_tenant::build(tenant, &access)?;
+    let mut objects = stoker_tenant::build(tenant, &access)?;
     let writer = Writer::new(connection.client.clone(), FIELD_MANAGER);
     let first = known && ledger.keys().is_empty();
-    let outcomes = writer
-        .apply_all(desired(&objects)?, ledger, CONCURRENCY)
-        .await
-        .map_err(Error::Inside)?;
+    let apply = |desired| writer.apply_all(desired, ledger, CONCURRENCY);
+    // Before the pods that run as them.
+    let accounts = accounts(&objects)?;
+    let mut outcomes = apply(accounts).await.map_err(Error::Inside)?;
+    objects.tie_to_accounts(|namespace, name| {
+        ledger.uid(&ObjectKey::of::<ServiceAccount>(Some(namespace), name))
+    });
+    outcomes.extend(apply(others(&objects)?).await.map_err(Error::Inside)?);
     let keep = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
     writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
     if first {
@@ -293,13 +326,16 @@ async fn resolve(endpoint: &Endpoint) -> std::io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-fn desired(objects: &stoker_tenant::TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
+fn accounts(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
+    objects.service_accounts.iter().map(Desired::of).collect()
+}
+
+fn others(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
     let mut all = Vec::new();
     macro_rules! add {
         ($($field:ident),+) => { $(for object in &objects.$field { all.push(Desired::of(object)?); })+ };
     }
     add!(
-        service_accounts,
         cluster_roles,
         cluster_role_bindings,
         roles,

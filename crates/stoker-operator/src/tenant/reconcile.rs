@@ -1,7 +1,7 @@
 //! One pass over a tenant: dereference → validate → build → apply → status.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -12,11 +12,15 @@ use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use time::OffsetDateTime;
 
+use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
-use super::status::{Aspect, Findings, status};
-use super::{apply, delete, error::Error, inside, store};
+use super::status::{Aspect, Check, Findings, status};
+use super::{delete, error::Error, inside, store};
 use crate::context::Context;
-use crate::metrics::{Controller, Outcome, Step};
+use crate::metrics::{Controller, Outcome};
+
+/// A pass takes seconds. One that takes this long hangs; it is cut off, which every step of it survives.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// One pass, and the status that follows from it, whatever came of it.
 ///
@@ -26,12 +30,17 @@ pub async fn reconcile(
     object: Arc<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
+    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx));
+    limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
+}
+
+async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
     let reference = ObjectRef::from_obj(object.as_ref());
     let state = ctx
         .tenants
         .state_of(&reference, object.meta().uid.as_deref());
     if object.meta().deletion_timestamp.is_some() {
-        return delete::delete(&object, &state, &ctx).await;
+        return delete::delete(object, &state, ctx).await;
     }
     if object.annotations().contains_key(PAUSED) {
         tracing::debug!("paused");
@@ -39,31 +48,20 @@ pub async fn reconcile(
     }
 
     let mut findings = Findings::default();
-    let tenant = match Tenant::validate(&object) {
-        Ok(tenant) => Some(tenant),
-        Err(invalid) => {
-            findings.fails(Aspect::Valid, "InvalidSpec", invalid.to_string());
-            None
-        }
-    };
+    let tenant = validate(object, &mut findings);
     let result = match &tenant {
-        Some(tenant) => pass(&object, tenant, &state, &ctx, &mut findings).await,
+        Some(tenant) => pass(object, tenant, &state, ctx, &mut findings).await,
         None => Ok(()),
     };
-    if let Err(error) = &result {
-        if matches!(error, Error::NamespacesPending) {
-            return result.map(|()| Action::await_change());
-        }
-        findings.fails(findings.current(), error.category(), describe(error));
+    if matches!(result, Err(Error::NamespacesPending)) {
+        return result.map(|()| Action::await_change());
     }
-    if findings
-        .first_failure()
-        .is_some_and(|check| check.reason == store::UNKNOWN)
-    {
+    let unknown = |check: &Check| check.reason == store::UNKNOWN;
+    if result.is_ok() && findings.first_failure().is_some_and(unknown) {
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
-    write_status(&object, tenant.as_ref(), &findings, &state, &ctx).await?;
+    write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
     let waits = findings.first_failure().is_some();
     result?;
     ctx.tenant_failures.succeeded(&reference);
@@ -78,18 +76,21 @@ pub async fn reconcile(
     Ok(next_look(&state))
 }
 
-/// The error with its sources, which name the cause.
-pub(super) fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// The tenant, if its spec can be served.
+fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tenant> {
+    let tenant = match Tenant::validate(object) {
+        Ok(tenant) => tenant,
+        Err(invalid) => {
+            findings.fails(Aspect::Valid, "InvalidSpec", invalid.to_string());
+            return None;
         }
-        source = cause.source();
+    };
+    if let Err(refused) = stoker_tenant::check_patches(&tenant) {
+        findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
+        return None;
     }
-    text
+    findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
+    Some(tenant)
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again.
@@ -103,6 +104,8 @@ fn next_look(state: &TenantState) -> Action {
     Action::requeue(Duration::try_from(wait).unwrap_or(Duration::from_secs(1)))
 }
 
+/// Both sides of a pass. What fails on the management side does not keep what is there already from being kept
+/// up inside the tenant.
 async fn pass(
     object: &TenantControlPlane,
     tenant: &Tenant,
@@ -110,19 +113,23 @@ async fn pass(
     ctx: &Arc<Context>,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    if let Err(refused) = stoker_tenant::check_patches(tenant) {
-        findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
-        return Ok(());
-    }
-    findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
-    let started = Instant::now();
-    let Some(applied) = apply::apply(object, tenant, state, ctx, findings).await? else {
-        return Ok(());
+    let Applied {
+        exposure,
+        keys,
+        failure,
+    } = apply::apply(object, tenant, state, ctx, findings).await;
+    let configured = match exposure {
+        Some(exposure) => {
+            let keys = keys.as_ref();
+            inside::configure(object, tenant, &exposure, keys, state, ctx, findings).await
+        }
+        None => Ok(()),
     };
-    if applied.changed {
-        ctx.metrics.step(Step::Apply, started.elapsed());
+    match (failure, configured) {
+        (None, configured) => configured,
+        // The other one is tried again with it.
+        (Some(failure), _) => Err(failure),
     }
-    inside::configure(object, tenant, &applied, state, ctx, findings).await
 }
 
 async fn write_status(

@@ -12,18 +12,11 @@ use kube::{Api, Resource, ResourceExt};
 use stoker_api::StorageId;
 use stoker_api::labels::{COMPONENT, MANAGED_BY, MANAGED_BY_VALUE};
 use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_control_plane::Names;
 use stoker_kube::Desired;
 
 use super::error::Error;
 use crate::context::Context;
-
-/// Secrets of a tenant, by suffix, whose keys exist nowhere else.
-const IRREPLACEABLE: [&str; 4] = [
-    "ca",
-    "front-proxy-ca-certificate",
-    "sa-certificate",
-    "encryption-config",
-];
 
 fn name(id: &StorageId) -> String {
     format!("retained-{id}")
@@ -43,17 +36,19 @@ pub async fn keep_keys(
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut data = BTreeMap::new();
     let mut found = 0;
-    for suffix in IRREPLACEABLE {
-        let secret = secrets
-            .get_opt(&format!("{}-{suffix}", object.name_any()))
-            .await;
+    let tenant = object.name_any();
+    let names = Names::of_named(&tenant);
+    let wanted = names.irreplaceable();
+    for secret_name in wanted {
+        let suffix = &secret_name[tenant.len() + 1..];
+        let secret = secrets.get_opt(secret_name).await;
         let secret = secret.map_err(|error| Error::ReadSecrets(Box::new(error)))?;
         found += usize::from(secret.is_some());
         for (key, value) in secret.and_then(|secret| secret.data).unwrap_or_default() {
             data.insert(format!("{suffix}.{key}"), ByteString(value.0));
         }
     }
-    if found < IRREPLACEABLE.len() {
+    if found < wanted.len() {
         // A namespace that is deleted takes Secrets first. What an earlier pass copied stays as it is.
         let kept: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.args.pod_namespace);
         let kept = kept.get_opt(&name(id)).await;
@@ -65,7 +60,7 @@ pub async fn keep_keys(
         }
         let note = format!(
             "only {found} of the {} Secrets with keys of storage id {id} were still there: its data is kept, but what they encrypted may be unreadable",
-            IRREPLACEABLE.len()
+            wanted.len()
         );
         ctx.events
             .publish(

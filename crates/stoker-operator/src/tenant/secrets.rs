@@ -8,7 +8,8 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use stoker_api::labels::TENANT;
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{ExistingSecrets, Names, SecretData};
+use stoker_control_plane::{ExistingSecrets, Names};
+use stoker_kube::Stored;
 
 use super::error::Error;
 use super::state::{TenantState, lock};
@@ -19,50 +20,70 @@ use crate::context::Context;
 /// volumes at once, which it otherwise does about once a minute.
 const REFRESHED: &str = "stoker.dev/secrets-refreshed";
 
-/// All Secrets that carry the tenant's label.
-///
-/// # Errors
-/// The management API refused.
-pub(super) async fn read_secrets(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let params = ListParams::default().labels(&format!("{TENANT}={}", tenant.name));
-    let list = secrets
-        .list(&params)
-        .await
-        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    let mut existing: ExistingSecrets = list
-        .items
-        .into_iter()
-        .filter(|secret| is_ours(secret, &tenant.uid))
-        .map(named_data)
-        .collect();
-    // A key whose label was taken away is not lost.
-    if Names::of(tenant)
-        .irreplaceable()
-        .iter()
-        .any(|name| !existing.contains_key(*name))
-    {
-        existing.extend(read_keys(tenant, ctx).await?);
-    }
-    Ok(existing)
-}
+/// A tenant's own Secrets as just read, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TenantSecrets(BTreeMap<String, Secret>);
 
-/// The irreplaceable keys by name, labelled or not: a first pass that was cut off made them, or people put
-/// them there beforehand. Certificates of a cut-off pass are simply issued again.
-pub(super) async fn read_keys(tenant: &Tenant, ctx: &Context) -> Result<ExistingSecrets, Error> {
-    let names = Names::of(tenant);
-    let keys = names.irreplaceable();
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let found = futures::future::try_join_all(keys.into_iter().map(|name| secrets.get_opt(name)));
-    let found = found
-        .await
-        .map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-    Ok(found
-        .into_iter()
-        .flatten()
-        .filter(|secret| is_ours(secret, &tenant.uid))
-        .map(named_data)
-        .collect())
+impl TenantSecrets {
+    /// Reads what a pass over `tenant` needs: of one that has lived all that carry its label, and its keys
+    /// whether labelled or not; of a new one the keys alone, which a first pass that was cut off made, or
+    /// people put there beforehand. Certificates of a cut-off pass are simply issued again.
+    ///
+    /// # Errors
+    /// The management API refused.
+    pub(super) async fn read(tenant: &Tenant, born: bool, ctx: &Context) -> Result<Self, Error> {
+        let failed = |error| Error::ReadSecrets(Box::new(error));
+        let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+        let mut found = Vec::new();
+        if born {
+            let params = ListParams::default().labels(&format!("{TENANT}={}", tenant.name));
+            found = secrets.list(&params).await.map_err(failed)?.items;
+        }
+        let names = Names::of(tenant);
+        let is_missing = |name: &&str| !found.iter().any(|secret| secret.name_any() == *name);
+        let missing: Vec<&str> = names
+            .irreplaceable()
+            .into_iter()
+            .filter(is_missing)
+            .collect();
+        let more = missing.into_iter().map(|name| secrets.get_opt(name));
+        let more = futures::future::try_join_all(more).await.map_err(failed)?;
+        let ours = found.into_iter().chain(more.into_iter().flatten());
+        Ok(Self(
+            ours.filter(|secret| is_ours(secret, &tenant.uid))
+                .map(|secret| (secret.name_any(), secret))
+                .collect(),
+        ))
+    }
+
+    /// Their entries.
+    pub(super) fn data(&self) -> ExistingSecrets {
+        let entries = |secret: &Secret| {
+            let data = secret.data.iter().flatten();
+            data.map(|(key, value)| (key.clone(), value.0.clone()))
+                .collect()
+        };
+        self.0
+            .iter()
+            .map(|(name, secret)| (name.clone(), entries(secret)))
+            .collect()
+    }
+
+    /// How `wanted` was read.
+    pub(super) fn stored(&self, wanted: &Secret) -> Option<Stored> {
+        let secret = self.0.get(&wanted.name_any())?;
+        Some(Stored {
+            metadata: secret.metadata.clone(),
+            same_content: secret.data == wanted.data,
+        })
+    }
+
+    /// Whether `wanted` was there with other entries.
+    pub(super) fn differs(&self, wanted: &Secret) -> bool {
+        self.0
+            .get(&wanted.name_any())
+            .is_some_and(|secret| secret.data != wanted.data)
+    }
 }
 
 /// Whether a Secret is the tenant's with this uid, or nobody's yet. What a former tenant of the same name left behind
@@ -72,36 +93,6 @@ pub(super) fn is_ours(secret: &Secret, uid: &str) -> bool {
     owners
         .iter()
         .all(|owner| owner.controller != Some(true) || owner.uid == uid)
-}
-
-fn named_data(secret: Secret) -> (String, SecretData) {
-    let data = secret.data.unwrap_or_default();
-    let name = secret.metadata.name.unwrap_or_default();
-    (
-        name,
-        data.into_iter()
-            .map(|(key, value)| (key, value.0))
-            .collect(),
-    )
-}
-
-pub(super) fn mounted_changed(existing: &ExistingSecrets, wanted: &[Secret]) -> bool {
-    wanted.iter().any(|secret| {
-        let before = secret
-            .metadata
-            .name
-            .as_ref()
-            .and_then(|name| existing.get(name));
-        before.is_some_and(|before| {
-            let after: BTreeMap<&String, &Vec<u8>> = secret
-                .data
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key, &value.0))
-                .collect();
-            before.iter().collect::<BTreeMap<_, _>>() != after
-        })
-    })
 }
 
 /// Has the kubelets show the changed Secrets now. Only a convenience: they would within a minute.

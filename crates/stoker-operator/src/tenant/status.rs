@@ -12,6 +12,8 @@ use stoker_api::v1alpha1::{
 use stoker_control_plane::{Exposure, Names};
 use stoker_kube::conditions;
 
+use super::error::Error;
+
 /// One thing that must hold for a tenant to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aspect {
@@ -74,39 +76,51 @@ pub struct Findings {
     pub deployment: Option<Deployment>,
 }
 
+impl Check {
+    /// It holds.
+    #[must_use]
+    pub fn holds(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            holds: true,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// It does not hold.
+    #[must_use]
+    pub fn fails(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            holds: false,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
 impl Findings {
+    /// Notes what was found of an aspect. The first thing found to be wrong with it stays.
+    pub fn found(&mut self, aspect: Aspect, check: Check) {
+        let failed = |(found, check): &(Aspect, Check)| *found == aspect && !check.holds;
+        if !self.checks.iter().any(failed) {
+            self.checks.retain(|(found, _)| *found != aspect);
+            self.checks.push((aspect, check));
+        }
+    }
+
     /// The aspect holds.
     pub fn holds(&mut self, aspect: Aspect, reason: &'static str, message: impl Into<String>) {
-        self.checks.push((
-            aspect,
-            Check {
-                holds: true,
-                reason,
-                message: message.into(),
-            },
-        ));
+        self.found(aspect, Check::holds(reason, message));
     }
 
     /// The aspect does not hold.
     pub fn fails(&mut self, aspect: Aspect, reason: &'static str, message: impl Into<String>) {
-        self.checks.push((
-            aspect,
-            Check {
-                holds: false,
-                reason,
-                message: message.into(),
-            },
-        ));
+        self.found(aspect, Check::fails(reason, message));
     }
 
-    /// The aspect that a pass was working on when it failed: the first not yet found.
-    #[must_use]
-    pub fn current(&self) -> Aspect {
-        let found = |aspect: &Aspect| self.checks.iter().any(|(found, _)| found == aspect);
-        Aspect::ALL
-            .into_iter()
-            .find(|aspect| !found(aspect))
-            .unwrap_or(Aspect::TenantConfigured)
+    /// The aspect could not be brought about.
+    pub fn error(&mut self, aspect: Aspect, error: &Error) {
+        self.fails(aspect, error.category(), error.describe());
     }
 
     /// Whether the Deployment's counters speak of its latest template.

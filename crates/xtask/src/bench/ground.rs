@@ -1,15 +1,13 @@
 //! The lab that everything is measured on.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use kube::Client;
-use stoker_lab::command::run;
+use stoker_lab::command::{cargo, run};
 use stoker_lab::handwritten::Handwritten;
 use stoker_lab::lab::{Lab, LabOptions};
-use stoker_lab::paths::checkout;
 
 use super::sightings::Sightings;
 use super::tenant::Tenant;
@@ -48,10 +46,7 @@ impl Ground {
     /// When a step of the lab fails.
     pub(super) async fn prepare() -> Result<Self> {
         // Hosts run this program; it is not a library of ours.
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "stoker-lab"])
-            .current_dir(checkout())
+        let built = cargo(["build", "--quiet", "--package", "stoker-lab"])
             .status()
             .context("starting cargo")?;
         ensure!(built.success(), "stoker-lab does not build");

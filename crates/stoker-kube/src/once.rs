@@ -1,0 +1,199 @@
+//! Objects whose content must never be overwritten blindly: keys that exist nowhere else.
+//!
+//! Forced server-side apply would let a leader that has lost its lease, and does not know it yet, replace what
+//! its successor has just made. Here an object is created only while there is none, and changed only in the
+//! version that was read: whoever comes second is refused by the API server and reads again.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use serde_json::Value;
+
+use crate::apply::{Outcome, Writer};
+use crate::desired::Desired;
+use crate::error::Error;
+use crate::fingerprint::Marks;
+use crate::ledger::Ledger;
+
+/// An object as it was just read.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Whether its content is what is wanted.
+    pub same_content: bool,
+}
+
+impl Writer {
+    /// Writes `desired` where `stored` was read, and keeps the ledger: creates it where there was nothing
+    /// (`None`), changes it only in the version that was read, and sends nothing where it is as wanted.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; its category is `AlreadyExists` or `Conflict` when somebody else was first.
+    pub async fn write_once(
+        &self,
+        desired: &Desired,
+        stored: Option<&Stored>,
+        ledger: &Ledger,
+    ) -> Result<Outcome, Error> {
+        let key = desired.key();
+        let outcome = |changed, object| Outcome {
+            key: key.clone(),
+            changed,
+            object,
+        };
+        if ledger.is_current(desired) {
+            return Ok(outcome(false, None));
+        }
+        ledger.begin(key);
+        if let Some(stored) = stored
+            && stored.same_content
+            && Marks::of(desired.metadata()).all_in(&Marks::of(&stored.metadata))
+        {
+            ledger.record(desired, &stored.metadata);
+            return Ok(outcome(false, None));
+        }
+        let answer = match stored {
+            None => self.create(desired).await,
+            Some(stored) => self.change(desired, &stored.metadata).await,
+        };
+        let mut object = answer.map_err(|source| {
+            ledger.abandon(key);
+            Error::Apply {
+                key: key.clone(),
+                source: Box::new(source),
+            }
+        })?;
+        object.managed_fields_mut().clear();
+        let recorded = ledger.record(desired, &object.metadata);
+        Ok(outcome(recorded.changed, Some(object)))
+    }
+
+    async fn create(&self, desired: &Desired) -> Result<DynamicObject, kube::Error> {
+        let params = PostParams {
+            field_manager: Some(self.field_manager().to_owned()),
+            ..PostParams::default()
+        };
+        let object =
+            serde_json::from_value(desired.body().clone()).map_err(kube::Error::SerdeError)?;
+        self.objects(desired.key()).create(&params, &object).await
+    }
+
+    async fn change(
+        &self,
+        desired: &Desired,
+        read: &ObjectMeta,
+    ) -> Result<DynamicObject, kube::Error> {
+        let mut body = desired.body().clone();
+        body["metadata"]["resourceVersion"] = Value::from(read.resource_version.clone());
+        let params = PatchParams::apply(self.field_manager()).force();
+        let objects = self.objects::<DynamicObject>(desired.key());
+        objects
+            .patch(desired.key().name(), &params, &Patch::Apply(&body))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::json;
+    use tokio::join;
+
+    use super::*;
+    use crate::scenario::Scenario;
+
+    fn key() -> Desired {
+        Desired::of(&Secret {
+            metadata: ObjectMeta {
+                name: Some("a".into()),
+                namespace: Some("ns".into()),
+                labels: Some([("ours".to_owned(), "yes".to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some([("key".to_owned(), ByteString(b"1".to_vec()))].into()),
+            ..Secret::default()
+        })
+        .unwrap()
+    }
+
+    fn stored(labelled: bool, same_content: bool) -> Stored {
+        let labels = labelled.then(|| [("ours".to_owned(), "yes".to_owned())].into());
+        Stored {
+            metadata: ObjectMeta {
+                uid: Some("u".into()),
+                resource_version: Some("7".into()),
+                labels,
+                ..ObjectMeta::default()
+            },
+            same_content,
+        }
+    }
+
+    fn answer() -> Value {
+        json!({ "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "name": "a", "namespace": "ns", "uid": "u", "resourceVersion": "8" } })
+    }
+
+    #[tokio::test]
+    async fn where_there_was_nothing_it_is_created_and_never_again() {
+        let (client, mut server) = Scenario::new();
+        let (writer, ledger) = (Writer::new(client, "tester"), Ledger::new());
+        let desired = key();
+        let serve = async {
+            let call = server.expect("POST", "/api/v1/namespaces/ns/secrets").await;
+            assert!(call.uri.contains("fieldManager=tester"), "{}", call.uri);
+            assert_eq!(call.body["data"]["key"], "MQ==");
+            call.answer(201, &answer());
+        };
+        let (outcome, ()) = join!(writer.write_once(&desired, None, &ledger), serve);
+        assert!(outcome.unwrap().changed);
+        // Nobody serves any more.
+        let again = writer.write_once(&desired, None, &ledger).await.unwrap();
+        assert!(!again.changed && again.object.is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_second_is_refused_and_may_try_again() {
+        let (client, mut server) = Scenario::new();
+        let (writer, ledger) = (Writer::new(client, "tester"), Ledger::new());
+        let desired = key();
+        let serve = async {
+            let call = server.expect("POST", "/api/v1/namespaces/ns/secrets").await;
+            call.refuse(409, "AlreadyExists", "secrets \"a\" already exists");
+        };
+        let (outcome, ()) = join!(writer.write_once(&desired, None, &ledger), serve);
+        assert_eq!(outcome.unwrap_err().category(), "AlreadyExists");
+        assert!(!ledger.is_current(&desired));
+    }
+
+    #[tokio::test]
+    async fn what_is_as_wanted_costs_no_request() {
+        let (client, _server) = Scenario::new();
+        let (writer, ledger) = (Writer::new(client, "tester"), Ledger::new());
+        let outcome = writer
+            .write_once(&key(), Some(&stored(true, true)), &ledger)
+            .await;
+        assert!(!outcome.unwrap().changed);
+        assert!(ledger.is_current(&key()));
+    }
+
+    #[tokio::test]
+    async fn what_differs_is_changed_only_in_the_version_that_was_read() {
+        for read in [stored(false, true), stored(true, false)] {
+            let (client, mut server) = Scenario::new();
+            let (writer, ledger) = (Writer::new(client, "tester"), Ledger::new());
+            let desired = key();
+            let serve = async {
+                let call = server
+                    .expect("PATCH", "/api/v1/namespaces/ns/secrets/a")
+                    .await;
+                assert_eq!(call.body["metadata"]["resourceVersion"], "7");
+                call.answer(200, &answer());
+            };
+            let (outcome, ()) = join!(writer.write_once(&desired, Some(&read), &ledger), serve);
+            assert!(outcome.unwrap().changed);
+        }
+    }
+}

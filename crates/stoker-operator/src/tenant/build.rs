@@ -1,0 +1,99 @@
+//! From what a pass has read to what it applies. Pure: no request, no clock.
+
+use k8s_openapi::api::core::v1::Secret;
+use stoker_api::StorageId;
+use stoker_api::tenant::Tenant;
+use stoker_control_plane::{self as control_plane, Exposure, Keys, Storage};
+use stoker_kube::{Desired, Stored};
+use time::OffsetDateTime;
+
+use super::error::Error;
+use super::secrets::TenantSecrets;
+use super::storage_client::storage_client;
+use super::store::Place;
+
+/// What a control plane is built from.
+pub(super) struct Materials<'a> {
+    pub(super) tenant: &'a Tenant,
+    pub(super) id: &'a StorageId,
+    pub(super) place: &'a Place,
+    pub(super) exposure: &'a Exposure,
+    /// The tenant's Secrets as just read.
+    pub(super) existing: &'a TenantSecrets,
+    /// Whether its keys must all be there.
+    pub(super) born: bool,
+}
+
+/// What is applied, in this order.
+pub(super) struct Wanted {
+    /// The irreplaceable keys, and how each was read.
+    pub(super) keys: Vec<(Desired, Option<Stored>)>,
+    /// Whatever else the pods mount.
+    pub(super) mounted: Vec<Desired>,
+    /// The pods.
+    pub(super) deployment: Desired,
+    /// Whether running pods mount something that changes.
+    pub(super) changes_mounted: bool,
+    /// When the first certificate is due.
+    pub(super) renew_at: OffsetDateTime,
+    /// The keys themselves.
+    pub(super) tenant_keys: Keys,
+}
+
+/// Builds it.
+///
+/// # Errors
+/// A key is lost or damaged, or a certificate cannot be issued.
+pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wanted, Error> {
+    let &Materials {
+        tenant,
+        id,
+        place,
+        exposure,
+        existing,
+        born,
+    } = materials;
+    let data = existing.data();
+    let keys = control_plane::keys(tenant, &data, born, now)?;
+    let leaves = control_plane::leaves(tenant, &keys, exposure, &data, now)?;
+    let (client, client_renew_at) = storage_client(tenant, id, &place.open.authority, &data, now)?;
+    let credentials = &place.open.credentials;
+    let storage = Storage {
+        id: id.clone(),
+        data_store: place.name.clone(),
+        endpoints: credentials.endpoints.clone(),
+        certificate_authority: credentials.authority_certificate.clone(),
+        client,
+    };
+    let objects = control_plane::build(&control_plane::Inputs {
+        tenant,
+        keys: &keys,
+        leaves: &leaves,
+        exposure,
+        storage: &storage,
+    });
+    let read = |secret: &Secret| Ok((Desired::of(secret)?, existing.stored(secret)));
+    let mut mounted = Vec::new();
+    for secret in &objects.secrets {
+        mounted.push(Desired::of(secret)?);
+    }
+    for config_map in &objects.config_maps {
+        mounted.push(Desired::of(config_map)?);
+    }
+    Ok(Wanted {
+        keys: objects
+            .keys
+            .iter()
+            .map(read)
+            .collect::<Result<_, serde_json::Error>>()?,
+        mounted,
+        deployment: Desired::of(&objects.deployment)?,
+        changes_mounted: objects
+            .secrets
+            .iter()
+            .chain(&objects.keys)
+            .any(|secret| existing.differs(secret)),
+        renew_at: leaves.renew_at.min(client_renew_at),
+        tenant_keys: keys,
+    })
+}

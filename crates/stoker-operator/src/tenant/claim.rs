@@ -1,0 +1,101 @@
+//! The tenant's identity and place in the pool: recorded first, then claimed.
+
+use kube::ResourceExt;
+use stoker_api::StorageId;
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
+use stoker_control_plane::Names;
+use stoker_etcd::Owner;
+
+use super::error::Error;
+use super::identity;
+use super::state::{TenantState, lock};
+use super::status::Findings;
+use super::store::Place;
+use crate::context::Context;
+
+/// A tenant's identity, and whether it has lived under it.
+pub(super) struct Identity {
+    pub(super) id: StorageId,
+    /// Whether its keys were made: from then on a missing one is lost.
+    pub(super) born: bool,
+}
+
+/// Whether the tenant's keys were once recorded as made.
+#[must_use]
+pub(super) fn is_born(object: &TenantControlPlane, state: &TenantState) -> bool {
+    let says = |status: &TenantControlPlaneStatus| !status.certificates.ca.secret_name.is_empty();
+    object.status.as_ref().is_some_and(says) || lock(&state.written).as_ref().is_some_and(says)
+}
+
+/// The recorded identity, or a new one that is recorded before anything else happens.
+///
+/// # Errors
+/// It cannot be read, minted or recorded, or the pool cannot say whether it was used.
+pub(super) async fn identify(
+    object: &TenantControlPlane,
+    tenant: &Tenant,
+    place: &Place,
+    state: &TenantState,
+    ctx: &Context,
+    findings: &mut Findings,
+) -> Result<Identity, Error> {
+    let known = lock(&state.storage_id).clone();
+    let recorded = if known.is_some() {
+        known.clone()
+    } else {
+        let secret = Names::of(tenant).datastore_config;
+        identity::recorded(object, &ctx.client, &secret).await?
+    };
+    let minted = recorded.is_none();
+    let id = recorded.map_or_else(|| state.mint(), Ok)?;
+    let storage = identity::storage_status(&id, &place.name, &tenant.name);
+    if known.is_none() {
+        identity::record(object, &ctx.client, &storage).await?;
+        *lock(&state.storage_id) = Some(id.clone());
+        ctx.wake_data_store_soon(&place.name);
+    }
+    // Not before: an identity that could not be recorded under the finalizer must not get into status.
+    findings.storage = Some(storage);
+    let mut born = is_born(object, state);
+    if !born && !minted && place.open.problem.is_none() {
+        // Status may have been lost. A place in the pool that holds keys was in use: whatever
+        // cannot be found of this tenant's own keys is lost, not yet to be made.
+        born = place.open.pool.usage(&id).await?.keys > 0;
+    }
+    Ok(Identity { id, born })
+}
+
+/// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
+/// server or the pool was away.
+///
+/// # Errors
+/// The pool refused.
+pub(super) async fn claim(
+    object: &TenantControlPlane,
+    id: &StorageId,
+    place: &Place,
+    state: &TenantState,
+) -> Result<(), Error> {
+    if place.open.problem.is_some() {
+        state.set_claimed(false);
+        return Ok(());
+    }
+    if state.is_claimed() {
+        return Ok(());
+    }
+    place.open.pool.claim(id, &owner(object)).await?;
+    state.set_claimed(true);
+    Ok(())
+}
+
+/// Who the owner record names.
+#[must_use]
+pub(super) fn owner(object: &TenantControlPlane) -> Owner {
+    Owner {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        management_cluster: None,
+    }
+}
