@@ -131,15 +131,15 @@ impl Inside {
         .await;
     }
 
-    /// Removes what `calls` write and has the operator connect anew, each of the calls failing once. Waits until everything
-    /// is as before, and returns what the conditions said meanwhile.
+    /// Removes what `calls` write and has the operator connect anew, each of the calls failing once. Waits until a
+    /// condition has said so, and everything is as before.
     pub(crate) async fn disturbed(
         &self,
         world: &World,
         turn: usize,
         calls: &[Call],
         failure: Failure,
-    ) -> BTreeSet<String> {
+    ) {
         let subject = self.subject();
         world.witness.forget(&self.namespace);
         world.faults.forget(&subject);
@@ -155,11 +155,20 @@ impl Inside {
             world.faults.struck(&subject)
         })
         .await;
+        // A young API server has not made its namespaces yet: that is no failure.
+        let told = || {
+            let said = world.witness.said(&self.namespace);
+            said.iter()
+                .any(|said| said.starts_with("TenantConfigured=False"))
+        };
+        if failure != Failure::Status(404) {
+            until("somebody was told", async || told()).await;
+        }
         for call in calls {
             until("the object is back", async || self.exists(call).await).await;
         }
         self.configured(world).await;
-        world.witness.said(&self.namespace)
+        assert_eq!(told(), failure != Failure::Status(404));
     }
 
     /// The object that `call` writes.
