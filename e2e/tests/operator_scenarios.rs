@@ -306,6 +306,20 @@ async fn a_tenant_is_configured_in_order_and_whichever_call_fails() {
         .map(|call| format!("{} {}", call.resource, call.name));
     let ours = inside.ours().await;
     assert_eq!(names.collect::<BTreeSet<_>>(), ours);
+    // Accounts before the pods that run as them.
+    let accounts = within
+        .iter()
+        .filter(|sent| sent.call.resource == "serviceaccounts");
+    let accounts = accounts
+        .filter(|sent| sent.call.is_write())
+        .filter_map(|sent| sent.answered)
+        .max();
+    for kind in ["deployments", "daemonsets"] {
+        assert!(
+            accounts < Some(only(&within, "apply", kind, "").sent),
+            "{kind} come first"
+        );
+    }
     let last = within.iter().filter_map(|sent| sent.answered).max();
     let status = without
         .iter()
