@@ -26,7 +26,7 @@ use tenants::smallest;
 pub(crate) struct Bare {
     pub(crate) client: Client,
     pub(crate) pool: BareEtcd,
-    api_server: BareApiServer,
+    pub(crate) api_server: BareApiServer,
     directory: tempfile::TempDir,
 }
 
@@ -109,11 +109,6 @@ impl Bare {
             .create(&PostParams::default(), &namespace)
             .await
             .unwrap();
-    }
-
-    /// An administrator's way into the management cluster.
-    pub(crate) fn kubeconfig(&self) -> &str {
-        self.api_server.kubeconfig()
     }
 
     /// Starts the operator and waits until it leads.
@@ -240,14 +235,8 @@ impl Bare {
         users
     }
 
-    /// All roles of the pool but root.
-    pub(crate) async fn pool_roles(&self) -> Vec<String> {
-        let mut roles = self.etcdctl(&["role", "list"]).await;
-        roles.retain(|role| role != "root");
-        roles
-    }
-
-    async fn etcdctl(&self, arguments: &[&str]) -> Vec<String> {
+    /// What etcdctl prints as root, by line.
+    pub(crate) async fn etcdctl(&self, arguments: &[&str]) -> Vec<String> {
         let output = self.pool.etcdctl().args(arguments).output();
         let output = output.await.unwrap();
         assert!(

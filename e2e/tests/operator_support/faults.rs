@@ -75,8 +75,8 @@ pub(crate) enum Failure {
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) call: Call,
-    /// Moments are counted over all requests.
-    pub(crate) sent: u64,
+    /// When it was sent. Moments are counted over all requests.
+    pub(crate) begun: u64,
     /// `None` while it is under way, or when it failed here.
     pub(crate) answered: Option<u64>,
 }
@@ -183,7 +183,7 @@ impl Faults {
             let last = self.lock().last;
             match last.map(|last| last.elapsed()) {
                 Some(since) if since < quiet => {
-                    tokio::time::sleep(quiet.saturating_sub(since)).await
+                    tokio::time::sleep(quiet.saturating_sub(since)).await;
                 }
                 _ => return,
             }
@@ -249,7 +249,7 @@ impl Faults {
         call.nth = sent.iter().filter(alike).count();
         sent.push(Sent {
             call: call.clone(),
-            sent: moment,
+            begun: moment,
             answered: None,
         });
         let index = sent.len() - 1;

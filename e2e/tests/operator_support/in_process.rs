@@ -29,7 +29,7 @@ impl InProcess {
             .unwrap();
         let (kubeconfig, faults) = (kubeconfig.to_owned(), faults.clone());
         runtime.spawn(async move {
-            let ended = work(&kubeconfig, faults).await;
+            let ended = Box::pin(work(&kubeconfig, faults)).await;
             eprintln!("the operator ended: {ended:?}");
         });
         Self {
@@ -65,5 +65,6 @@ async fn work(kubeconfig: &str, faults: Faults) -> anyhow::Result<()> {
         "--max-concurrent-reconciles=256",
     ]);
     let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
-    stoker_operator::run::work(args, client, Arc::new(tenant_client), metrics, health).await
+    let work = stoker_operator::run::work(args, client, Arc::new(tenant_client), metrics, health);
+    Box::pin(work).await
 }

@@ -81,7 +81,7 @@ impl World {
             // Another test of this process may have done so already.
             let _ = logs.with_writer(std::io::stderr).try_init();
         }
-        let bare = Bare::start().await;
+        let bare = Box::pin(Bare::start()).await;
         let witness = Witness::start(&bare.client);
         let root = bare.pool.client_certificate("root").unwrap();
         let authority = bare.pool.authority().unwrap().certificate().to_owned();
@@ -129,7 +129,10 @@ impl World {
     /// Another operator starts, which knows nothing of what the former did.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.operator = Some(InProcess::start(self.bare.kubeconfig(), &self.faults));
+        self.operator = Some(InProcess::start(
+            self.bare.api_server.kubeconfig(),
+            &self.faults,
+        ));
     }
 
     /// Creates the tenant `one` with two replicas in a namespace of its own.
@@ -189,12 +192,14 @@ impl World {
     }
 
     pub(crate) async fn snapshot(&self) -> Snapshot {
+        let roles = self.bare.etcdctl(&["role", "list"]).await;
+        let roles = roles.into_iter().filter(|role| role != "root").collect();
         let mut snapshot = Snapshot {
             tenants: BTreeMap::new(),
             objects: BTreeMap::new(),
             warnings: BTreeMap::new(),
             users: self.bare.pool_users().await.into_iter().collect(),
-            roles: self.bare.pool_roles().await.into_iter().collect(),
+            roles,
             owners: BTreeMap::new(),
             pool_keys: self.bare.pool_keys().await,
         };

@@ -41,8 +41,10 @@ fn good() -> Findings {
     findings
 }
 
-/// All replicas run, of the template of `generation`, as far as the Deployment's controller has seen.
-fn deployment(replicas: i32, updated: i32, generation: i64, observed: i64) -> Option<Deployment> {
+/// Replicas, all ready; those of the latest template; its generation, and that which the counters speak of.
+type Counters = [i64; 4];
+
+fn deployment([replicas, updated, generation, observed]: Counters) -> Deployment {
     let deployment = json!({
         "metadata": { "generation": generation },
         "status": {
@@ -50,7 +52,7 @@ fn deployment(replicas: i32, updated: i32, generation: i64, observed: i64) -> Op
             "readyReplicas": replicas, "updatedReplicas": updated,
         },
     });
-    Some(serde_json::from_value(deployment).unwrap())
+    serde_json::from_value(deployment).unwrap()
 }
 
 fn condition<'a>(status: &'a TenantControlPlaneStatus, type_: &str) -> &'a Condition {
@@ -178,21 +180,21 @@ fn the_generation_is_always_said_and_times_change_only_with_the_state() {
 fn the_word_for_the_tenant_follows_version_replicas_and_readiness() {
     use VersionState::{NotReady, Provisioning, Ready, Sleeping, Upgrading};
     // Installed before, wanted replicas and version, ready, the Deployment; then installed, word.
-    let full = || deployment(2, 2, 3, 3);
-    let table = [
+    let full = Some([2, 2, 3, 3]);
+    let table: [(_, _, _, _, Option<Counters>, _, _); 12] = [
         (None, 2, NEW, false, None, None, Provisioning),
         (None, 2, NEW, true, None, Some(NEW), Ready),
-        (Some(NEW), 2, NEW, true, full(), Some(NEW), Ready),
-        (Some(NEW), 2, NEW, false, full(), Some(NEW), NotReady),
-        (Some(NEW), 0, NEW, false, full(), Some(NEW), Sleeping),
+        (Some(NEW), 2, NEW, true, full, Some(NEW), Ready),
+        (Some(NEW), 2, NEW, false, full, Some(NEW), NotReady),
+        (Some(NEW), 0, NEW, false, full, Some(NEW), Sleeping),
         (None, 0, NEW, false, None, None, Sleeping),
-        // Old pods still run, the controller has not seen the template, it is not ready: not installed yet.
+        // An old pod still runs; the controller has not seen the template; a pod is missing; not ready.
         (
             Some(OLD),
             2,
             NEW,
             true,
-            deployment(3, 1, 3, 3),
+            Some([3, 1, 3, 3]),
             Some(OLD),
             Upgrading,
         ),
@@ -201,7 +203,7 @@ fn the_word_for_the_tenant_follows_version_replicas_and_readiness() {
             2,
             NEW,
             true,
-            deployment(2, 2, 4, 3),
+            Some([2, 2, 4, 3]),
             Some(OLD),
             Upgrading,
         ),
@@ -210,21 +212,21 @@ fn the_word_for_the_tenant_follows_version_replicas_and_readiness() {
             2,
             NEW,
             true,
-            deployment(1, 1, 3, 3),
+            Some([1, 1, 3, 3]),
             Some(OLD),
             Upgrading,
         ),
         (Some(OLD), 2, NEW, true, None, Some(OLD), Upgrading),
-        (Some(OLD), 2, NEW, false, full(), Some(OLD), Upgrading),
-        (Some(OLD), 2, NEW, true, full(), Some(NEW), Ready),
+        (Some(OLD), 2, NEW, false, full, Some(OLD), Upgrading),
+        (Some(OLD), 2, NEW, true, full, Some(NEW), Ready),
     ];
-    for (row, (before, replicas, wanted, ready, deployment, after, word)) in
+    for (row, (before, replicas, wanted, ready, counters, after, word)) in
         table.into_iter().enumerate()
     {
         let mut old = TenantControlPlaneStatus::default();
         old.kubernetes_resources.version.version = before.map(str::to_owned);
         let mut findings = good();
-        findings.deployment = deployment;
+        findings.deployment = counters.map(deployment);
         if !ready {
             findings
                 .checks
@@ -262,7 +264,7 @@ fn names_are_said_once_the_objects_are_there_and_the_identity_is_never_dropped()
 
     findings.storage = None;
     findings.applied = true;
-    findings.deployment = deployment(1, 1, 1, 1);
+    findings.deployment = Some(deployment([1, 1, 1, 1]));
     let applied = status(&claimed, Some(&tenant), 1, &findings, second(2));
     assert_eq!(applied.storage, claimed.storage);
     assert_eq!(applied.certificates.ca.secret_name, "one-ca");
