@@ -90,7 +90,7 @@ async fn a_birth_is_in_order_and_a_pass_that_changes_nothing_writes_nothing() {
     ] {
         let needed: Vec<&Sent> = sent
             .iter()
-            .filter(|sent| sent.call.is("apply", kind, ""))
+            .filter(|sent| sent.call.resource == kind && sent.call.is_write())
             .collect();
         assert!(!needed.is_empty(), "no {kind}");
         for needed in needed {

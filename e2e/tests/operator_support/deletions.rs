@@ -4,7 +4,9 @@ use futures::{StreamExt as _, stream};
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use serde_json::Value;
+use stoker_api::StorageId;
 use stoker_api::labels::FINALIZER;
+use stoker_pki::EscrowKey;
 
 use super::faults::{Call, Failure, Sent};
 use super::witness::KEYS;
@@ -138,11 +140,21 @@ impl World {
         wrong
     }
 
-    /// The Secret with the keys of retained data.
+    /// The keys of retained data: their copy in the pool, opened with the operator's key.
     async fn keys_of(&self, id: &str) -> Option<Value> {
         let secrets = self.bare.secrets("stoker-system");
-        let found = secrets.get_opt(&format!("retained-{id}")).await.unwrap()?;
-        Some(serde_json::to_value(found.data).unwrap())
+        let secret = secrets.get("stoker-escrow-key").await.unwrap();
+        let text = String::from_utf8(secret.data.unwrap()["key"].0.clone()).unwrap();
+        let key = EscrowKey::from_text(&text).unwrap();
+        let found = self
+            .pool
+            .escrow(&StorageId::try_from(id).unwrap())
+            .await
+            .unwrap()?;
+        let opened = key
+            .open(&format!("keys of storage id {id}"), &found.sealed)
+            .unwrap();
+        Some(serde_json::from_slice(&opened).unwrap())
     }
 
     /// Every byte of every key must be in the copy.
@@ -152,7 +164,7 @@ impl World {
             let first = self.witness.first_content(&trial.namespace, name).unwrap();
             let suffix = name.trim_start_matches("one-");
             for (entry, value) in first.as_object().unwrap() {
-                if copy[format!("{suffix}.{entry}")] != *value {
+                if copy[suffix][entry] != *value {
                     wrong.push(format!("{trial}: {entry} of {name} is not retained"));
                 }
             }

@@ -47,6 +47,8 @@ pub struct TenantState {
     claimed: Mutex<bool>,
     /// Set once our finalizer is gone: the cached object may lag behind.
     let_go: AtomicBool,
+    /// Digests of the keys whose escrow copy this process has seen in the pool.
+    pub escrowed: Mutex<Vec<[u8; 32]>>,
 }
 
 /// What the last complete application to the management cluster was made from.
@@ -88,6 +90,7 @@ impl Default for TenantState {
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
             let_go: AtomicBool::default(),
+            escrowed: Mutex::default(),
         }
     }
 }
