@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use bare::until;
 use births::{out_of_order, trials, undisturbed};
-use faults::{Call, Failure, Sent};
+use faults::{Call, Failure, Sent, only, writes};
 use inside::Inside;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -384,22 +384,4 @@ fn arm(world: &World, trials: &[Trial]) {
 
 fn calls(sent: &[Sent]) -> Vec<Call> {
     sent.iter().map(|sent| sent.call.clone()).collect()
-}
-
-fn writes(sent: &[Sent]) -> impl Iterator<Item = &Sent> {
-    sent.iter().filter(|sent| sent.call.is_write())
-}
-
-/// The only request of its kind.
-fn only<'a>(sent: &'a [Sent], verb: &str, resource: &str, subresource: &str) -> &'a Sent {
-    let mut found = sent
-        .iter()
-        .filter(|sent| sent.call.is(verb, resource, subresource));
-    let first = found.next();
-    let first = first.unwrap_or_else(|| panic!("no {verb} of {resource} {subresource}"));
-    assert!(
-        found.next().is_none(),
-        "more than one {verb} of {resource} {subresource}"
-    );
-    first
 }

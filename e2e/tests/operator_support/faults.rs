@@ -343,3 +343,27 @@ fn call(request: &Request<Body>) -> Option<(Option<String>, Call)> {
     };
     Some((namespace, call))
 }
+
+/// Those that write.
+pub(crate) fn writes(sent: &[Sent]) -> impl Iterator<Item = &Sent> {
+    sent.iter().filter(|sent| sent.call.is_write())
+}
+
+/// The only request of its kind.
+pub(crate) fn only<'a>(
+    sent: &'a [Sent],
+    verb: &str,
+    resource: &str,
+    subresource: &str,
+) -> &'a Sent {
+    let mut found = sent
+        .iter()
+        .filter(|sent| sent.call.is(verb, resource, subresource));
+    let first = found.next();
+    let first = first.unwrap_or_else(|| panic!("no {verb} of {resource} {subresource}"));
+    assert!(
+        found.next().is_none(),
+        "more than one {verb} of {resource} {subresource}"
+    );
+    first
+}
