@@ -32,6 +32,8 @@ use crate::metrics::{Controller, Outcome};
 
 /// Pods announce their end; this is only the net under that.
 const RECHECK: Duration = Duration::from_secs(5);
+/// The usual wait of a deletion; every other reason is a problem.
+const STOPPING_PODS: &str = "StoppingPods";
 
 /// Takes the next step of a deletion, and says on the object what keeps it.
 ///
@@ -42,14 +44,14 @@ pub async fn delete(
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
 ) -> Result<Action, Error> {
-    let result = step(object, state, ctx).await;
-    if let Err(error) = &result {
+    let taken = next_step(object, state, ctx).await;
+    if let Err(error) = &taken {
         let message = explain(error, lock(&state.storage_id).as_ref());
-        if let Err(unsaid) = say(object, ctx, "DeletionFailed", &message).await {
-            tracing::debug!(error = %unsaid, "the failure is not on the object");
+        if let Err(unsaid) = say(object, ctx, error.category(), &message).await {
+            tracing::warn!(error = %unsaid, "failure of the deletion not said on the object");
         }
     }
-    result
+    taken
 }
 
 /// What failed, and the way out that a person has.
@@ -58,19 +60,19 @@ fn explain(error: &Error, id: Option<&StorageId>) -> String {
     let abandon = match (error, id) {
         (Error::CorruptStorageId(recorded), _) => recorded.as_str(),
         (Error::Pool(_) | Error::Escrow(_), Some(id)) => id.as_str(),
-        _ => return format!("{text}; it is tried again"),
+        _ => return text,
     };
     format!(
         "{text}; it is tried again. To leave the data behind for ever, annotate this object with {ABANDON_DATA}={abandon}"
     )
 }
 
-async fn step(
+async fn next_step(
     object: &TenantControlPlane,
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
 ) -> Result<Action, Error> {
-    if !object.finalizers().iter().any(|name| name == FINALIZER) {
+    if state.is_let_go() || !object.finalizers().iter().any(|name| name == FINALIZER) {
         return Ok(Action::await_change());
     }
     *state.inside.lock().await = Inside::Closed;
@@ -79,7 +81,7 @@ async fn step(
         say(
             object,
             ctx,
-            "StoppingPods",
+            STOPPING_PODS,
             "waiting for the control-plane pods to end",
         )
         .await?;
@@ -116,9 +118,10 @@ async fn step(
     let tenants: Api<TenantControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
     match identity::set_finalizer(object, &tenants, false).await {
         Ok(()) => {}
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(error) => return Err(Error::Delete(Box::new(error))),
     }
+    state.let_go();
     tracing::info!("tenant deleted");
     ctx.metrics.finished(Controller::Tenant, Outcome::Done);
     if let Some(store) = crate::data_store::reconcile::data_store_of(object) {
@@ -356,7 +359,7 @@ async fn say(
         stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &status).await;
     match written {
         Ok(true) => {
-            let problem = reason != "StoppingPods";
+            let problem = reason != STOPPING_PODS;
             ctx.events
                 .publish(&object.object_ref(&()), problem, reason, "Delete", message)
                 .await;
