@@ -160,10 +160,12 @@ impl Writer {
         let key = desired.key().clone();
         let mut changed = false;
         let mut object = None;
-        for _ in 0..OVERTAKEN_ATTEMPTS {
-            if ledger.is_current(&desired) {
-                break;
+        let mut attempts = 0;
+        while !ledger.is_current(&desired) {
+            if attempts == OVERTAKEN_ATTEMPTS {
+                return Err(Error::Overtaken { key });
             }
+            attempts += 1;
             ledger.begin(&key);
             let stored = match self.apply_brief(&desired).await {
                 Ok((stored, whole)) => {
@@ -175,11 +177,7 @@ impl Writer {
                     return Err(error);
                 }
             };
-            let recorded = ledger.record(&desired, &stored);
-            changed |= recorded.changed;
-            if !recorded.overtaken {
-                break;
-            }
+            changed |= ledger.record(&desired, &stored).changed;
         }
         Ok(Outcome {
             key,

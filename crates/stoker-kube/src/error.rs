@@ -18,6 +18,12 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Others keep writing an object while our writes of it are on their way.
+    #[error("others write {key} at the same time; it is tried again")]
+    Overtaken {
+        /// The object.
+        key: ObjectKey,
+    },
     /// Deleting an object failed for another reason than its absence.
     #[error("could not delete {key}")]
     Delete {
@@ -130,6 +136,7 @@ impl Error {
             | Self::AskReadiness { source }
             | Self::MakeClient { source } => category_of(source),
             Self::Watch { source, .. } => watch_category(source),
+            Self::Overtaken { .. } => "Conflict",
             Self::Serialize { .. } => "Unserializable",
             Self::MakeTenantClient { .. } => "InvalidCredentials",
         }
@@ -161,7 +168,9 @@ impl Error {
     #[must_use]
     pub fn key(&self) -> Option<&ObjectKey> {
         match self {
-            Self::Apply { key, .. } | Self::Delete { key, .. } => Some(key),
+            Self::Apply { key, .. } | Self::Overtaken { key } | Self::Delete { key, .. } => {
+                Some(key)
+            }
             _ => None,
         }
     }

@@ -65,7 +65,11 @@ impl Writer {
                 source: Box::new(source),
             }
         })?;
-        Ok(outcome(ledger.record(desired, &metadata).changed))
+        let recorded = ledger.record(desired, &metadata);
+        if recorded.overtaken {
+            return Err(Error::Overtaken { key: key.clone() });
+        }
+        Ok(outcome(recorded.changed))
     }
 
     async fn create(&self, desired: &Desired) -> Result<Brief, kube::Error> {
