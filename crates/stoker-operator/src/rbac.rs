@@ -11,6 +11,8 @@ pub enum Scope {
     Cluster,
     /// In the operator's own namespace.
     OwnNamespace,
+    /// In the namespace `default`, where the management API server's own Service is.
+    DefaultNamespace,
 }
 
 /// One rule of a role.
@@ -22,14 +24,30 @@ pub struct Rule {
     pub group: &'static str,
     /// Plural resource names, subresources as `resource/subresource`.
     pub resources: &'static [&'static str],
+    /// Only objects of these names; all when empty.
+    pub names: &'static [&'static str],
     /// What may be done.
     pub verbs: &'static [&'static str],
     /// What it is for, in one line.
     pub why: &'static str,
 }
 
-/// Server-side apply of objects that the operator also watches, lists for orphans and deletes.
-const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
+const fn rule(
+    scope: Scope,
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Rule {
+    Rule {
+        scope,
+        group,
+        resources,
+        names: &[],
+        verbs,
+        why,
+    }
+}
 
 const fn cluster(
     group: &'static str,
@@ -37,20 +55,21 @@ const fn cluster(
     verbs: &'static [&'static str],
     why: &'static str,
 ) -> Rule {
-    Rule {
-        scope: Scope::Cluster,
-        group,
-        resources,
-        verbs,
-        why,
-    }
+    rule(Scope::Cluster, group, resources, verbs, why)
 }
 
+/// Server-side apply asks for `create` and `patch`.
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
-        &["datastores", "tenantcontrolplanes"],
+        &["tenantcontrolplanes"],
         &["get", "list", "patch", "watch"],
+        "reads what is asked for; patches finalizers, guarded by a version read afresh",
+    ),
+    cluster(
+        "stoker.dev",
+        &["datastores"],
+        &["list", "patch", "watch"],
         "reads what is asked for; patches finalizers",
     ),
     cluster(
@@ -61,27 +80,44 @@ const RULES: &[Rule] = &[
     ),
     cluster(
         "stoker.dev",
-        &["datastores/finalizers", "tenantcontrolplanes/finalizers"],
+        &["tenantcontrolplanes/finalizers"],
         &["update"],
         "owner references that block deletion, where OwnerReferencesPermissionEnforcement is on",
     ),
     cluster(
         "",
-        &["configmaps", "secrets", "services"],
-        OWN,
-        "a tenant's keys, configuration and address; a DataStore's credentials in any namespace",
+        &["secrets"],
+        &["create", "delete", "get", "list", "patch", "watch"],
+        "a tenant's keys; a DataStore's credentials in any namespace",
     ),
-    cluster("apps", &["deployments"], OWN, "a tenant's control plane"),
+    cluster(
+        "",
+        &["configmaps"],
+        &["create", "delete", "list", "patch", "watch"],
+        "a tenant's configuration",
+    ),
+    cluster(
+        "",
+        &["services"],
+        &["create", "get", "list", "patch", "watch"],
+        "a tenant's address; a pool's address in any namespace",
+    ),
+    cluster(
+        "apps",
+        &["deployments"],
+        &["create", "delete", "get", "list", "patch", "watch"],
+        "a tenant's control plane",
+    ),
     cluster(
         "policy",
         &["poddisruptionbudgets"],
-        OWN,
+        &["create", "delete", "list", "patch", "watch"],
         "keeps one control-plane pod through drains",
     ),
     cluster(
         "networking.k8s.io",
         &["networkpolicies"],
-        OWN,
+        &["create", "list", "patch", "watch"],
         "what control-plane pods may reach",
     ),
     cluster(
@@ -93,7 +129,7 @@ const RULES: &[Rule] = &[
     cluster(
         "events.k8s.io",
         &["events"],
-        &["create", "patch"],
+        &["create"],
         "tells people what happens",
     ),
     cluster(
@@ -108,12 +144,29 @@ const RULES: &[Rule] = &[
         &["list", "watch"],
         "Service networks of the management cluster, closed to control-plane pods",
     ),
+    rule(
+        Scope::DefaultNamespace,
+        "discovery.k8s.io",
+        &["endpointslices"],
+        &["list", "watch"],
+        "addresses of the management API server, closed to control-plane pods",
+    ),
+    rule(
+        Scope::OwnNamespace,
+        "coordination.k8s.io",
+        &["leases"],
+        &["create"],
+        "one replica works at a time; the name of what is created cannot be limited",
+    ),
     Rule {
-        scope: Scope::OwnNamespace,
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        verbs: &["create", "get", "update"],
-        why: "one replica works at a time",
+        names: &[crate::FIELD_MANAGER],
+        ..rule(
+            Scope::OwnNamespace,
+            "coordination.k8s.io",
+            &["leases"],
+            &["get", "update"],
+            "one replica works at a time",
+        )
     },
 ];
 

@@ -184,6 +184,15 @@ impl Tenants {
         lock(&self.by_ref).get(tenant).cloned()
     }
 
+    /// All that are known.
+    pub fn all(&self) -> Vec<(ObjectRef<TenantControlPlane>, Arc<TenantState>)> {
+        let tenants = lock(&self.by_ref);
+        let pairs = tenants.iter();
+        pairs
+            .map(|(tenant, state)| (tenant.clone(), state.clone()))
+            .collect()
+    }
+
     /// Forgets a deleted tenant: its connection and watches end.
     pub fn remove(&self, tenant: &ObjectRef<TenantControlPlane>) {
         lock(&self.by_ref).remove(tenant);
