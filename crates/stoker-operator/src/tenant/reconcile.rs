@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -30,7 +31,7 @@ pub async fn reconcile(
     object: Arc<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
-    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx));
+    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
     limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
 }
 
@@ -50,7 +51,11 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     let mut findings = Findings::default();
     let tenant = validate(object, &mut findings);
     let result = match &tenant {
-        Some(tenant) => pass(object, tenant, &state, ctx, &mut findings).await,
+        Some(tenant) => {
+            pass(object, tenant, &state, ctx, &mut findings)
+                .boxed()
+                .await
+        }
         None => Ok(()),
     };
     if matches!(result, Err(Error::NamespacesPending)) {
@@ -112,7 +117,9 @@ async fn pass(
         exposure,
         keys,
         failure,
-    } = apply::apply(object, tenant, state, ctx, findings).await;
+    } = apply::apply(object, tenant, state, ctx, findings)
+        .boxed()
+        .await;
     let configured = match exposure {
         Some(exposure) => {
             let keys = keys.as_ref();
