@@ -58,19 +58,16 @@ const fn cluster(
     rule(Scope::Cluster, group, resources, verbs, why)
 }
 
-/// Server-side apply asks for `create` and `patch`.
+/// Server-side apply, which asks for `create` and `patch`, of objects that the operator also watches, reads again
+/// and deletes itself. What has no `delete` goes with its owner.
+const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
+
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
-        &["tenantcontrolplanes"],
+        &["datastores", "tenantcontrolplanes"],
         &["get", "list", "patch", "watch"],
-        "reads what is asked for; patches finalizers, guarded by a version read afresh",
-    ),
-    cluster(
-        "stoker.dev",
-        &["datastores"],
-        &["list", "patch", "watch"],
-        "reads what is asked for; patches finalizers",
+        "reads what is asked for, afresh where a write was outrun; patches finalizers",
     ),
     cluster(
         "stoker.dev",
@@ -86,15 +83,9 @@ const RULES: &[Rule] = &[
     ),
     cluster(
         "",
-        &["secrets"],
-        &["create", "delete", "get", "list", "patch", "watch"],
-        "a tenant's keys; a DataStore's credentials in any namespace",
-    ),
-    cluster(
-        "",
-        &["configmaps"],
-        &["create", "delete", "list", "patch", "watch"],
-        "a tenant's configuration",
+        &["configmaps", "secrets"],
+        OWN,
+        "a tenant's keys and configuration; a DataStore's credentials in any namespace",
     ),
     cluster(
         "",
@@ -102,16 +93,11 @@ const RULES: &[Rule] = &[
         &["create", "get", "list", "patch", "watch"],
         "a tenant's address; a pool's address in any namespace",
     ),
-    cluster(
-        "apps",
-        &["deployments"],
-        &["create", "delete", "get", "list", "patch", "watch"],
-        "a tenant's control plane",
-    ),
+    cluster("apps", &["deployments"], OWN, "a tenant's control plane"),
     cluster(
         "policy",
         &["poddisruptionbudgets"],
-        &["create", "delete", "list", "patch", "watch"],
+        OWN,
         "keeps one control-plane pod through drains",
     ),
     cluster(

@@ -91,6 +91,7 @@ pub(super) fn operator(flags: &[&str]) -> (Parts, Server) {
     let parts = parts(
         Args::parse_from(args),
         Client::new(service, "default"),
+        Arc::new(stoker_kube::tenant_client),
         Arc::default(),
         EscrowKey::generate().unwrap(),
     );
