@@ -77,6 +77,7 @@ async fn lead(
     health: Arc<Health>,
 ) -> anyhow::Result<()> {
     if !args.leader_elect {
+        metrics.leading(true);
         return tokio::select! {
             done = Box::pin(work(args, client, metrics, health)) => done,
             () = stopped() => Ok(()),
@@ -145,6 +146,8 @@ async fn work(
         client,
         metrics,
     });
+    let watched = Arc::clone(&ctx);
+    ctx.metrics.follow(move || watched.fleet());
     let watches = watches::Watches {
         tenants: tenants_writer,
         data_stores: data_stores_writer,
@@ -220,7 +223,7 @@ fn tenant_failed(
         ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
         return Action::requeue(NAMESPACE_WAIT);
     }
-    ctx.metrics.finished(Controller::Tenant, Outcome::Failed);
+    ctx.metrics.failed(Controller::Tenant, error.category());
     let wait = ctx
         .tenant_failures
         .after_failure(ObjectRef::from_obj(object.as_ref()));
@@ -245,7 +248,7 @@ async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<Obje
     let failed = |object: Arc<DataStore>,
                   error: &data_store::reconcile::Error,
                   ctx: Arc<Context>| {
-        ctx.metrics.finished(Controller::DataStore, Outcome::Failed);
+        ctx.metrics.failed(Controller::DataStore, error.category());
         let wait = ctx
             .data_store_failures
             .after_failure(ObjectRef::from_obj(object.as_ref()));
