@@ -35,7 +35,12 @@ fn fleet(tenants: &[TenantControlPlane]) -> Fleet {
 
 #[test]
 fn a_tenant_is_stuck_once_it_is_not_ready_for_ten_minutes() {
-    let starting = tenant("Provisioning", "False", "PodsStarting", "2026-01-01T11:51:00Z");
+    let starting = tenant(
+        "Provisioning",
+        "False",
+        "PodsStarting",
+        "2026-01-01T11:51:00Z",
+    );
     let stuck = tenant("NotReady", "False", "KeyLost", "2026-01-01T11:49:00Z");
     let fleet = fleet(&[starting, stuck]);
     assert_eq!(
