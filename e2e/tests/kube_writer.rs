@@ -78,9 +78,9 @@ fn objects(name: &str) -> Vec<Desired> {
     }))
     .unwrap();
     vec![
-        Desired::of(&config).unwrap(),
-        Desired::of(&secret).unwrap(),
-        Desired::of(&service).unwrap(),
-        Desired::of(&deployment).unwrap(),
+        Desired::of(&config).unwrap().answered_whole(),
+        Desired::of(&secret).unwrap().answered_whole(),
+        Desired::of(&service).unwrap().answered_whole(),
+        Desired::of(&deployment).unwrap().answered_whole(),
     ]
 }

@@ -5,7 +5,10 @@
 //! client, no clock. What can be refused at admission is refused by CEL in the CRDs generated
 //! from these types.
 
+pub mod admission_plugins;
+pub mod arguments;
 pub mod labels;
+pub mod restricted;
 pub mod storage_id;
 pub mod tenant;
 pub mod v1alpha1;

@@ -6,11 +6,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Volume;
 use kube::ResourceExt;
 
+use crate::admission_plugins;
+use crate::arguments::{Argument, Component, RefusedArgument};
 use crate::v1alpha1::{
-    AdditionalMetadata, Addons, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet, NetworkProfile,
-    ServiceType, TenantControlPlane,
+    AdditionalMetadata, Addons, ControlPlaneDeployment, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR,
+    Kubelet, NetworkProfile, ServiceType, TenantControlPlane,
 };
 use crate::version::{KubernetesVersion, VersionError};
 
@@ -30,6 +33,8 @@ pub struct Tenant {
     pub generation: i64,
     /// Wanted control-plane pods; 0 sleeps.
     pub replicas: i32,
+    /// The pods as asked for; their number is `replicas`. Boxed: passes hold a tenant by value.
+    pub deployment: Box<ControlPlaneDeployment>,
     /// How the API server is reached.
     pub service_type: ServiceType,
     /// Labels and annotations to add to the Service.
@@ -38,6 +43,8 @@ pub struct Tenant {
     pub version: KubernetesVersion,
     /// Settings of the kubelets.
     pub kubelet: Kubelet,
+    /// Admission plugins to enable beside those that are always on.
+    pub admission_controllers: Vec<String>,
     /// Networks and names.
     pub network: Network,
     /// Add-ons inside the tenant.
@@ -122,6 +129,22 @@ pub enum InvalidTenant {
         "spec.networkProfile.address is required with serviceType NodePort: give the address of the nodes that people dial"
     )]
     NodePortWithoutAddress,
+    #[error(
+        "spec.kubernetes.admissionControllers: kube-apiserver {version} has no usable plugin {name}"
+    )]
+    AdmissionController {
+        version: KubernetesVersion,
+        name: String,
+    },
+    #[error("spec.controlPlane.deployment.extraArgs.{field}: {refused}")]
+    Argument {
+        field: &'static str,
+        refused: RefusedArgument,
+    },
+    #[error(
+        "spec.controlPlane.deployment.additionalVolumes: {0} is not exactly one of configMap, emptyDir, projected and secret, or asks for a token of the management cluster"
+    )]
+    Volume(String),
 }
 
 impl Tenant {
@@ -141,6 +164,11 @@ impl Tenant {
         {
             return Err(InvalidTenant::NodePortWithoutAddress);
         }
+        let version: KubernetesVersion = spec.kubernetes.version.parse()?;
+        check_admission_controllers(version, &spec.kubernetes.admission_controllers)?;
+        let deployment = &spec.control_plane.deployment;
+        check_arguments(deployment)?;
+        check_volumes(deployment)?;
         Ok(Self {
             name,
             namespace: object
@@ -148,11 +176,13 @@ impl Tenant {
                 .ok_or(InvalidTenant::MissingMetadata("namespace"))?,
             uid: object.uid().ok_or(InvalidTenant::MissingMetadata("uid"))?,
             generation: object.metadata.generation.unwrap_or_default(),
-            replicas: spec.control_plane.deployment.replicas,
+            replicas: deployment.replicas,
+            deployment: deployment.clone(),
             service_type: spec.control_plane.service.service_type,
             service_metadata: spec.control_plane.service.additional_metadata.clone(),
-            version: spec.kubernetes.version.parse()?,
+            version,
             kubelet: spec.kubernetes.kubelet.clone(),
+            admission_controllers: spec.kubernetes.admission_controllers.clone(),
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),
@@ -207,6 +237,61 @@ impl Network {
             service_cidrs,
             pod_cidrs,
         })
+    }
+}
+
+fn check_admission_controllers(
+    version: KubernetesVersion,
+    names: &[String],
+) -> Result<(), InvalidTenant> {
+    let exists = |name: &&String| admission_plugins::of(version.minor).any(|known| known == *name);
+    match names.iter().find(|name| !exists(name)) {
+        None => Ok(()),
+        Some(name) => Err(InvalidTenant::AdmissionController {
+            version,
+            name: name.clone(),
+        }),
+    }
+}
+
+fn check_arguments(deployment: &ControlPlaneDeployment) -> Result<(), InvalidTenant> {
+    for component in Component::ALL {
+        for text in deployment.extra_args.of(component) {
+            Argument::parse(component, text).map_err(|refused| InvalidTenant::Argument {
+                field: component.field(),
+                refused,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Only what an object stored before the rule could have: schema and CEL leave nothing else.
+fn check_volumes(deployment: &ControlPlaneDeployment) -> Result<(), InvalidTenant> {
+    let allowed = |volume: &Volume| {
+        let sources = [
+            volume.config_map.is_some(),
+            volume.empty_dir.is_some(),
+            volume.projected.is_some(),
+            volume.secret.is_some(),
+        ];
+        let projections = volume
+            .projected
+            .iter()
+            .flat_map(|from| from.sources.iter().flatten());
+        sources.into_iter().filter(|set| *set).count() == 1
+            && projections
+                .into_iter()
+                .all(|from| from.service_account_token.is_none())
+    };
+    match deployment
+        .additional_volumes
+        .0
+        .iter()
+        .find(|volume| !allowed(volume))
+    {
+        None => Ok(()),
+        Some(volume) => Err(InvalidTenant::Volume(volume.name.clone())),
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod addons;
 mod control_plane;
+mod core;
 mod data_store;
+mod deployment;
 mod kubernetes;
 mod network;
 mod rules;
@@ -15,12 +17,19 @@ mod status;
 mod tenant_control_plane;
 
 pub use addons::{Addon, Addons, KubeProxyAddon};
-pub use control_plane::{
-    AdditionalMetadata, ControlPlane, ControlPlaneDeployment, ControlPlaneService, ServiceType,
+pub use control_plane::{ControlPlane, ControlPlaneService, ServiceType};
+pub use core::{
+    Affinity, ContainerSecurity, Containers, InitContainers, PodSecurity, Resources, Tolerations,
+    TopologySpread, VolumeMounts, Volumes,
 };
 pub use data_store::{
     Content, ContentReference, DataStore, DataStoreSpec, DataStoreStatus, Driver, KeyPair,
     OptionalKeyPair, TlsConfig,
+};
+pub use deployment::{
+    AdditionalMetadata, ComponentProbes, ComponentResources, ComponentSecurity,
+    ComponentVolumeMounts, ControlPlaneDeployment, ExtraArgs, ProbeTiming, Probes,
+    RegistrySettings, RollingUpdate, Strategy, StrategyType,
 };
 pub use kubernetes::{
     Cgroupfs, JsonPatch, JsonPatchOperation, Kubelet, Kubernetes, NodeAddressType,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use stoker_api::labels;
 use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::AdditionalMetadata;
 
 /// The contract's label for an object's role within its tenant.
 pub const COMPONENT: &str = "stoker.dev/component";
@@ -21,6 +22,22 @@ pub(crate) fn metadata(tenant: &Tenant, name: &str, component: &str) -> ObjectMe
         owner_references: Some(vec![owner(tenant)]),
         ..ObjectMeta::default()
     }
+}
+
+/// `ours` with what people add; where both say something, ours stays.
+pub(crate) fn with_additional(mut ours: ObjectMeta, added: &AdditionalMetadata) -> ObjectMeta {
+    ours.labels = merged(ours.labels, &added.labels);
+    ours.annotations = merged(ours.annotations, &added.annotations);
+    ours
+}
+
+fn merged(
+    ours: Option<BTreeMap<String, String>>,
+    added: &BTreeMap<String, String>,
+) -> Option<BTreeMap<String, String>> {
+    let mut all = added.clone();
+    all.extend(ours.unwrap_or_default());
+    (!all.is_empty()).then_some(all)
 }
 
 /// Labels of an object of `tenant`.

@@ -6,7 +6,7 @@ use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::ServiceType;
 
 use crate::Names;
-use crate::metadata::{metadata, pod_match};
+use crate::metadata::{metadata, pod_match, with_additional};
 
 /// Name of the API server's port in the Service and in the pod.
 pub const SERVICE_PORT_NAME: &str = "kube-apiserver";
@@ -22,15 +22,9 @@ pub fn service(tenant: &Tenant) -> Service {
         ServiceType::NodePort => port.map(i32::from),
         ServiceType::ClusterIP | ServiceType::LoadBalancer => None,
     };
-    let mut metadata = metadata(tenant, &Names::of(tenant).service, "service");
-    let ours = metadata.labels.take().unwrap_or_default();
-    let mut labels = tenant.service_metadata.labels.clone();
-    labels.extend(ours);
-    metadata.labels = Some(labels);
-    let annotations = &tenant.service_metadata.annotations;
-    metadata.annotations = (!annotations.is_empty()).then(|| annotations.clone());
+    let ours = metadata(tenant, &Names::of(tenant).service, "service");
     Service {
-        metadata,
+        metadata: with_additional(ours, &tenant.service_metadata),
         spec: Some(ServiceSpec {
             type_: Some(
                 match tenant.service_type {

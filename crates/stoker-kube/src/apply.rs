@@ -3,14 +3,20 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::HeaderValue;
+use http::header::ACCEPT;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch,
     PatchParams, Preconditions,
 };
-use kube::{Client, ResourceExt as _};
+use kube::core::Request;
+use kube::{Client, Resource as _, ResourceExt as _};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::desired::{Desired, ObjectKey};
 use crate::error::Error;
+use crate::fingerprint::Fingerprint;
 use crate::ledger::Ledger;
 
 /// How often an object is applied again within one pass because somebody else wrote it while our
@@ -19,6 +25,16 @@ const OVERTAKEN_ATTEMPTS: usize = 3;
 
 /// Objects per page when looking for leftovers: metadata alone, at most 256 KiB of annotations each.
 const PAGE: u32 = 100;
+
+const JSON: &str = "application/json";
+/// The metadata of an object without the rest.
+pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// An answer of which the fingerprint is read and the rest, mostly managed fields, passed over.
+#[derive(Deserialize)]
+pub(crate) struct Brief {
+    pub(crate) metadata: Fingerprint,
+}
 
 /// Writes objects to one API server under one field manager.
 #[derive(Clone)]
@@ -35,7 +51,8 @@ pub struct Outcome {
     /// Whether the API server stored something new. Also `true` for the first apply of an object
     /// that the ledger has never seen.
     pub changed: bool,
-    /// The object as stored, without managed fields; `None` when nothing had to be sent.
+    /// The object as stored, without managed fields, when [`Desired::answered_whole`] asked for
+    /// it; `None` when nothing had to be sent.
     pub object: Option<DynamicObject>,
 }
 
@@ -60,23 +77,59 @@ impl Writer {
     }
 
     /// Applies one object, taking its fields from whoever else set them. The API server stores
-    /// nothing when nothing differs.
+    /// nothing when nothing differs. The answer is the object as stored, without managed fields.
     ///
     /// # Errors
     /// [`Error::Apply`].
     pub async fn apply(&self, desired: &Desired) -> Result<DynamicObject, Error> {
+        let mut object: DynamicObject = self.send(desired, JSON).await?;
+        object.managed_fields_mut().clear();
+        Ok(object)
+    }
+
+    async fn send<T>(&self, desired: &Desired, accept: &'static str) -> Result<T, Error>
+    where
+        T: DeserializeOwned,
+    {
         let key = desired.key();
-        let params = PatchParams::apply(self.field_manager).force();
-        let mut object = self
-            .objects::<DynamicObject>(key)
-            .patch(key.name(), &params, &Patch::Apply(desired.body()))
+        let body = desired.body().to_vec();
+        self.patch(key, body, accept)
             .await
             .map_err(|source| Error::Apply {
                 key: key.clone(),
                 source: Box::new(source),
-            })?;
-        object.managed_fields_mut().clear();
-        Ok(object)
+            })
+    }
+
+    /// Server-side apply of a body that is JSON.
+    pub(crate) async fn patch<T>(
+        &self,
+        key: &ObjectKey,
+        body: Vec<u8>,
+        accept: &'static str,
+    ) -> Result<T, kube::Error>
+    where
+        T: DeserializeOwned,
+    {
+        let params = PatchParams::apply(self.field_manager).force();
+        let url = DynamicObject::url_path(key.resource(), key.namespace());
+        let request = Request::new(&url)
+            .patch(key.name(), &params, &Patch::Apply(()))
+            .map_err(kube::Error::BuildRequest)?;
+        self.request(request.map(|_| body), accept).await
+    }
+
+    pub(crate) async fn request<T>(
+        &self,
+        mut request: http::Request<Vec<u8>>,
+        accept: &'static str,
+    ) -> Result<T, kube::Error>
+    where
+        T: DeserializeOwned,
+    {
+        let accept = HeaderValue::from_static(accept);
+        request.headers_mut().insert(ACCEPT, accept);
+        self.client.request(request).await
     }
 
     /// Applies the objects that the ledger does not know to be current, at most `concurrency` at
@@ -108,16 +161,18 @@ impl Writer {
                 break;
             }
             ledger.begin(&key);
-            let answer = match self.apply(&desired).await {
-                Ok(answer) => answer,
+            let stored = match self.apply_brief(&desired).await {
+                Ok((stored, whole)) => {
+                    object = whole;
+                    stored
+                }
                 Err(error) => {
                     ledger.abandon(&key);
                     return Err(error);
                 }
             };
-            let recorded = ledger.record(&desired, &answer.metadata);
+            let recorded = ledger.record(&desired, &stored);
             changed |= recorded.changed;
-            object = Some(answer);
             if !recorded.overtaken {
                 break;
             }
@@ -127,6 +182,19 @@ impl Writer {
             changed,
             object,
         })
+    }
+
+    /// What the ledger needs of the answer, and all of it if it is wanted.
+    async fn apply_brief(
+        &self,
+        desired: &Desired,
+    ) -> Result<(Fingerprint, Option<DynamicObject>), Error> {
+        if desired.wants_whole() {
+            let whole = self.apply(desired).await?;
+            return Ok((Fingerprint::of(&whole.metadata), Some(whole)));
+        }
+        let Brief { metadata } = self.send(desired, METADATA).await?;
+        Ok((metadata, None))
     }
 
     /// Deletes an object, its dependents in the background. `false` when it was not there, or when

@@ -10,7 +10,6 @@ use kube::Resource;
 use kube::api::ApiResource;
 use serde::Serialize;
 use serde::ser::Error as _;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// The name of one object on one cluster. Two keys are the same when group, kind, namespace and
@@ -129,8 +128,9 @@ fn interned(resource: &ApiResource) -> Arc<ApiResource> {
 pub struct Desired {
     key: ObjectKey,
     metadata: ObjectMeta,
-    body: Value,
+    body: Vec<u8>,
     digest: [u8; 32],
+    answered_whole: bool,
 }
 
 impl Desired {
@@ -157,14 +157,25 @@ impl Desired {
             .entry("apiVersion")
             .or_insert_with(|| K::api_version(&()).into());
         fields.entry("kind").or_insert_with(|| K::kind(&()).into());
-        // Equal objects serialise alike: structs in a fixed order, maps sorted.
-        let digest = Sha256::digest(serde_json::to_vec(&body)?).into();
+        // Equal objects serialise alike: all keys are sorted.
+        let body = serde_json::to_vec(&body)?;
         Ok(Self {
             key: ObjectKey::of::<K>(meta.namespace.as_deref(), name),
             metadata: meta.clone(),
+            digest: Sha256::digest(&body).into(),
             body,
-            digest,
+            answered_whole: false,
         })
+    }
+
+    /// Asks for the whole object as stored, for [`crate::Outcome::object`]. Otherwise the API
+    /// server sends its metadata alone, which is all that a ledger needs.
+    #[must_use]
+    pub fn answered_whole(self) -> Self {
+        Self {
+            answered_whole: true,
+            ..self
+        }
     }
 
     /// Whose body this is.
@@ -179,10 +190,15 @@ impl Desired {
         &self.metadata
     }
 
-    /// The body, `apiVersion` and `kind` set.
+    /// The body as JSON, `apiVersion` and `kind` set.
     #[must_use]
-    pub fn body(&self) -> &Value {
+    pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Whether the whole object is wanted as the answer.
+    pub(crate) fn wants_whole(&self) -> bool {
+        self.answered_whole
     }
 
     /// SHA-256 of the body.
@@ -220,9 +236,10 @@ mod tests {
             ..Service::default()
         };
         let desired = Desired::of(&service).unwrap();
-        assert_eq!(desired.body()["apiVersion"], "v1");
-        assert_eq!(desired.body()["kind"], "Service");
-        assert!(desired.body().get("status").is_none());
+        let body: serde_json::Value = serde_json::from_slice(desired.body()).unwrap();
+        assert_eq!(body["apiVersion"], "v1");
+        assert_eq!(body["kind"], "Service");
+        assert!(body.get("status").is_none());
         assert_eq!(desired.key().to_string(), "Service ns/a");
     }
 

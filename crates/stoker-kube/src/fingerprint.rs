@@ -4,12 +4,14 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 
 /// Which incarnation of an object this is, and which state of it.
 ///
 /// Kinds with a `generation` (Deployment, `DaemonSet`, custom resources) keep it when only their
 /// status changes; for the others every write counts.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Fingerprint {
     uid: Box<str>,
     generation: Option<i64>,

@@ -8,8 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use crate::desired::{Desired, ObjectKey};
 use crate::fingerprint::{Fingerprint, Marks};
 use crate::observe::Change;
@@ -156,11 +154,10 @@ impl Ledger {
         }
     }
 
-    /// The write was answered with this metadata.
-    pub(crate) fn record(&self, desired: &Desired, answered: &ObjectMeta) -> Recorded {
+    /// The write was answered with this state.
+    pub(crate) fn record(&self, desired: &Desired, fingerprint: &Fingerprint) -> Recorded {
         let mut entries = self.lock();
         let entry = entries.entry(desired.key().clone()).or_default();
-        let fingerprint = Fingerprint::of(answered);
         let before = entry.in_flight.take().and_then(|flight| flight.before);
         entry.applied = Some(Applied {
             digest: Some(*desired.digest()),
@@ -173,7 +170,7 @@ impl Ledger {
             entry.seen = Some(seen);
         }
         Recorded {
-            changed: before.as_ref() != Some(&fingerprint),
+            changed: before.as_ref() != Some(fingerprint),
             overtaken: entry.seen.is_some(),
         }
     }

@@ -5,14 +5,15 @@
 //! version that was read: whoever comes second is refused by the API server and reads again.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt as _;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::Resource as _;
+use kube::api::{DynamicObject, PostParams};
+use kube::core::Request;
 use serde_json::Value;
 
-use crate::apply::{Outcome, Writer};
+use crate::apply::{Brief, METADATA, Outcome, Writer};
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::fingerprint::Marks;
+use crate::fingerprint::{Fingerprint, Marks};
 use crate::ledger::Ledger;
 
 /// An object as it was just read.
@@ -37,60 +38,55 @@ impl Writer {
         ledger: &Ledger,
     ) -> Result<Outcome, Error> {
         let key = desired.key();
-        let outcome = |changed, object| Outcome {
+        let outcome = |changed| Outcome {
             key: key.clone(),
             changed,
-            object,
+            object: None,
         };
         if ledger.is_current(desired) {
-            return Ok(outcome(false, None));
+            return Ok(outcome(false));
         }
         ledger.begin(key);
         if let Some(stored) = stored
             && stored.same_content
             && Marks::of(desired.metadata()).all_in(&Marks::of(&stored.metadata))
         {
-            ledger.record(desired, &stored.metadata);
-            return Ok(outcome(false, None));
+            ledger.record(desired, &Fingerprint::of(&stored.metadata));
+            return Ok(outcome(false));
         }
         let answer = match stored {
             None => self.create(desired).await,
             Some(stored) => self.change(desired, &stored.metadata).await,
         };
-        let mut object = answer.map_err(|source| {
+        let Brief { metadata } = answer.map_err(|source| {
             ledger.abandon(key);
             Error::Apply {
                 key: key.clone(),
                 source: Box::new(source),
             }
         })?;
-        object.managed_fields_mut().clear();
-        let recorded = ledger.record(desired, &object.metadata);
-        Ok(outcome(recorded.changed, Some(object)))
+        Ok(outcome(ledger.record(desired, &metadata).changed))
     }
 
-    async fn create(&self, desired: &Desired) -> Result<DynamicObject, kube::Error> {
+    async fn create(&self, desired: &Desired) -> Result<Brief, kube::Error> {
         let params = PostParams {
             field_manager: Some(self.field_manager().to_owned()),
             ..PostParams::default()
         };
-        let object =
-            serde_json::from_value(desired.body().clone()).map_err(kube::Error::SerdeError)?;
-        self.objects(desired.key()).create(&params, &object).await
+        let key = desired.key();
+        let url = DynamicObject::url_path(key.resource(), key.namespace());
+        let request = Request::new(&url)
+            .create(&params, desired.body().to_vec())
+            .map_err(kube::Error::BuildRequest)?;
+        self.request(request, METADATA).await
     }
 
-    async fn change(
-        &self,
-        desired: &Desired,
-        read: &ObjectMeta,
-    ) -> Result<DynamicObject, kube::Error> {
-        let mut body = desired.body().clone();
+    async fn change(&self, desired: &Desired, read: &ObjectMeta) -> Result<Brief, kube::Error> {
+        let mut body: Value =
+            serde_json::from_slice(desired.body()).map_err(kube::Error::SerdeError)?;
         body["metadata"]["resourceVersion"] = Value::from(read.resource_version.clone());
-        let params = PatchParams::apply(self.field_manager()).force();
-        let objects = self.objects::<DynamicObject>(desired.key());
-        objects
-            .patch(desired.key().name(), &params, &Patch::Apply(&body))
-            .await
+        let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
+        self.patch(desired.key(), body, METADATA).await
     }
 }
 

@@ -1,37 +1,15 @@
-//! Counting the requests that we send, by verb and resource, and the management cluster's client.
+//! Counting the requests that we send, by verb and resource.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Method, Request};
-use kube::client::ClientBuilder;
-use kube::{Client, Config};
 use tower::{Layer, Service};
-
-use crate::error::Error;
 
 /// Is told of each request: its verb (as in RBAC, and `apply` for server-side apply) and its
 /// resource. Both are from closed sets; a resource we do not know is `other`, a path that is no
 /// resource is `none`.
 pub type RequestCounter = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
-
-/// How long nothing at all may arrive on a connection of the management client while an answer or
-/// a watch is awaited. API servers send every watch a bookmark about once a minute.
-const SILENCE: Duration = Duration::from_mins(3);
-
-/// A client for the management cluster that tells `counter` of each request. Requests refused with
-/// 429, 503 or 504 are sent again with backoff and counted once.
-///
-/// # Errors
-/// [`Error::MakeClient`] when the configuration's certificates, keys or proxy are unusable.
-pub fn management_client(mut config: Config, counter: RequestCounter) -> Result<Client, Error> {
-    config.read_timeout.get_or_insert(SILENCE);
-    let builder = ClientBuilder::try_from(config).map_err(|source| Error::MakeClient {
-        source: Box::new(source),
-    })?;
-    Ok(builder.with_layer(&CountRequests { counter }).build())
-}
 
 /// The layer that counts.
 #[derive(Clone)]
@@ -148,20 +126,21 @@ pub(crate) fn verb_and_resource<B>(request: &Request<B>) -> (&'static str, &'sta
 }
 
 fn verb<B>(request: &Request<B>, named: bool) -> &'static str {
-    let watches = || {
-        let query = request.uri().query().unwrap_or_default();
-        query
-            .split('&')
-            .any(|pair| matches!(pair, "watch=true" | "watch=1"))
-    };
     match *request.method() {
         Method::GET if named => "get",
-        Method::GET if watches() => "watch",
+        Method::GET if is_watch(request) => "watch",
         Method::GET => "list",
         Method::DELETE if !named => "deletecollection",
         Method::PATCH if is_apply(request) => "apply",
         ref method => plain_verb(method),
     }
+}
+
+/// Whether the answer is a stream of events.
+pub(crate) fn is_watch<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    let watches = |pair| matches!(pair, "watch=true" | "watch=1");
+    *request.method() == Method::GET && query.split('&').any(watches)
 }
 
 fn plain_verb(method: &Method) -> &'static str {

@@ -21,6 +21,8 @@ pub(crate) struct Call {
     /// Path and query.
     pub(crate) uri: String,
     pub(crate) body: Value,
+    /// The header `Accept`.
+    pub(crate) accept: String,
     answer: SendResponse<Response<Body>>,
 }
 
@@ -39,6 +41,10 @@ impl Scenario {
             method: head.method,
             uri: head.uri.to_string(),
             body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            accept: head
+                .headers
+                .get("accept")
+                .map_or_else(String::new, |kinds| kinds.to_str().unwrap().to_owned()),
             answer,
         })
     }

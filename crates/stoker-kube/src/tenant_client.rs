@@ -6,9 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use http::{Request, Response, Uri};
-use http_body_util::{BodyExt as _, Either, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http::{Request, Uri};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::Connect;
@@ -27,12 +25,16 @@ use tower::{BoxError, Layer as _, Service, service_fn};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::exchange::{Limits, exchange};
 use crate::requests::{RequestCounter, verb_and_resource};
 
 /// TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A whole exchange; of a watch only until its answer begins.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The sender of an answer may be hostile. 100 objects' metadata of ordinary size are some 200 KiB.
+const LIMITS: Limits = Limits {
+    time: Duration::from_secs(10),
+    answer: 16 * 1024 * 1024,
+};
 /// A dead peer is noticed after this long without traffic, plus the time given for the answer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to a ping may take.
@@ -41,9 +43,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// of the HTTP/2 standard; the defaults (2 MiB and 5 MiB) are for downloads.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Largest answer that is taken: its sender may be hostile. 100 objects' metadata of ordinary size
-/// are some 200 KiB.
-const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
 /// How to reach a tenant's API server and how to prove who we are.
 pub struct TenantEndpoint {
@@ -81,7 +80,7 @@ pub fn tenant_client(endpoint: &TenantEndpoint, counter: RequestCounter) -> Resu
     let service = service_fn(move |request: Request<Body>| {
         let (verb, resource) = verb_and_resource(&request);
         counter(verb, resource);
-        exchange(http.clone(), request, verb == "watch")
+        exchange(http.clone(), request, LIMITS)
     });
     // The host in it goes into `:authority` alone; the connector dials the endpoint's address.
     let authority = endpoint.address.to_string();
@@ -115,26 +114,6 @@ pub async fn ready(client: &Client) -> Result<bool, Error> {
         Err(kube::Error::Api(status)) if status.code >= 500 => Ok(false),
         Err(source) => Err(failed(source)),
     }
-}
-
-/// A watch is handed on as it arrives; any other answer is read whole within the time.
-async fn exchange<C>(
-    http: HttpClient<C, Body>,
-    request: Request<Body>,
-    is_watch: bool,
-) -> Result<Response<Either<Full<Bytes>, Incoming>>, BoxError>
-where
-    C: Connect + Clone + Send + Sync + 'static,
-{
-    let whole = async {
-        let (head, body) = http.request(request).await?.into_parts();
-        if is_watch && head.status.is_success() {
-            return Ok(Response::from_parts(head, Either::Right(body)));
-        }
-        let bytes = Limited::new(body, ANSWER_LIMIT).collect().await?.to_bytes();
-        Ok(Response::from_parts(head, Either::Left(Full::new(bytes))))
-    };
-    timeout(REQUEST_TIMEOUT, whole).await?
 }
 
 /// Dials the endpoint's address whatever the request's, and speaks TLS with HTTP/2 only.

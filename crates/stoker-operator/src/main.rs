@@ -4,7 +4,12 @@ use clap::Parser;
 use stoker_operator::args::Args;
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+// One thread: what a pass waits for is the network, and a task that wakes another thread costs more
+// than most of them do. 20 ms per tenant made is 50 tenants a second, more than an API server takes.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

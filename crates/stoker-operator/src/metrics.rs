@@ -66,8 +66,8 @@ struct StepLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     side: Side,
-    verb: String,
-    resource: String,
+    verb: &'static str,
+    resource: &'static str,
 }
 
 /// Which API server a request went to.
@@ -122,6 +122,7 @@ pub struct Metrics {
     process: Registry,
     cpu: Gauge<f64, AtomicU64>,
     resident: Gauge,
+    anonymous: Gauge,
 }
 
 /// 5 ms to 40 s: the operator's own share is tens of milliseconds, a wait for etcd may be seconds.
@@ -133,7 +134,7 @@ fn step_histogram() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (cpu, resident) = (Gauge::default(), Gauge::default());
+        let (cpu, resident, anonymous) = (Gauge::default(), Gauge::default(), Gauge::default());
         let mut process = Registry::default();
         process.register(
             "process_cpu_seconds_total",
@@ -145,10 +146,16 @@ impl Default for Metrics {
             "Resident memory of this process",
             resident.clone(),
         );
+        process.register(
+            "process_resident_anonymous_bytes",
+            "Resident memory of this process without pages of files",
+            anonymous.clone(),
+        );
         let metrics = Self {
             process,
             cpu,
             resident,
+            anonymous,
             registry: Mutex::new(Registry::with_prefix("stoker")),
             outcomes: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
@@ -228,11 +235,11 @@ impl Metrics {
     }
 
     /// Counts a request.
-    pub fn request(&self, side: Side, verb: &str, resource: &str) {
+    pub fn request(&self, side: Side, verb: &'static str, resource: &'static str) {
         let labels = RequestLabels {
             side,
-            verb: verb.to_owned(),
-            resource: resource.to_owned(),
+            verb,
+            resource,
         };
         self.requests.get_or_create(&labels).inc();
     }
@@ -281,7 +288,8 @@ impl Metrics {
     pub fn render(&self) -> Result<String, std::fmt::Error> {
         if let Some(usage) = process::usage() {
             self.cpu.set(usage.cpu_seconds);
-            self.resident.set(usage.resident_bytes);
+            self.resident.set(usage.memory.resident);
+            self.anonymous.set(usage.memory.anonymous);
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.process)?;

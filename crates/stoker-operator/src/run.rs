@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Election, Events, Writer};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
@@ -170,10 +171,10 @@ async fn work(
         watches::listed(&networks_listed).await;
         health.set_ready();
         tracing::info!(tenants = ctx.stores.tenants.len(), "caches filled");
-        tokio::join!(
-            tenants_loop(ctx.clone(), woken),
-            data_stores_loop(ctx.clone(), woken_data_stores)
-        );
+        let mut loops = JoinSet::new();
+        loops.spawn(tenants_loop(ctx.clone(), woken));
+        loops.spawn(data_stores_loop(ctx.clone(), woken_data_stores));
+        loops.join_all().await;
         anyhow::Ok(())
     };
     tokio::select! {

@@ -20,6 +20,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::management_networks::Networks;
@@ -52,15 +53,18 @@ pub async fn listed(listed: &Listed) {
 impl Watches {
     /// Watches for ever; broken watches are resumed with backoff.
     pub async fn run(self, ctx: Arc<Context>, pods_listed: Listed, networks_listed: Listed) {
-        tokio::join!(
-            watch_tenants(self.tenants, ctx.clone()),
-            watch_data_stores(self.data_stores, ctx.clone()),
-            watch_cached(self.services, ctx.clone()),
-            watch_cached(self.deployments, ctx.clone()),
-            watch_metadata(ctx.clone()),
-            watch_pods(ctx.clone(), pods_listed),
-            watch_networks(self.networks, ctx, networks_listed),
-        );
+        // Each a task of its own: what wakes one does not poll the others.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch_tenants(self.tenants, ctx.clone()));
+        tasks.spawn(watch_data_stores(self.data_stores, ctx.clone()));
+        tasks.spawn(watch_cached(self.services, ctx.clone(), |_| {}));
+        // Of a Deployment only the status is read again.
+        let status = |deployment: &mut Deployment| deployment.spec = None;
+        tasks.spawn(watch_cached(self.deployments, ctx.clone(), status));
+        tasks.spawn(watch_metadata(ctx.clone()));
+        tasks.spawn(watch_pods(ctx.clone(), pods_listed));
+        tasks.spawn(watch_networks(self.networks, ctx, networks_listed));
+        tasks.join_all().await;
     }
 }
 
@@ -170,8 +174,8 @@ async fn watch_data_stores(writer: Writer<DataStore>, ctx: Arc<Context>) {
     }
 }
 
-/// Services and Deployments: cached whole, for what their status says.
-async fn watch_cached<K>(writer: Writer<K>, ctx: Arc<Context>)
+/// Services and Deployments: cached for what their status says, after `forget` took away the rest.
+async fn watch_cached<K>(writer: Writer<K>, ctx: Arc<Context>, forget: fn(&mut K))
 where
     K: Resource<DynamicType = ()>
         + Clone
@@ -182,7 +186,7 @@ where
         + 'static,
 {
     let kind = K::kind(&());
-    let stream = events(Api::<K>::all(ctx.client.clone()), ours());
+    let stream = events(Api::<K>::all(ctx.client.clone()), ours()).modify(forget);
     let mut stream = std::pin::pin!(reflector(writer, stream));
     while let Some(event) = stream.next().await {
         let (object, deleted) = match broken(&kind, event) {

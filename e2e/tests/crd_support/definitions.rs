@@ -117,7 +117,16 @@ pub(crate) async fn the_documented_defaults_are_filled_in(version: KubernetesVer
         json!({
             "addons": {},
             "controlPlane": {
-                "deployment": { "replicas": 2 },
+                "deployment": {
+                    "registrySettings": {
+                        "apiServerImage": "kube-apiserver",
+                        "controllerManagerImage": "kube-controller-manager",
+                        "registry": "registry.k8s.io",
+                        "schedulerImage": "kube-scheduler",
+                        "tagSuffix": "",
+                    },
+                    "replicas": 2,
+                },
                 "service": { "serviceType": "ClusterIP", "additionalMetadata": {} },
             },
             "deletion": { "dataRetentionSeconds": 604_800 },

@@ -1,14 +1,16 @@
 //! `spec.kubernetes`: the release and the kubelets' settings.
 
 use kube::KubeSchema;
+use kube::core::{Message, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::version;
+use crate::{admission_plugins, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = plugins_exist())]
 pub struct Kubernetes {
     /// Release of the control plane, `vMAJOR.MINOR.PATCH`; minors 1.33 to 1.36. Its minor goes up
     /// one at a time and never down; patches are free.
@@ -32,6 +34,16 @@ pub struct Kubernetes {
     /// Settings of the kubelets that join.
     #[serde(default)]
     pub kubelet: Kubelet,
+    /// Admission plugins to enable beside those that the release enables by itself and
+    /// `NodeRestriction`, which is always on (`kube-apiserver --enable-admission-plugins`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 64)))]
+    pub admission_controllers: Vec<String>,
+}
+
+fn plugins_exist() -> Rule {
+    let (rule, message) = admission_plugins::exist();
+    Rule::new(rule).message(Message::Expression(message))
 }
 
 /// Settings of the kubelets that join.

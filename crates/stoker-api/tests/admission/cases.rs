@@ -59,9 +59,12 @@ impl Table {
     }
 }
 
-/// `TenantControlPlane`'s table.
+/// `TenantControlPlane`'s table, with the cases of its larger parts.
 pub(crate) fn tenant_control_planes() -> Table {
-    Table::parse(include_str!("tenant_control_planes.yaml"))
+    let mut table = Table::parse(include_str!("tenant_control_planes.yaml"));
+    let deployments: Vec<Case> = serde_saphyr::from_str(include_str!("deployments.yaml")).unwrap();
+    table.cases.extend(deployments);
+    table
 }
 
 /// `DataStore`'s table.

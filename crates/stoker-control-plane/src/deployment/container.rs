@@ -1,21 +1,20 @@
 //! The three containers.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, ResourceRequirements, SecurityContext,
+    Capabilities, Container, ContainerPort, Probe, ResourceRequirements, SecurityContext,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use stoker_api::arguments::Component;
+use stoker_api::restricted::CAPABILITY;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_api::v1alpha1::{ContainerSecurity, Resources, VolumeMounts};
 
-use super::{files, flags, probe};
+use super::{additional, files, flags, probe, security};
 use crate::{Inputs, SERVICE_PORT_NAME};
 
 const CONTROLLER_MANAGER_PORT: i32 = 10257;
 const SCHEDULER_PORT: i32 = 10259;
-
-/// kube-apiserver's upstream binary carries the file capability `cap_net_bind_service=+ep`; the
-/// kernel refuses to run it unless that capability is in the container's bounding set. Nothing is
-/// gained by it: with `allowPrivilegeEscalation: false` the process does not receive it.
-const API_SERVER_CAPABILITY: &str = "NET_BIND_SERVICE";
 
 /// The three containers.
 pub(super) fn containers(inputs: &Inputs<'_>) -> Vec<Container> {
@@ -31,6 +30,10 @@ pub(super) fn containers(inputs: &Inputs<'_>) -> Vec<Container> {
 /// servers mends no pool, and all of them starting at once would hinder its return.
 fn api_server(inputs: &Inputs<'_>) -> Container {
     let port = i32::from(API_SERVER_PORT);
+    let tenant = inputs.tenant;
+    let component = Component::ApiServer;
+    let asked = &tenant.deployment;
+    let security = asked.container_security_contexts.api_server.as_ref();
     Container {
         args: Some(flags::api_server(inputs)),
         ports: Some(vec![ContainerPort {
@@ -39,80 +42,167 @@ fn api_server(inputs: &Inputs<'_>) -> Container {
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        startup_probe: Some(probe::startup(port, "/readyz")),
-        readiness_probe: Some(probe::readiness(port, "/readyz")),
-        liveness_probe: Some(probe::liveness(port, "/livez?exclude=etcd")),
-        resources: Some(requests("25m", "250Mi")),
-        security_context: Some(security(Some(API_SERVER_CAPABILITY))),
-        ..component(inputs.tenant, "kube-apiserver", files::API_SERVER)
+        startup_probe: Some(startup(tenant, component, probe::startup(port, "/readyz"))),
+        readiness_probe: Some(readiness(
+            tenant,
+            component,
+            probe::readiness(port, "/readyz"),
+        )),
+        liveness_probe: Some(liveness(
+            tenant,
+            component,
+            probe::liveness(port, "/livez?exclude=etcd"),
+        )),
+        resources: Some(requests(
+            asked.resources.api_server.as_ref(),
+            "25m",
+            "250Mi",
+        )),
+        security_context: Some(with_capability(own_security(security))),
+        volume_mounts: Some(mounts(
+            tenant,
+            files::API_SERVER,
+            &asked.additional_volume_mounts.api_server,
+        )),
+        ..stock(tenant, component)
     }
 }
 
 fn controller_manager(tenant: &Tenant) -> Container {
+    let asked = &tenant.deployment;
+    let security = asked
+        .container_security_contexts
+        .controller_manager
+        .as_ref();
     Container {
         args: Some(flags::controller_manager(tenant)),
-        resources: Some(requests("10m", "85Mi")),
+        resources: Some(requests(
+            asked.resources.controller_manager.as_ref(),
+            "10m",
+            "85Mi",
+        )),
+        security_context: Some(own_security(security)),
+        volume_mounts: Some(mounts(
+            tenant,
+            files::CONTROLLER_MANAGER,
+            &asked.additional_volume_mounts.controller_manager,
+        )),
         ..background(
             tenant,
-            "kube-controller-manager",
-            files::CONTROLLER_MANAGER,
+            Component::ControllerManager,
             CONTROLLER_MANAGER_PORT,
         )
     }
 }
 
 fn scheduler(tenant: &Tenant) -> Container {
+    let asked = &tenant.deployment;
+    let security = asked.container_security_contexts.scheduler.as_ref();
     Container {
-        args: Some(flags::scheduler()),
-        resources: Some(requests("5m", "55Mi")),
-        ..background(tenant, "kube-scheduler", files::SCHEDULER, SCHEDULER_PORT)
+        args: Some(flags::scheduler(tenant)),
+        resources: Some(requests(asked.resources.scheduler.as_ref(), "5m", "55Mi")),
+        security_context: Some(own_security(security)),
+        volume_mounts: Some(mounts(
+            tenant,
+            files::SCHEDULER,
+            &asked.additional_volume_mounts.scheduler,
+        )),
+        ..background(tenant, Component::Scheduler, SCHEDULER_PORT)
     }
 }
 
-/// A component that serves nobody: it has no readiness probe, because its bad health must not take
-/// the API server beside it out of the Service.
-fn background(tenant: &Tenant, name: &str, volume: &str, port: i32) -> Container {
+/// A component that serves nobody: unless one is asked for, it has no readiness probe, because its
+/// bad health must not take the API server beside it out of the Service.
+fn background(tenant: &Tenant, component: Component, port: i32) -> Container {
+    const HEALTH: &str = "/healthz";
+    let probes = tenant.deployment.probes.of(component);
+    let asked = probes.readiness.is_some();
     Container {
-        startup_probe: Some(probe::startup(port, "/healthz")),
-        liveness_probe: Some(probe::liveness(port, "/healthz")),
-        security_context: Some(security(None)),
-        ..component(tenant, name, volume)
+        startup_probe: Some(startup(tenant, component, probe::startup(port, HEALTH))),
+        readiness_probe: asked
+            .then(|| readiness(tenant, component, probe::readiness(port, HEALTH))),
+        liveness_probe: Some(liveness(tenant, component, probe::liveness(port, HEALTH))),
+        ..stock(tenant, component)
     }
 }
 
-fn component(tenant: &Tenant, name: &str, volume: &str) -> Container {
+fn stock(tenant: &Tenant, component: Component) -> Container {
+    let images = &tenant.deployment.registry_settings;
+    let image = match component {
+        Component::ApiServer => &images.api_server_image,
+        Component::ControllerManager => &images.controller_manager_image,
+        Component::Scheduler => &images.scheduler_image,
+    };
+    let registry = images.registry.trim_end_matches('/');
+    let tag = format!("{}{}", tenant.version, images.tag_suffix);
     Container {
-        name: name.to_owned(),
-        image: Some(format!("registry.k8s.io/{name}:{}", tenant.version)),
+        name: component.binary().to_owned(),
+        image: Some(format!("{registry}/{image}:{tag}")),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(vec![name.to_owned()]),
-        volume_mounts: Some(vec![files::mount(volume)]),
+        command: Some(vec![component.binary().to_owned()]),
         ..Container::default()
     }
 }
 
+fn mounts(tenant: &Tenant, volume: &str, asked: &VolumeMounts) -> Vec<VolumeMount> {
+    let mut mounts = vec![files::mount(volume)];
+    mounts.extend(additional::mounts(&tenant.deployment, &asked.0));
+    mounts
+}
+
+fn startup(tenant: &Tenant, component: Component, probe: Probe) -> Probe {
+    let asked = &tenant.deployment.probes;
+    probe::timed(probe, [asked.startup, asked.of(component).startup])
+}
+
+fn readiness(tenant: &Tenant, component: Component, probe: Probe) -> Probe {
+    let asked = &tenant.deployment.probes;
+    probe::timed(probe, [asked.readiness, asked.of(component).readiness])
+}
+
+fn liveness(tenant: &Tenant, component: Component, probe: Probe) -> Probe {
+    let asked = &tenant.deployment.probes;
+    probe::timed(probe, [asked.liveness, asked.of(component).liveness])
+}
+
 /// Memory as measured on an idle tenant (PSS 235, 82 and 52 MB); little CPU, so that many idle
-/// tenants fit a node. No limits: an API server that is throttled or killed under load takes its
-/// tenant with it.
-fn requests(cpu: &str, memory: &str) -> ResourceRequirements {
+/// tenants fit a node. No limits of ours: an API server that is throttled or killed under load takes
+/// its tenant with it. A limit that is asked for without a request is the request too, as everywhere
+/// in Kubernetes.
+fn requests(asked: Option<&Resources>, cpu: &str, memory: &str) -> ResourceRequirements {
+    let asked = asked.map(|asked| asked.0.clone()).unwrap_or_default();
+    let limits = asked.limits.unwrap_or_default();
+    let mut requests = asked.requests.unwrap_or_default();
+    for (name, amount) in [("cpu", cpu), ("memory", memory)] {
+        if !limits.contains_key(name) {
+            requests
+                .entry(name.to_owned())
+                .or_insert_with(|| Quantity(amount.to_owned()));
+        }
+    }
     ResourceRequirements {
-        requests: Some(
-            [("cpu", cpu), ("memory", memory)]
-                .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
-                .into(),
-        ),
-        ..ResourceRequirements::default()
+        requests: (!requests.is_empty()).then_some(requests),
+        limits: (!limits.is_empty()).then_some(limits),
+        claims: None,
     }
 }
 
-fn security(capability: Option<&str>) -> SecurityContext {
+/// A stock component writes nothing to its image.
+fn own_security(asked: Option<&ContainerSecurity>) -> SecurityContext {
+    let mut security = security::container(asked.map(|asked| &asked.0));
+    security.read_only_root_filesystem.get_or_insert(true);
+    security
+}
+
+/// kube-apiserver's upstream binary carries the file capability `cap_net_bind_service=+ep`; the
+/// kernel refuses to run it unless that capability is in the container's bounding set. Nothing is
+/// gained by it: with `allowPrivilegeEscalation: false` the process does not receive it.
+fn with_capability(security: SecurityContext) -> SecurityContext {
     SecurityContext {
-        allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities {
-            add: capability.map(|name| vec![name.to_owned()]),
-            drop: Some(vec!["ALL".to_owned()]),
+            add: Some(vec![CAPABILITY.to_owned()]),
+            drop: security.capabilities.and_then(|own| own.drop),
         }),
-        read_only_root_filesystem: Some(true),
-        ..SecurityContext::default()
+        ..security
     }
 }

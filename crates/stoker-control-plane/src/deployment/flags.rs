@@ -1,21 +1,21 @@
 //! Every flag of the three components.
 
+use stoker_api::arguments::Component;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::NodeAddressType;
 
 use super::SHUTDOWN_DELAY_SECONDS;
+use super::arguments::{Flag, with_asked};
 use super::files::{POOL_CA, POOL_CERTIFICATE, POOL_KEY, path};
 use crate::{Inputs, entry};
 
-/// Flags of kube-apiserver, sorted.
+/// Flags of kube-apiserver.
 pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
     let mut flags = serving(inputs);
     flags.extend(storage(inputs));
     flags.extend(identity(inputs.tenant));
-    rendered(flags)
+    with_asked(Component::ApiServer, &inputs.tenant.deployment, flags)
 }
-
-type Flag = (&'static str, String);
 
 /// First minor in which [`PEER_PROXY`] is on by default.
 const PEER_PROXY_ON: u32 = 36;
@@ -117,7 +117,7 @@ fn identity(tenant: &Tenant) -> Vec<Flag> {
         ("authentication-config", path(entry::AUTHENTICATION)),
         ("authorization-mode", "Node,RBAC".to_owned()),
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
-        ("enable-admission-plugins", "NodeRestriction".to_owned()),
+        ("enable-admission-plugins", admission_plugins(tenant)),
         ("enable-bootstrap-token-auth", "true".to_owned()),
         (
             "requestheader-allowed-names",
@@ -150,14 +150,25 @@ fn identity(tenant: &Tenant) -> Vec<Flag> {
     ]
 }
 
-/// Flags of kube-controller-manager, sorted.
+/// `NodeRestriction` and those asked for, each once.
+fn admission_plugins(tenant: &Tenant) -> String {
+    let mut plugins = vec!["NodeRestriction"];
+    for name in &tenant.admission_controllers {
+        if !plugins.contains(&name.as_str()) {
+            plugins.push(name);
+        }
+    }
+    plugins.join(",")
+}
+
+/// Flags of kube-controller-manager.
 ///
 /// It elects a leader even with one replica, because a rolling update has two pods for a while.
 /// `client-ca-file` and `requestheader-client-ca-file` spare it a look into the API server at its
 /// start, which is not up yet.
 pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
     let kubeconfig = path(entry::CONTROLLER_MANAGER);
-    rendered(vec![
+    let ours = vec![
         ("allocate-node-cidrs", "true".to_owned()),
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig.clone()),
@@ -184,14 +195,15 @@ pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
             tenant.network.service_cidr_flag(),
         ),
         ("use-service-account-credentials", "true".to_owned()),
-    ])
+    ];
+    with_asked(Component::ControllerManager, &tenant.deployment, ours)
 }
 
-/// Flags of kube-scheduler, sorted. As for kube-controller-manager, it needs no look into the API
+/// Flags of kube-scheduler. As for kube-controller-manager, it needs no look into the API
 /// server to know who may read its metrics; kube-scheduler would go on without knowing.
-pub(super) fn scheduler() -> Vec<String> {
+pub(super) fn scheduler(tenant: &Tenant) -> Vec<String> {
     let kubeconfig = path(entry::SCHEDULER);
-    rendered(vec![
+    let ours = vec![
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig.clone()),
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
@@ -202,14 +214,6 @@ pub(super) fn scheduler() -> Vec<String> {
             "requestheader-client-ca-file",
             path(entry::FRONT_PROXY_CA_CERTIFICATE),
         ),
-    ])
-}
-
-fn rendered(flags: Vec<Flag>) -> Vec<String> {
-    let mut rendered: Vec<_> = flags
-        .into_iter()
-        .map(|(name, value)| format!("--{name}={value}"))
-        .collect();
-    rendered.sort();
-    rendered
+    ];
+    with_asked(Component::Scheduler, &tenant.deployment, ours)
 }

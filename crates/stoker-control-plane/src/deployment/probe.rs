@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stoker_api::v1alpha1::ProbeTiming;
 
 /// Asks every second whether the component is up; no other probe runs before that. It may take ten
 /// minutes: a machine that starts thirty tenants at once is busy, and killing them helps nobody.
@@ -32,6 +33,21 @@ pub(super) fn liveness(port: i32, path: &str) -> Probe {
         failure_threshold: Some(12),
         ..https(port, path)
     }
+}
+
+/// `probe` with what was asked for; later settings win over earlier ones.
+pub(super) fn timed(probe: Probe, asked: [Option<ProbeTiming>; 2]) -> Probe {
+    asked
+        .into_iter()
+        .flatten()
+        .fold(probe, |probe, asked| Probe {
+            initial_delay_seconds: asked.initial_delay_seconds.or(probe.initial_delay_seconds),
+            timeout_seconds: asked.timeout_seconds.or(probe.timeout_seconds),
+            period_seconds: asked.period_seconds.or(probe.period_seconds),
+            success_threshold: asked.success_threshold.or(probe.success_threshold),
+            failure_threshold: asked.failure_threshold.or(probe.failure_threshold),
+            ..probe
+        })
 }
 
 fn https(port: i32, path: &str) -> Probe {

@@ -80,7 +80,7 @@ fn load_balancer_before_its_address_is_known() {
     check("load-balancer-pending", &Scenario::new(&spec, None));
 }
 
-fn check(name: &str, scenario: &Scenario) {
+pub(crate) fn check(name: &str, scenario: &Scenario) {
     let objects = scenario.build();
     let mut values = vec![
         value(&service(&scenario.tenant)),

@@ -4,8 +4,32 @@ use serde_json::{Value, json};
 
 use crate::scenario::{cluster_ip, pod};
 
+/// Sysctls that the profile calls safe, up to Kubernetes 1.33.
+const SAFE: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+const SELINUX: [&str; 5] = [
+    "",
+    "container_t",
+    "container_init_t",
+    "container_kvm_t",
+    "container_engine_t",
+];
+
 /// The rules that a pod's spec breaks; kubernetes.io/docs/concepts/security/pod-security-standards.
-fn broken(pod: &Value) -> Vec<String> {
+pub(crate) fn broken(pod: &Value) -> Vec<String> {
     let mut broken = Vec::new();
     let mut rule = |holds: bool, what: &str| {
         if !holds {
@@ -26,18 +50,20 @@ fn broken(pod: &Value) -> Vec<String> {
             "projected",
             "secret",
         ];
-        let source = volume
-            .as_object()
-            .unwrap()
-            .keys()
-            .find(|key| *key != "name");
+        let mut sources = volume.as_object().unwrap().keys();
         rule(
-            source.is_some_and(|source| kinds.contains(&source.as_str())),
+            sources.all(|key| key == "name" || kinds.contains(&key.as_str())),
             "volume",
         );
     }
     let for_pod = &pod["securityContext"];
-    rule(list(&for_pod["sysctls"]).is_empty(), "sysctls");
+    let sysctls = list(&for_pod["sysctls"]);
+    let safe = |sysctl: &Value| {
+        sysctl["name"]
+            .as_str()
+            .is_some_and(|name| SAFE.contains(&name))
+    };
+    rule(sysctls.iter().all(safe), "sysctls");
     for container in list(&pod["containers"])
         .iter()
         .chain(&list(&pod["initContainers"]))
@@ -61,7 +87,10 @@ fn broken(pod: &Value) -> Vec<String> {
         );
         let added = list(&own["capabilities"]["add"]);
         rule(added.iter().all(|name| name == "NET_BIND_SERVICE"), "add");
-        rule(own["procMount"].is_null(), "procMount");
+        rule(
+            own["procMount"].is_null() || own["procMount"] == "Default",
+            "procMount",
+        );
         rule(*either("runAsNonRoot") == json!(true), "runAsNonRoot");
         rule(*either("runAsUser") != json!(0), "runAsUser");
         let seccomp = either("seccompProfile")["type"]
@@ -71,13 +100,23 @@ fn broken(pod: &Value) -> Vec<String> {
             ["RuntimeDefault", "Localhost"].contains(&seccomp),
             "seccompProfile",
         );
-        rule(either("seLinuxOptions").is_null(), "seLinuxOptions");
-        rule(either("appArmorProfile").is_null(), "appArmorProfile");
+        for options in [&own["seLinuxOptions"], &for_pod["seLinuxOptions"]] {
+            let type_ = options["type"].as_str().unwrap_or_default();
+            rule(SELINUX.contains(&type_), "seLinuxOptions");
+            let free = options["user"].is_null() && options["role"].is_null();
+            rule(free, "seLinuxOptions");
+        }
+        for profile in [&own["appArmorProfile"], &for_pod["appArmorProfile"]] {
+            rule(profile["type"] != "Unconfined", "appArmorProfile");
+        }
         for port in list(&container["ports"]) {
             rule(port["hostPort"].is_null(), "hostPort");
         }
-        for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-            rule(container[probe]["httpGet"]["host"].is_null(), "probe host");
+        let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|p| &container[p]);
+        let hooks = ["preStop", "postStart"].map(|hook| &container["lifecycle"][hook]);
+        for asks in probes.into_iter().chain(hooks) {
+            rule(asks["httpGet"]["host"].is_null(), "probe host");
+            rule(asks["tcpSocket"]["host"].is_null(), "probe host");
         }
     }
     broken
@@ -134,6 +173,26 @@ fn the_checker_finds_each_breach() {
             json!(null),
         ),
         ("hostPort", "/containers/0/ports/0/hostPort", json!(6443)),
+        (
+            "sysctls",
+            "/securityContext/sysctls",
+            json!([{ "name": "kernel.msgmax", "value": "1" }]),
+        ),
+        (
+            "seLinuxOptions",
+            "/containers/0/securityContext/seLinuxOptions",
+            json!({ "type": "spc_t" }),
+        ),
+        (
+            "appArmorProfile",
+            "/securityContext/appArmorProfile",
+            json!({ "type": "Unconfined" }),
+        ),
+        (
+            "procMount",
+            "/containers/0/securityContext/procMount",
+            json!("Unmasked"),
+        ),
         (
             "probe host",
             "/containers/0/livenessProbe/httpGet/host",

@@ -1,10 +1,13 @@
 //! Every flag exists in the real binaries, where the lab has already built them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
+use stoker_api::admission_plugins;
+use stoker_api::arguments::Component;
+use stoker_api::version::KubernetesVersion;
 
 use crate::scenario::{Scenario, pod, spec};
 
@@ -32,6 +35,52 @@ fn built_releases() -> Vec<(String, PathBuf)> {
     releases
 }
 
+fn help(binary: &Path) -> String {
+    let help = Command::new(binary).arg("--help").output().unwrap();
+    String::from_utf8(help.stdout).unwrap()
+}
+
+/// Names of flags with their dashes, short ones too.
+fn flags(help: &str) -> BTreeSet<&str> {
+    let words = help
+        .lines()
+        .flat_map(|line| line.trim_start().split([' ', ',']).take(3));
+    words.filter(|word| word.starts_with('-')).collect()
+}
+
+/// An argument that a release does not know would keep its control plane from starting.
+#[test]
+fn every_argument_of_the_allow_list_exists_in_every_release_at_hand() {
+    for (version, directory) in built_releases() {
+        for component in Component::ALL {
+            let help = help(&directory.join(component.binary()));
+            let known = flags(&help);
+            let unknown: Vec<_> = component
+                .allowed()
+                .filter(|name| !known.contains(name))
+                .collect();
+            assert!(unknown.is_empty(), "{component:?} {version}: {unknown:?}");
+        }
+    }
+}
+
+/// kube-apiserver prints the plugins that it was built with.
+#[test]
+fn admission_plugins_are_those_of_every_release_at_hand() {
+    for (version, directory) in built_releases() {
+        let help = help(&directory.join("kube-apiserver"));
+        let (_, list) = help
+            .split_once("Comma-delimited list of admission plugins: ")
+            .unwrap();
+        let (list, _) = list.split_once(". The order").unwrap();
+        let mut built_in: BTreeSet<&str> = list.split(", ").collect();
+        assert!(built_in.remove("AlwaysDeny"));
+        let release: KubernetesVersion = version.parse().unwrap();
+        let ours: BTreeSet<&str> = admission_plugins::of(release.minor).collect();
+        assert_eq!(ours, built_in, "{version}");
+    }
+}
+
 #[test]
 fn every_flag_exists_in_every_release_at_hand() {
     let releases = built_releases();
@@ -41,19 +90,8 @@ fn every_flag_exists_in_every_release_at_hand() {
     for (version, directory) in releases {
         let scenario = Scenario::new(&spec("ClusterIP", 1, &version, &json!({})), None);
         for container in &pod(&scenario.build()).containers {
-            let help = Command::new(directory.join(&container.name))
-                .arg("--help")
-                .output()
-                .unwrap();
-            let help = String::from_utf8(help.stdout).unwrap();
-            let known: BTreeSet<&str> = help
-                .lines()
-                .filter_map(|line| {
-                    line.trim_start()
-                        .split(' ')
-                        .find(|word| word.starts_with("--"))
-                })
-                .collect();
+            let help = help(&directory.join(&container.name));
+            let known = flags(&help);
             assert!(known.len() > 50, "{} --help lists no flags", container.name);
             for flag in container.args.iter().flatten() {
                 let name = flag.split('=').next().unwrap();

@@ -67,6 +67,31 @@ async fn apply_is_forced_server_side_apply_under_our_name() {
 }
 
 #[tokio::test]
+async fn only_metadata_is_asked_for_unless_the_whole_object_is_wanted() {
+    let (writer, mut server) = writer();
+    let desired = vec![config_map("a"), config_map("b").answered_whole()];
+    let serve = async {
+        let call = server.expect("PATCH", &path("a")).await;
+        assert!(
+            call.accept.contains("as=PartialObjectMetadata"),
+            "{}",
+            call.accept
+        );
+        call.store("a", 5);
+        let call = server.expect("PATCH", &path("b")).await;
+        assert_eq!(call.accept, "application/json");
+        call.store("b", 6);
+    };
+    let ledger = Ledger::new();
+    let (outcomes, ()) = join!(writer.apply_all(desired, &ledger, 1), serve);
+    let outcomes = outcomes.unwrap();
+    assert!(outcomes[0].object.is_none());
+    let whole = outcomes[1].object.as_ref().unwrap();
+    assert_eq!(whole.metadata.uid.as_deref(), Some("b"));
+    assert_eq!(ledger.uid(config_map("a").key()).as_deref(), Some("a"));
+}
+
+#[tokio::test]
 async fn objects_of_the_whole_cluster_have_no_namespace_in_their_path() {
     let (writer, mut server) = writer();
     let mut object = Namespace::default();
@@ -106,8 +131,7 @@ async fn a_second_pass_sends_nothing_and_a_changed_object_alone_is_sent() {
     let (outcomes, ()) = join!(writer.apply_all(desired, &ledger, 1), serve);
     let outcomes = outcomes.unwrap();
     assert_eq!(outcomes[1].key.name(), "b");
-    assert!(outcomes[1].changed && outcomes[1].object.is_some());
-    assert!(outcomes[0].object.is_none());
+    assert!(outcomes[1].changed && !outcomes[0].changed);
 }
 
 #[tokio::test]
@@ -197,7 +221,8 @@ async fn what_others_write_while_our_answer_is_on_its_way_is_overwritten_in_the_
         call.store("a", 5);
         server.expect("PATCH", &path("a")).await.store("a", 7);
     };
-    let (outcomes, ()) = join!(writer.apply_all(vec![desired.clone()], &ledger, 1), serve);
+    let wanted = vec![desired.clone().answered_whole()];
+    let (outcomes, ()) = join!(writer.apply_all(wanted, &ledger, 1), serve);
     let object = outcomes.unwrap().remove(0).object.unwrap();
     assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
     assert!(ledger.is_current(&desired));

@@ -1,6 +1,7 @@
 use super::*;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 fn meta(name: &str, label: &str) -> ObjectMeta {
     ObjectMeta {
@@ -48,7 +49,10 @@ fn change(desired: &Desired, metadata: ObjectMeta, deleted: bool) -> Change {
 fn applied(desired: &Desired, generation: Option<i64>) -> Ledger {
     let ledger = Ledger::new();
     ledger.begin(desired.key());
-    let recorded = ledger.record(desired, &stored(desired, "u", 5, generation));
+    let recorded = ledger.record(
+        desired,
+        &Fingerprint::of(&stored(desired, "u", 5, generation)),
+    );
     assert_eq!(
         recorded,
         Recorded {
@@ -89,7 +93,7 @@ fn a_later_write_by_others_is_a_change_where_there_is_no_generation() {
     assert_eq!(ledger.observe(&seen), Observation::Changed);
     assert!(!ledger.is_current(&desired));
     ledger.begin(desired.key());
-    let recorded = ledger.record(&desired, &stored(&desired, "u", 6, None));
+    let recorded = ledger.record(&desired, &Fingerprint::of(&stored(&desired, "u", 6, None)));
     // The server found nothing to change: version 6 was the last one known.
     assert_eq!(
         recorded,
@@ -140,7 +144,7 @@ fn an_event_before_the_answer_to_our_write_wakes_nobody() {
     ledger.begin(desired.key());
     let seen = change(&desired, stored(&desired, "u", 5, None), false);
     assert_eq!(ledger.observe(&seen), Observation::Echo);
-    let recorded = ledger.record(&desired, &stored(&desired, "u", 5, None));
+    let recorded = ledger.record(&desired, &Fingerprint::of(&stored(&desired, "u", 5, None)));
     assert_eq!(
         recorded,
         Recorded {
@@ -159,7 +163,7 @@ fn tampering_before_the_answer_to_our_write_is_not_lost() {
         ledger.begin(desired.key());
         let seen = change(&desired, stored(&desired, "u", 6, None), deleted);
         assert_eq!(ledger.observe(&seen), Observation::Echo);
-        let recorded = ledger.record(&desired, &stored(&desired, "u", 5, None));
+        let recorded = ledger.record(&desired, &Fingerprint::of(&stored(&desired, "u", 5, None)));
         assert!(recorded.overtaken);
         assert!(!ledger.is_current(&desired));
     }

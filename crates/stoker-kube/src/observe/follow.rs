@@ -1,4 +1,7 @@
-//! List, then watch, for ever: kube's `watcher` for metadata, without its buffers.
+//! Watch for ever: kube's `watcher` for metadata, without its buffers.
+//!
+//! The first watch has no version to start from: the API server begins it with all objects that
+//! there are. Only when a version is forgotten is there a list: it shows what vanished meanwhile.
 //!
 //! A thousand live tenants have eleven open watches each, nearly always silent. kube's watcher
 //! keeps 8 KiB of read buffer and the state of its longest request for each of them; here a silent
@@ -6,19 +9,23 @@
 //! 4.4 KiB each instead of 12, see `e2e/tests/kube_memory.rs`). It gives the same events and
 //! errors.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{AsyncBufRead, AsyncBufReadExt as _, Stream, StreamExt as _, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{
     Api, ApiResource, DynamicObject, ListParams, PartialObjectMeta, WatchEvent, WatchParams,
 };
 use kube::core::Request;
 use kube::runtime::watcher::{DefaultBackoff, Error, Event};
 use kube::{Client, Resource as _};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::OwnedWatch;
@@ -28,6 +35,9 @@ pub(super) type Meta = PartialObjectMeta<DynamicObject>;
 
 /// Objects per page of a list: metadata alone, at most 256 KiB of annotations each.
 const PAGE: u32 = 100;
+
+/// A watch of what comes after it begins with all objects that there are.
+const ALL: &str = "0";
 
 /// How long one watch request lasts at least. Dead peers are found by the connection (pings of the
 /// tenant's client, the read timeout of the management one); this only bounds how long a server
@@ -44,6 +54,49 @@ const SHORT: Duration = Duration::from_secs(1);
 /// hostile.
 const LINE_LIMIT: usize = 4 * 1024 * 1024;
 
+/// What is read of an object in a watch. Managed fields, most of its metadata, are passed over.
+#[derive(Deserialize)]
+struct Sparse {
+    metadata: SparseMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct SparseMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    finalizers: Option<Vec<String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    deletion_timestamp: Option<Time>,
+}
+
+impl From<Sparse> for Meta {
+    fn from(Sparse { metadata: read }: Sparse) -> Self {
+        Self {
+            types: None,
+            metadata: ObjectMeta {
+                name: read.name,
+                namespace: read.namespace,
+                uid: read.uid,
+                resource_version: read.resource_version,
+                generation: read.generation,
+                labels: read.labels,
+                annotations: read.annotations,
+                finalizers: read.finalizers,
+                owner_references: read.owner_references,
+                deletion_timestamp: read.deletion_timestamp,
+                ..ObjectMeta::default()
+            },
+            _phantom: PhantomData,
+        }
+    }
+}
+
 /// The objects of a kind and what happens to them, until dropped.
 pub(super) fn follow(
     client: Client,
@@ -59,7 +112,9 @@ pub(super) fn follow(
         url: DynamicObject::url_path(resource, namespace),
         client,
         selector: watch.selector.clone(),
-        phase: Phase::List { next_page: None },
+        phase: Phase::Open {
+            version: ALL.to_owned(),
+        },
         backoff: None,
         pause: None,
     };
@@ -180,36 +235,30 @@ impl Follower {
         let line = match timeout_at(watch.ends, watch.lines.next()).await {
             Ok(Ok(Some(line))) => line,
             Ok(Err(error)) => {
-                self.phase = Phase::Open {
-                    version: watch.version,
-                };
+                self.reopen(watch.version);
                 return self.failed(Error::WatchFailed(kube::Error::ReadEvents(error)));
             }
             // The server ended it, or should have.
             Ok(Ok(None)) | Err(_) => {
                 self.pause = (watch.opened.elapsed() < SHORT).then_some(SHORT);
-                self.phase = Phase::Open {
-                    version: watch.version,
-                };
+                self.reopen(watch.version);
                 return News::new();
             }
         };
-        let (version, event) = match serde_json::from_slice::<WatchEvent<Meta>>(&line) {
+        let (version, event) = match serde_json::from_slice::<WatchEvent<Sparse>>(&line) {
             Ok(WatchEvent::Bookmark(mark)) => (Some(mark.metadata.resource_version), None),
             Ok(WatchEvent::Deleted(object)) => (
                 object.metadata.resource_version.clone(),
-                Some(Event::Delete(object)),
+                Some(Event::Delete(object.into())),
             ),
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => (
                 object.metadata.resource_version.clone(),
-                Some(Event::Apply(object)),
+                Some(Event::Apply(object.into())),
             ),
             Ok(WatchEvent::Error(status)) => {
                 // 410: what came after our version is forgotten. Start over.
                 if status.code != 410 {
-                    self.phase = Phase::Open {
-                        version: watch.version,
-                    };
+                    self.reopen(watch.version);
                 }
                 return self.failed(Error::WatchError(status));
             }
@@ -221,9 +270,22 @@ impl Follower {
             return self.failed(Error::NoResourceVersion);
         };
         self.backoff = None;
-        watch.version = version;
+        // The objects that a watch begins with come in any order: the first bookmark says that
+        // they were all.
+        if watch.version != ALL || event.is_none() {
+            watch.version = version;
+        }
         self.phase = Phase::Watch(watch);
         event.map(Ok).into_iter().collect()
+    }
+
+    /// Goes on where a watch ended. Of one that never said where it was anything may be missing.
+    fn reopen(&mut self, version: String) {
+        self.phase = if version == ALL {
+            Phase::List { next_page: None }
+        } else {
+            Phase::Open { version }
+        };
     }
 
     /// Reports the failure; the next step comes after a pause that grows while nothing succeeds.

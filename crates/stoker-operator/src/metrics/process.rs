@@ -1,35 +1,43 @@
-//! What this process has used, from `/proc`.
+//! What this process has used.
+
+use nix::time::{ClockId, clock_gettime};
 
 /// CPU time and memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Usage {
     /// User and system time, seconds.
     pub(super) cpu_seconds: f64,
-    /// Resident memory, bytes.
-    pub(super) resident_bytes: i64,
+    pub(super) memory: Memory,
 }
 
-/// Clock ticks per second in `/proc/<pid>/stat`: `USER_HZ`, 100 on every Linux architecture that we run on.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Resident memory, bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Memory {
+    /// All of it.
+    pub(super) resident: i64,
+    /// Without pages of the program's file, which grow with the code that ran, not with tenants.
+    pub(super) anonymous: i64,
+}
 
 /// `None` where there is no `/proc`.
 pub(super) fn usage() -> Option<Usage> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let spent = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok()?;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    parse(&stat, &status)
+    Some(Usage {
+        cpu_seconds: std::time::Duration::from(spent).as_secs_f64(),
+        memory: parse(&status)?,
+    })
 }
 
-fn parse(stat: &str, status: &str) -> Option<Usage> {
-    // The second field is the program's name in parentheses and may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
-    let resident = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: i64 = resident.split_whitespace().next()?.parse().ok()?;
-    Some(Usage {
-        cpu_seconds: (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND,
-        resident_bytes: kibibytes * 1024,
+fn parse(status: &str) -> Option<Memory> {
+    let bytes = |name: &str| {
+        let field = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: i64 = field.split_whitespace().next()?.parse().ok()?;
+        Some(kibibytes * 1024)
+    };
+    Some(Memory {
+        resident: bytes("VmRSS:")?,
+        anonymous: bytes("RssAnon:")?,
     })
 }
 
@@ -38,20 +46,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 9 0 0";
-        let usage = parse(stat, "Name:\tx\nVmRSS:\t    2048 kB\n").unwrap();
-        assert_eq!(
-            usage,
-            Usage {
-                cpu_seconds: 2.0,
-                resident_bytes: 2048 * 1024
-            }
-        );
+    fn memory_is_read_with_and_without_files() {
+        let memory = parse("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t    512 kB\n").unwrap();
+        assert_eq!((memory.resident, memory.anonymous), (2 << 20, 512 << 10));
     }
 
     #[test]
-    fn this_process_uses_memory() {
-        assert!(usage().unwrap().resident_bytes > 0);
+    fn this_process_uses_memory_and_time() {
+        let before = usage().unwrap();
+        assert!(before.memory.anonymous > 0 && before.memory.resident > before.memory.anonymous);
+        while usage().unwrap().cpu_seconds <= before.cpu_seconds {}
     }
 }

@@ -155,7 +155,7 @@ async fn apply_service(
     state: &TenantState,
     ctx: &Context,
 ) -> Result<Service, Error> {
-    let desired = Desired::of(&control_plane::service(tenant))?;
+    let desired = Desired::of(&control_plane::service(tenant))?.answered_whole();
     let outcomes = ctx
         .writer
         .apply_all(vec![desired], &state.ledger, 1)
@@ -243,7 +243,11 @@ impl Pass<'_> {
         let outcomes = self
             .ctx
             .writer
-            .apply_all(vec![wanted.deployment], &self.state.ledger, 1)
+            .apply_all(
+                vec![wanted.deployment.answered_whole()],
+                &self.state.ledger,
+                1,
+            )
             .await?;
         let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
         let deployment = answer.map(serde_json::to_value).transpose()?;

@@ -18,6 +18,7 @@ use stoker_kube::{Ledger, Observation, OwnedWatch, TenantEndpoint};
 use stoker_pki::{LeafRequest, LeafUsage};
 use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::damper::Damper;
@@ -26,7 +27,10 @@ use super::secrets::TenantSecrets;
 use crate::context::Context;
 use crate::metrics::Side;
 
-/// Between two looks at an API server that is starting. A refused connection costs next to nothing.
+/// Between two looks whether an API server that is starting listens. It takes half a second more
+/// until it is ready.
+const POLL_LISTEN: Duration = Duration::from_millis(100);
+/// Between two looks at one that listens, over one connection.
 const POLL: Duration = Duration::from_millis(50);
 /// An API server that has not answered for this long is looked at less often.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -119,17 +123,21 @@ pub(super) fn poll_ready(
     Task(tokio::spawn(async move {
         let started = Instant::now();
         let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
+        let mut listens = false;
         loop {
-            let listens = tokio::time::timeout(POLL * 4, tokio::net::TcpStream::connect(socket));
-            if matches!(listens.await, Ok(Ok(_))) && answers(&connection.client).await {
+            if !listens {
+                let dial = tokio::time::timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
+                listens = matches!(dial.await, Ok(Ok(_)));
+            }
+            if listens && answers(&connection.client).await {
                 ready.store(true, Ordering::Release);
                 ctx.wake(tenant);
                 return;
             }
-            let pause = if started.elapsed() < PATIENCE {
-                POLL
-            } else {
-                POLL_LATER
+            let pause = match (started.elapsed() < PATIENCE, listens) {
+                (true, false) => POLL_LISTEN,
+                (true, true) => POLL,
+                (false, _) => POLL_LATER,
             };
             tokio::time::sleep(pause).await;
         }

@@ -134,7 +134,7 @@ fn cost(tenants: &[TenantBirth]) -> Result<Table> {
     let own = Spread::of(tenants.iter().map(|tenant| tenant.own))?;
     table.row(&["event to Deployment applied, ms", &own.text(0), "≤ 150"]);
     let cpu: Vec<f64> = tenants.iter().map(|tenant| tenant.cpu).collect();
-    let text = format!("mean {:.0}, {}", mean(&cpu), Spread::of(cpu)?.text(0));
+    let text = format!("mean {:.1}, {}", mean(&cpu), Spread::of(cpu)?.text(1));
     table.row(&["CPU of the operator, ms", &text, "≤ 20"]);
     let requests = Spread::of(tenants.iter().map(|tenant| tenant.requests.total()))?;
     table.row(&["requests to the management API", &requests.text(0), "≤ 40"]);

@@ -63,6 +63,11 @@ impl Metrics {
         self.get("process_resident_memory_bytes")
     }
 
+    /// Resident memory without pages of the program's file, bytes.
+    pub(super) fn anonymous_bytes(&self) -> f64 {
+        self.get("process_resident_anonymous_bytes")
+    }
+
     /// Sum and number of a step's durations, in seconds.
     fn step(&self, step: &str) -> (f64, f64) {
         let read = |part: &str| {

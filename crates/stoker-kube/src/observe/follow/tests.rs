@@ -57,6 +57,14 @@ fn event(kind: &str, object: &Value) -> Value {
     json!({"type": kind, "object": object})
 }
 
+/// The first watch, which asks for everything, finds its version forgotten.
+async fn forgotten(server: &mut Scenario) {
+    let call = server.expect("GET", PATH).await;
+    assert!(call.uri.contains("watch=true"), "{}", call.uri);
+    assert!(call.uri.contains("resourceVersion=0"), "{}", call.uri);
+    call.refuse(410, "Expired", "no");
+}
+
 async fn told(stream: &mut (impl Stream<Item = String> + Unpin), expected: &[&str]) {
     for expected in expected {
         assert_eq!(stream.next().await.as_deref(), Some(*expected));
@@ -68,6 +76,7 @@ async fn a_list_in_pages_is_followed_by_a_watch_from_its_version_on() {
     let (stream, mut server) = following();
     let mut stream = Box::pin(stream);
     let serve = async {
+        forgotten(&mut server).await;
         let call = server.expect("GET", PATH).await;
         assert!(
             call.uri.contains("labelSelector=tenant%3Dt"),
@@ -99,6 +108,7 @@ async fn a_list_in_pages_is_followed_by_a_watch_from_its_version_on() {
         server
     };
     let expected = [
+        "watch not started",
         "init",
         "listed a",
         "listed b",
@@ -112,10 +122,48 @@ async fn a_list_in_pages_is_followed_by_a_watch_from_its_version_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_watch_begins_with_everything_and_goes_on_from_its_first_bookmark() {
+    let mark =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": "9"}});
+    for marked in [true, false] {
+        let (stream, mut server) = following();
+        let mut stream = Box::pin(stream);
+        let serve = async {
+            let call = server.expect("GET", PATH).await;
+            assert!(call.uri.contains("watch=true"), "{}", call.uri);
+            assert!(call.uri.contains("resourceVersion=0"), "{}", call.uri);
+            let mut events = vec![
+                event("ADDED", &object("a", 7)),
+                event("ADDED", &object("b", 5)),
+            ];
+            events.extend(marked.then(|| event("BOOKMARK", &mark)));
+            lines(call, &events);
+            // What it began with may not have been all: without a bookmark there is a list.
+            let call = server.expect("GET", PATH).await;
+            if marked {
+                assert!(call.uri.contains("resourceVersion=9"), "{}", call.uri);
+                lines(call, &[event("DELETED", &object("a", 10))]);
+            } else {
+                assert!(!call.uri.contains("watch=true"), "{}", call.uri);
+                call.answer(200, &list(&["b"], 9, None));
+            }
+            server
+        };
+        let expected: &[&str] = if marked {
+            &["stored a", "stored b", "deleted a"]
+        } else {
+            &["stored a", "stored b", "init", "listed b", "complete"]
+        };
+        let (_server, ()) = tokio::join!(serve, told(&mut stream, expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_fails_is_tried_again_and_a_forgotten_version_starts_over() {
     let (stream, mut server) = following();
     let mut stream = Box::pin(stream);
     let serve = async {
+        forgotten(&mut server).await;
         server.expect("GET", PATH).await.break_off();
         server
             .expect("GET", PATH)
@@ -147,6 +195,7 @@ async fn what_fails_is_tried_again_and_a_forgotten_version_starts_over() {
         server
     };
     let expected = [
+        "watch not started",
         "list failed",
         "init",
         "complete",
@@ -173,6 +222,7 @@ async fn a_server_that_ends_watches_at_once_is_not_asked_all_the_time() {
     let (stream, mut server) = following();
     let mut stream = Box::pin(stream);
     let serve = async {
+        forgotten(&mut server).await;
         server
             .expect("GET", PATH)
             .await
