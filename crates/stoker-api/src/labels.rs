@@ -21,6 +21,9 @@ pub const PROJECT: &str = "stoker.dev/project";
 pub const PAUSED: &str = "stoker.dev/paused";
 /// Finalizer of a `TenantControlPlane`: its state in the pool is still there.
 pub const FINALIZER: &str = "stoker.dev/data-store";
+/// Finalizer of a Secret whose keys cannot be made anew: it goes only when they are safe elsewhere or the tenant is
+/// deleted.
+pub const KEY_FINALIZER: &str = "stoker.dev/key";
 /// Set by a person to the storage id: delete the tenant although its pool is gone, leaving there
 /// whatever is left.
 pub const ABANDON_DATA: &str = "stoker.dev/abandon-data";

@@ -2,6 +2,7 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use stoker_api::labels::KEY_FINALIZER;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_pki::{KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, kubeconfig};
 
@@ -28,7 +29,7 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
     let keys = inputs.keys;
     let ca = &keys.certificate_authority;
     let front_proxy = &keys.front_proxy_authority;
-    sorted(vec![
+    sorted(guarded(vec![
         secret(
             inputs.tenant,
             &names.ca,
@@ -66,7 +67,15 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
             &names.encryption,
             &[(entry::ENCRYPTION, keys.encryption.as_yaml())],
         ),
-    ])
+    ]))
+}
+
+/// Keeps a Secret of keys from vanishing before its bytes are safe elsewhere.
+fn guarded(mut secrets: Vec<Secret>) -> Vec<Secret> {
+    for secret in &mut secrets {
+        secret.metadata.finalizers = Some(vec![KEY_FINALIZER.to_owned()]);
+    }
+    secrets
 }
 
 fn sorted(mut secrets: Vec<Secret>) -> Vec<Secret> {

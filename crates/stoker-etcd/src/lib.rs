@@ -2,7 +2,8 @@
 //! the pool is safe to share.
 //!
 //! A tenant is a [`StorageId`]: the keys in `/<id>/` … `/<id>0`, an etcd user and a role of that
-//! name, and an owner record at `stoker.dev/owners/<id>`, outside every tenant's range. [`Pool`]
+//! name, and, outside every tenant's range, an owner record at `stoker.dev/owners/<id>` and a sealed copy of
+//! its keys at `stoker.dev/escrow/<id>`. [`Pool`]
 //! gives ([`Pool::claim`]), sets aside ([`Pool::retain`]) and takes back ([`Pool::purge`]) tenants.
 //! Every operation may be cut off at any step and run again.
 //!
@@ -25,6 +26,7 @@ pub use grant::Change;
 pub use owner::{Owner, OwnerRecord};
 pub use pool::check::{MemberFacts, PoolFacts};
 pub use pool::claim::Claim;
+pub use pool::escrow::Escrow;
 pub use pool::release::{Purged, Retained};
 pub use pool::{Pool, PoolConfig, Usage};
 pub use stoker_api::StorageId;

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod claim;
 mod compaction;
+pub mod escrow;
 pub mod release;
 
 mod record;

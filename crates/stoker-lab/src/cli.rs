@@ -186,6 +186,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Status => status(&lab(named)?),
         Command::Build { kubernetes } => {
             let lab = lab(named)?;
+            lab.meet_requirements().await?;
             match kubernetes {
                 Some(wanted) => Box::pin(lab.build(find_kubernetes(&wanted)?)).await?,
                 None => Box::pin(lab.build_for_tests()).await?,

@@ -86,7 +86,7 @@ impl Lab {
     /// log is).
     pub async fn up(&self) -> Result<()> {
         if !self.is_up() {
-            requirements::meet(&self.steps, &self.upstream).await?;
+            self.meet_requirements().await?;
             network_link::ensure_free(self.addresses, self.paths.lab()).await?;
         }
         Box::pin(self.build(self.kubernetes())).await?;
@@ -101,6 +101,14 @@ impl Lab {
         // Boxed, as it holds the build of every component.
         Box::pin(self.start_management()).await?;
         self.link_binaries().await
+    }
+
+    /// Checks that the machine has what builds and a lab need, and installs missing Debian packages.
+    ///
+    /// # Errors
+    /// Says what is missing and how to mend it.
+    pub async fn meet_requirements(&self) -> Result<()> {
+        requirements::meet(&self.steps, &self.machine, &self.upstream).await
     }
 
     /// Builds everything upstream that a lab with tenants of a version needs, one after the other.

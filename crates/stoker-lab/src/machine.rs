@@ -87,6 +87,19 @@ impl ControlGroups {
         }
     }
 
+    /// What pods need and the v2 tree does not have, as when v1 trees hold it or a container was not given it.
+    #[must_use]
+    pub fn missing_controllers(&self) -> Vec<&'static str> {
+        let Self::V2(tree) = self else {
+            return Vec::new();
+        };
+        let present = std::fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
+        let present: Vec<_> = present.split_whitespace().collect();
+        let mut missing = vec!["cpu", "cpuset", "io", "memory", "pids"];
+        missing.retain(|name| !present.contains(name));
+        missing
+    }
+
     /// Whether the group is there in any tree.
     #[must_use]
     pub fn exists(&self, name: &str) -> bool {
@@ -220,6 +233,17 @@ mod tests {
         std::fs::remove_dir(tree.path().join("labs/other")).unwrap();
         groups.remove_if_empty("labs");
         assert!(!tree.path().join("labs").exists());
+    }
+
+    #[test]
+    fn controllers_that_pods_need_are_missed() {
+        let tree = tempfile::tempdir().unwrap();
+        let file = tree.path().join("cgroup.controllers");
+        let groups = ControlGroups::V2(tree.path().into());
+        std::fs::write(&file, "hugetlb cpu io\n").unwrap();
+        assert_eq!(groups.missing_controllers(), ["cpuset", "memory", "pids"]);
+        std::fs::write(&file, "cpuset cpu io memory hugetlb pids rdma\n").unwrap();
+        assert!(groups.missing_controllers().is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Uid;
 
 use crate::command::{program, run};
+use crate::machine::Machine;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 
@@ -43,7 +44,7 @@ const FILES: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Says what is missing and how to mend it.
-pub async fn meet(steps: &Steps, upstream: &Upstream) -> Result<()> {
+pub async fn meet(steps: &Steps, machine: &Machine, upstream: &Upstream) -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "the lab needs Linux");
     ensure!(
         Uid::effective().is_root(),
@@ -56,6 +57,13 @@ pub async fn meet(steps: &Steps, upstream: &Upstream) -> Result<()> {
     let state = Path::new(crate::paths::STATE);
     std::fs::create_dir_all(state).with_context(|| format!("making {}", state.display()))?;
     ensure_space(state, "mount a larger disk there")?;
+    let missing = machine.control_groups.missing_controllers();
+    ensure!(
+        missing.is_empty(),
+        "the control groups of this machine (cgroup v2) lack the controllers {}: boot without cgroup v1, or give them \
+         to the container that this is",
+        missing.join(", ")
+    );
     install_missing(steps).await?;
     ensure!(
         on_path("go"),

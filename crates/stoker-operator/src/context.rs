@@ -11,6 +11,7 @@ use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Events, Writer};
+use stoker_pki::EscrowKey;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::args::Args;
@@ -52,6 +53,8 @@ pub struct Context {
     pub stores: Stores,
     /// Networks that control-plane pods must not reach.
     pub management_networks: watch::Receiver<Networks>,
+    /// Seals the copies of tenants' keys.
+    pub escrow_key: EscrowKey,
     /// Connections to the `DataStore`s.
     pub pools: Pools,
     /// What is kept in memory per tenant.

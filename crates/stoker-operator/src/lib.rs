@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  TenantControlPlane ─┐                                   ┌─► management API: Service, Secrets, Deployment …
-//!  owned objects ──────┤   ┌──────────────────────────┐    ├─► pool: prefix, user, role, owner record
+//!  owned objects ──────┤   ┌──────────────────────────┐    ├─► pool: prefix, user, role, records
 //!  DataStore ──────────┼──►│ tenant::reconcile        ├───►│
 //!  nodes' networks ────┤   │ dereference → validate → │    ├─► tenant API: kubeadm's objects, add-ons
 //!  tenant's own API ───┘   │ build → apply → status   │    └─► status, conditions, events
@@ -16,6 +16,7 @@
 pub mod args;
 pub mod context;
 pub mod data_store;
+pub mod escrow_key;
 pub mod health;
 pub mod management_networks;
 pub mod metrics;

@@ -19,7 +19,7 @@ use crate::context::{Context, Stores};
 use crate::health::{self, Health};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Outcome, Side};
-use crate::{FIELD_MANAGER, data_store, tenant, watches};
+use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 
 /// Passes at the same time for each that may work on the management side: most of them wait for a tenant.
 const PASSES: u16 = 16;
@@ -121,6 +121,7 @@ async fn work(
     let (data_stores, data_stores_writer) = reflector::store();
     let (services, services_writer) = reflector::store();
     let (deployments, deployments_writer) = reflector::store();
+    let escrow_key = escrow_key::read_or_make(&client, &args.pod_namespace).await?;
     let (wake, woken) = mpsc::unbounded_channel();
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
     let (networks_sender, management_networks) =
@@ -135,6 +136,7 @@ async fn work(
             deployments,
         },
         management_networks,
+        escrow_key,
         pools: data_store::Pools::default(),
         tenants: tenant::Tenants::default(),
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),

@@ -17,6 +17,7 @@
 mod authority;
 mod certificate;
 mod error;
+mod escrow;
 mod key;
 mod kubeconfig;
 mod leaf;
@@ -26,6 +27,7 @@ mod service_account;
 pub use authority::Authority;
 pub use certificate::ca_hash;
 pub use error::Error;
+pub use escrow::{EscrowError, EscrowKey};
 pub use key::{KeyedCertificate, PrivateKey, encryption_key};
 pub use kubeconfig::{
     KubeconfigCredentials, KubeconfigFacts, KubeconfigRequest, kubeconfig, parse_kubeconfig,

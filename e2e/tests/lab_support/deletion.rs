@@ -1,6 +1,6 @@
 //! What is left of a deleted tenant: nothing, or exactly its data.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -70,33 +70,13 @@ pub(crate) async fn deletion_leaves_nothing_or_exactly_the_data(world: &World) -
         records(&kept).await?.len() == 1,
         "the kept tenant's owner record is not there"
     );
-    let keys = world
-        .secrets("stoker-system")
-        .get(&format!("retained-{kept}"))
-        .await;
-    let keys = keys
-        .context("the keys to the kept data")?
-        .data
-        .unwrap_or_default();
-    for part in [
-        "ca.ca.key",
-        "sa-certificate.sa.key",
-        "encryption-config.encryption-config.yaml",
-    ] {
+    for (id, copies) in [(&kept, 1), (&dropped, 0)] {
+        let found = world.pool_keys(&format!("stoker.dev/escrow/{id}")).await?;
         ensure!(
-            keys.contains_key(part),
-            "the kept keys lack {part}: {:?}",
-            keys.keys()
+            found.len() == copies,
+            "escrow copies of {id}: {found:?}, not {copies}"
         );
     }
-    ensure!(
-        world
-            .secrets("stoker-system")
-            .get_opt(&format!("retained-{dropped}"))
-            .await?
-            .is_none(),
-        "keys of purged data are kept"
-    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use stoker_api::StorageId;
 
 use super::Pool;
+use super::escrow::escrow_key;
 use crate::error::Error;
 use crate::owner::{OWNER_PREFIX, OWNER_RANGE_END, Owner, OwnerRecord, id_of_owner_key, owner_key};
 
@@ -128,18 +129,19 @@ impl Pool {
         record: OwnerRecord,
     ) -> Result<StoredRecord, Error> {
         let put = TxnOp::put(owner_key(id), encode(id, &record)?, None);
-        let modified = self.change_record(id, seen, put).await?;
+        let modified = self.change_record(id, seen, vec![put]).await?;
         Ok(StoredRecord { record, modified })
     }
 
-    /// Deletes a record that is still as it was read.
+    /// Deletes a record that is still as it was read, and with it the copy of the tenant's keys.
     pub(super) async fn delete_record(
         &self,
         id: &StorageId,
         seen: &StoredRecord,
     ) -> Result<(), Error> {
-        let delete = TxnOp::delete(owner_key(id), None::<DeleteOptions>);
-        self.change_record(id, seen, delete).await.map(drop)
+        let delete = |key| TxnOp::delete(key, None::<DeleteOptions>);
+        let all = vec![delete(owner_key(id)), delete(escrow_key(id))];
+        self.change_record(id, seen, all).await.map(drop)
     }
 
     /// Returns the revision of the change.
@@ -147,10 +149,10 @@ impl Pool {
         &self,
         id: &StorageId,
         seen: &StoredRecord,
-        change: TxnOp,
+        changes: Vec<TxnOp>,
     ) -> Result<i64, Error> {
         let unchanged = Compare::mod_revision(owner_key(id), CompareOp::Equal, seen.modified);
-        let transaction = Txn::new().when([unchanged]).and_then([change]);
+        let transaction = Txn::new().when([unchanged]).and_then(changes);
         let answer = self
             .call("change the owner record", |mut client| {
                 let transaction = transaction.clone();

@@ -7,12 +7,25 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// Ends the program as soon as standard input closes, which the kernel does even for a killed parent;
-/// and itself when the program ends.
+/// and itself when the program ends. Then it removes the directory when nobody is left to do that, as when a test was
+/// killed or keeps the value until its end.
 const GUARD: &str = r#""$@" & child=$!
 (cat >/dev/null; kill -KILL $child) <&3 2>/dev/null & guard=$!
 wait $child; status=$?
 kill $guard 2>/dev/null
+(sleep 1; [ -e /proc/$PPID ] || rm -rf "$DIRECTORY") &
 exit $status"#;
+
+/// The guard with its program, whose files are in `directory`.
+fn guard(program: &Path, arguments: &[String], directory: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("exec 3<&0\n{GUARD}"), "guard"])
+        .arg(program)
+        .args(arguments)
+        .env("DIRECTORY", directory);
+    command
+}
 
 /// A running program with its output in a log file.
 #[derive(Debug)]
@@ -28,10 +41,8 @@ impl Guarded {
             .append(true)
             .open(log)
             .with_context(|| format!("opening {}", log.display()))?;
-        let child = Command::new("sh")
-            .args(["-c", &format!("exec 3<&0\n{GUARD}"), "guard"])
-            .arg(program)
-            .args(arguments)
+        let directory = log.parent().context("a log in a directory")?;
+        let child = guard(program, arguments, directory)
             .stdin(Stdio::piped())
             .stdout(output.try_clone().context("sharing the log file")?)
             .stderr(output)
@@ -94,5 +105,29 @@ mod tests {
         drop(guarded);
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+
+    #[test]
+    fn the_directory_goes_after_a_killed_parent() {
+        let directory = tempfile::tempdir().unwrap().keep();
+        let guard = guard(Path::new("sleep"), &["60".into()], &directory);
+        let script = r#"exec 4<&0; "$@" <&4 & sleep 0.3; kill -KILL $$"#;
+        let mut parent = Command::new("sh")
+            .args(["-c", script, "parent"])
+            .arg(guard.get_program())
+            .args(guard.get_args())
+            .env("DIRECTORY", &directory)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = parent.stdin.take();
+        parent.wait().unwrap();
+        assert!(directory.exists());
+        drop(input);
+        let begun = Instant::now();
+        while directory.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is left");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }

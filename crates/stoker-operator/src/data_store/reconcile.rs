@@ -18,7 +18,6 @@ use super::{peers, sweep};
 use crate::FIELD_MANAGER;
 use crate::context::Context;
 use crate::metrics::{Controller, Outcome};
-use crate::tenant::retained;
 
 /// Keeps a `DataStore` while tenants' data is in it.
 pub const FINALIZER: &str = "stoker.dev/tenant-control-planes";
@@ -81,9 +80,6 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
             Ok((purged, due)) => {
                 for id in purged {
                     tracing::info!(data_store = %name, storage_id = %id, "retention over, data purged");
-                    if let Err(error) = retained::forget_keys(&id, &ctx).await {
-                        tracing::warn!(storage_id = %id, error = %error, "keys of purged data not removed");
-                    }
                 }
                 if let Some(due) = due {
                     let wait = Timestamp::now().duration_until(due);

@@ -4,24 +4,26 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::Api;
 use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource};
 use stoker_api::StorageId;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_control_plane::{self as control_plane, Exposure, Keys};
-use stoker_kube::{Desired, Error as KubeError};
+use stoker_control_plane::{self as control_plane, Exposure, Keys, KeysError};
+use stoker_kube::{Desired, Error as KubeError, Stored};
 use time::OffsetDateTime;
 
 use super::build::{Materials, Wanted, build};
 use super::claim::{Identity, claim, identify, is_born};
 use super::error::Error;
-use super::secrets::{TenantSecrets, refresh_pods};
+use super::escrow;
+use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
 use super::store::{self, Place};
@@ -106,6 +108,7 @@ pub(super) async fn apply(
     applied.exposure.clone_from(&exposure);
     if let (Some(exposure), Some((place, Identity { id, born }))) = (exposure, ground) {
         let pass = Pass {
+            reference: object.object_ref(&()),
             tenant,
             state,
             ctx,
@@ -196,6 +199,7 @@ fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> 
 
 /// What applying the objects needs.
 struct Pass<'a> {
+    reference: ObjectReference,
     tenant: &'a Tenant,
     state: &'a TenantState,
     ctx: &'a Context,
@@ -265,26 +269,96 @@ impl Pass<'_> {
         Ok((wanted.tenant_keys, deployment))
     }
 
-    /// The keys first, each written once; then what was made with them.
+    /// The keys first, each written once and copied to the escrow; then what was made with them.
     async fn apply_mounted(&self) -> Result<Wanted, Error> {
-        let existing = TenantSecrets::read(self.tenant, self.born, self.ctx).await?;
-        let materials = Materials {
-            tenant: self.tenant,
-            id: self.id,
-            place: self.place,
-            exposure: &self.inputs.exposure,
-            existing: &existing,
-            born: self.born,
-        };
-        let mut wanted = build(&materials, OffsetDateTime::now_utc())?;
+        let mut existing = TenantSecrets::read(self.tenant, self.born, self.ctx).await?;
+        let mut wanted = self.build(&mut existing).await?;
         self.ctx.metrics.step(Step::Prepare, self.started.elapsed());
+        let leaving = existing.leaving();
+        let (leave, stay): (Vec<_>, Vec<_>) = wanted
+            .keys
+            .iter()
+            .partition(|(key, _)| leaving.contains(&key.key().name()));
         let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
-        let keys = wanted.keys.iter();
-        let keys = keys.map(|(key, stored)| writer.write_once(key, stored.as_ref(), ledger));
-        futures::future::try_join_all(keys).await?;
+        let write = |(key, stored): &'_ (Desired, Option<Stored>)| {
+            let (key, stored) = (key.clone(), stored.clone());
+            async move { writer.write_once(&key, stored.as_ref(), ledger).await }
+        };
+        try_join_all(stay.into_iter().map(write)).await?;
+        if !leave.is_empty() {
+            // Looked at again: soon it is the only one.
+            lock(&self.state.escrowed).clear();
+        }
+        self.keep_copy(&wanted).await?;
+        for (key, stored) in leave {
+            let name = key.key().name();
+            release(name, &self.tenant.namespace, &self.tenant.uid, self.ctx).await?;
+            ledger.forget(key.key());
+            writer.write_once(key, stored.as_ref(), ledger).await?;
+        }
         let mounted = std::mem::take(&mut wanted.mounted);
         writer.apply_all(mounted, ledger, CONCURRENCY).await?;
+        self.tell_restored(&existing).await;
         Ok(wanted)
+    }
+
+    /// Builds; keys whose Secrets are lost come back from their copy in the escrow.
+    async fn build(&self, existing: &mut TenantSecrets) -> Result<Wanted, Error> {
+        loop {
+            let materials = Materials {
+                tenant: self.tenant,
+                id: self.id,
+                place: self.place,
+                exposure: &self.inputs.exposure,
+                existing,
+                born: self.born,
+            };
+            let keys = match build(&materials, OffsetDateTime::now_utc()) {
+                Err(Error::Keys(keys @ KeysError::Lost { .. })) => keys,
+                done => return done,
+            };
+            let KeysError::Lost { secret, .. } = &keys else {
+                return Err(keys.into());
+            };
+            let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+            let lost = match escrow::read(self.id, pool, key).await {
+                Ok(copy) => match copy.and_then(|copy| copy.secret(&self.tenant.name, secret)) {
+                    Some(entries) if existing.restore(secret, &entries) => continue,
+                    Some(_) => "its escrow copy is no good either".to_owned(),
+                    None => "the pool holds no escrow copy of it".to_owned(),
+                },
+                Err(error) => error.describe(),
+            };
+            return Err(Error::Lost { keys, copy: lost });
+        }
+    }
+
+    /// Nothing relies on keys that exist only once: the pods come after this.
+    async fn keep_copy(&self, wanted: &Wanted) -> Result<(), Error> {
+        let digests: Vec<_> = wanted.keys.iter().map(|(key, _)| *key.digest()).collect();
+        let known = *lock(&self.state.escrowed) == digests;
+        if known || (self.born && self.place.open.problem.is_some()) {
+            return Ok(());
+        }
+        let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+        escrow::keep(self.id, &wanted.copy, pool, key).await?;
+        *lock(&self.state.escrowed) = digests;
+        Ok(())
+    }
+
+    async fn tell_restored(&self, existing: &TenantSecrets) {
+        let restored = existing.restored().join(", ");
+        if restored.is_empty() {
+            return;
+        }
+        tracing::warn!(secrets = restored, "keys restored from the escrow");
+        let note = format!(
+            "the keys of {restored} were lost and came back from the escrow: who deletes or changes them?"
+        );
+        let events = &self.ctx.events;
+        events
+            .publish(&self.reference, true, "KeysRestored", "Reconcile", &note)
+            .await;
     }
 
     async fn apply_guards(&self) -> Result<(), Error> {

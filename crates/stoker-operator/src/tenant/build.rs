@@ -3,11 +3,12 @@
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{self as control_plane, Exposure, Keys, Storage};
+use stoker_control_plane::{self as control_plane, Exposure, Keys, SecretData, Storage};
 use stoker_kube::{Desired, Stored};
 use time::OffsetDateTime;
 
 use super::error::Error;
+use super::escrow::Copy;
 use super::secrets::TenantSecrets;
 use super::storage_client::storage_client;
 use super::store::Place;
@@ -29,6 +30,8 @@ pub(super) struct Materials<'a> {
 pub(super) struct Wanted {
     /// The irreplaceable keys, and how each was read.
     pub(super) keys: Vec<(Desired, Option<Stored>)>,
+    /// Their copy for the escrow.
+    pub(super) copy: Copy,
     /// Whatever else the pods mount.
     pub(super) mounted: Vec<Desired>,
     /// The pods.
@@ -99,6 +102,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
             .iter()
             .map(read)
             .collect::<Result<_, serde_json::Error>>()?,
+        copy: copy(tenant, &objects.keys),
         mounted,
         deployment: Desired::of(&objects.deployment)?,
         changes_mounted: objects
@@ -109,4 +113,16 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         renew_at: leaves.renew_at.min(client_renew_at),
         tenant_keys: keys,
     })
+}
+
+fn copy(tenant: &Tenant, keys: &[Secret]) -> Copy {
+    let data = |secret: &Secret| -> SecretData {
+        let data = secret.data.iter().flatten();
+        data.map(|(key, value)| (key.clone(), value.0.clone()))
+            .collect()
+    };
+    let named = keys
+        .iter()
+        .filter_map(|secret| Some((secret.metadata.name.as_deref()?, data(secret))));
+    Copy::of(&tenant.name, named)
 }

@@ -20,9 +20,11 @@ use stoker_etcd::Owner;
 use stoker_kube::conditions;
 
 use super::error::Error;
+use super::escrow::{self, Copy};
 use super::inside::Inside;
+use super::secrets::release;
 use super::state::TenantState;
-use super::{claim, identity, retained};
+use super::{claim, identity};
 use crate::context::Context;
 use crate::data_store::OpenPool;
 use crate::data_store::pools::Entry;
@@ -80,6 +82,10 @@ pub async fn delete(
         }
     }
     let namespace = object.namespace().unwrap_or_default();
+    let uid = object.uid().unwrap_or_default();
+    for name in Names::of_named(&object.name_any()).irreplaceable() {
+        release(name, &namespace, &uid, ctx).await?;
+    }
     // Not left to garbage collection: a tenant of the same name made next must find nothing of this one.
     let ours = format!(
         "{TENANT}={},{MANAGED_BY}={MANAGED_BY_VALUE}",
@@ -180,13 +186,12 @@ async fn settle_data(
     let until = Timestamp::now()
         .checked_add(SignedDuration::from_secs(retention))
         .unwrap_or(Timestamp::MAX);
-    retained::keep_keys(object, id, until, ctx).await?;
+    keep_keys(object, id, open, ctx).await?;
     match open.pool.retain(id, &owner, until).await {
         Ok(_) => {}
         // An earlier pass, told to keep nothing, has begun to purge: there is no way back.
         Err(error) if error.category() == "StorageIdPurging" => {
-            purge(id, &owner, open).await?;
-            return retained::forget_keys(id, ctx).await;
+            return purge(id, &owner, open).await;
         }
         Err(error) if nothing_of_ours(&error) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -202,6 +207,55 @@ async fn settle_data(
             &note,
         )
         .await;
+    Ok(())
+}
+
+/// Makes sure of the escrow copy of the keys, without which the data could not be read again. One that is there was
+/// made from keys that were seen to be good, and stays as it is.
+async fn keep_keys(
+    object: &TenantControlPlane,
+    id: &StorageId,
+    open: &OpenPool,
+    ctx: &Context,
+) -> Result<(), Error> {
+    if open.pool.escrow(id).await?.is_some() {
+        return Ok(());
+    }
+    let tenant = object.name_any();
+    let names = Names::of_named(&tenant);
+    let wanted = names.irreplaceable();
+    let secrets: Api<Secret> =
+        Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let mut found = Vec::new();
+    for name in wanted {
+        let secret = secrets.get_opt(name).await;
+        let secret = secret.map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+        let data = secret.and_then(|secret| secret.data);
+        found.extend(data.map(|data| {
+            let entries = data.into_iter().map(|(key, value)| (key, value.0));
+            (name, entries.collect())
+        }));
+    }
+    let copy = Copy::of(&tenant, found);
+    if copy.len() > 0 {
+        escrow::keep(id, &copy, &open.pool, &ctx.escrow_key).await?;
+    }
+    if copy.len() < wanted.len() {
+        let note = format!(
+            "only {} of the {} Secrets with keys of storage id {id} were still there: its data is kept, but what they encrypted may be unreadable",
+            copy.len(),
+            wanted.len()
+        );
+        ctx.events
+            .publish(
+                &object.object_ref(&()),
+                true,
+                "KeysNotRetained",
+                "Delete",
+                &note,
+            )
+            .await;
+    }
     Ok(())
 }
 

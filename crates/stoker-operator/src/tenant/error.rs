@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use stoker_control_plane::KeysError;
+use stoker_pki::EscrowError;
 
 /// Why a pass failed. The category becomes the condition's reason, the message its message.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,12 @@ pub enum Error {
     ReadService(#[source] Box<kube::Error>),
     #[error("{0}")]
     Keys(#[from] stoker_control_plane::KeysError),
+    #[error("{keys}; {copy}")]
+    Lost { keys: KeysError, copy: String },
+    #[error("the escrow copy of the tenant's keys {0}")]
+    Escrow(#[from] EscrowError),
+    #[error("cannot release the tenant's key Secrets")]
+    ReleaseKeys(#[source] Box<kube::Error>),
     #[error("cannot issue certificates")]
     Certificates(#[from] stoker_pki::Error),
     #[error("the pool refused")]
@@ -64,7 +71,9 @@ impl Error {
             Self::CorruptStorageId(_) => "CorruptStorageId",
             Self::ReadSecrets(_) => "SecretsUnreadable",
             Self::ReadService(_) => "ServiceUnreadable",
-            Self::Keys(KeysError::Lost { .. }) => "KeyLost",
+            Self::Lost { .. } | Self::Keys(KeysError::Lost { .. }) => "KeyLost",
+            Self::Escrow(_) => "EscrowUnreadable",
+            Self::ReleaseKeys(_) => "KeysNotReleased",
             Self::Keys(KeysError::Damaged { .. }) => "KeyDamaged",
             Self::Certificates(_) => "CertificatesNotIssued",
             Self::Pool(error) => error.category(),

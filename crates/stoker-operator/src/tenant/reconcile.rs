@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -31,7 +32,7 @@ pub async fn reconcile(
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
     let _pass = ctx.metrics.pass(Controller::Tenant);
-    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx));
+    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
     limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
 }
 
@@ -51,7 +52,11 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     let mut findings = Findings::default();
     let tenant = validate(object, &mut findings);
     let result = match &tenant {
-        Some(tenant) => pass(object, tenant, &state, ctx, &mut findings).await,
+        Some(tenant) => {
+            pass(object, tenant, &state, ctx, &mut findings)
+                .boxed()
+                .await
+        }
         None => Ok(()),
     };
     if matches!(result, Err(Error::NamespacesPending)) {
@@ -113,7 +118,9 @@ async fn pass(
         exposure,
         keys,
         failure,
-    } = apply::apply(object, tenant, state, ctx, findings).await;
+    } = apply::apply(object, tenant, state, ctx, findings)
+        .boxed()
+        .await;
     let configured = match exposure {
         Some(exposure) => {
             let keys = keys.as_ref();

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use stoker_api::labels::TENANT;
+use stoker_api::labels::{KEY_FINALIZER, TENANT};
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{ExistingSecrets, Names};
+use stoker_control_plane::{ExistingSecrets, Names, SecretData};
 use stoker_kube::Stored;
 
 use super::error::Error;
@@ -22,7 +23,11 @@ const REFRESHED: &str = "stoker.dev/secrets-refreshed";
 
 /// A tenant's own Secrets as just read, by name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TenantSecrets(BTreeMap<String, Secret>);
+pub(super) struct TenantSecrets {
+    read: BTreeMap<String, Secret>,
+    /// What takes the place of those that are lost.
+    restored: ExistingSecrets,
+}
 
 impl TenantSecrets {
     /// Reads what a pass over `tenant` needs: of one that has lived all that carry its label, and its keys
@@ -49,11 +54,22 @@ impl TenantSecrets {
         let more = missing.into_iter().map(|name| secrets.get_opt(name));
         let more = futures::future::try_join_all(more).await.map_err(failed)?;
         let ours = found.into_iter().chain(more.into_iter().flatten());
-        Ok(Self(
-            ours.filter(|secret| is_ours(secret, &tenant.uid))
-                .map(|secret| (secret.name_any(), secret))
-                .collect(),
-        ))
+        let ours = ours.filter(|secret| is_ours(secret, &tenant.uid));
+        Ok(Self {
+            read: ours.map(|secret| (secret.name_any(), secret)).collect(),
+            restored: ExistingSecrets::new(),
+        })
+    }
+
+    /// Takes `entries` for what `name` is lost of. Once: what is no good even so is lost.
+    pub(super) fn restore(&mut self, name: &str, entries: &SecretData) -> bool {
+        let entries = entries.clone();
+        self.restored.insert(name.to_owned(), entries).is_none()
+    }
+
+    /// The names of those that were restored.
+    pub(super) fn restored(&self) -> Vec<&str> {
+        self.restored.keys().map(String::as_str).collect()
     }
 
     /// Their entries.
@@ -63,15 +79,21 @@ impl TenantSecrets {
             data.map(|(key, value)| (key.clone(), value.0.clone()))
                 .collect()
         };
-        self.0
+        let mut data: ExistingSecrets = self
+            .read
             .iter()
             .map(|(name, secret)| (name.clone(), entries(secret)))
-            .collect()
+            .collect();
+        data.extend(self.restored.clone());
+        data
     }
 
-    /// How `wanted` was read.
+    /// How `wanted` was read; `None` when there was none, or when it only waits to be released.
     pub(super) fn stored(&self, wanted: &Secret) -> Option<Stored> {
-        let secret = self.0.get(&wanted.name_any())?;
+        let secret = self.read.get(&wanted.name_any())?;
+        if secret.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
         Some(Stored {
             metadata: secret.metadata.clone(),
             same_content: secret.data == wanted.data,
@@ -80,16 +102,69 @@ impl TenantSecrets {
 
     /// Whether `wanted` was there with other entries.
     pub(super) fn differs(&self, wanted: &Secret) -> bool {
-        self.0
+        self.read
             .get(&wanted.name_any())
             .is_some_and(|secret| secret.data != wanted.data)
+    }
+
+    /// Those that somebody deleted and that wait for us to let them go.
+    pub(super) fn leaving(&self) -> Vec<&str> {
+        let leaving = self.read.iter().filter(|(_, secret)| {
+            secret.metadata.deletion_timestamp.is_some() && is_guarded(&secret.metadata)
+        });
+        leaving.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn is_guarded(metadata: &ObjectMeta) -> bool {
+    let finalizers = metadata.finalizers.iter().flatten();
+    finalizers.into_iter().any(|name| name == KEY_FINALIZER)
+}
+
+/// Lets a Secret of keys go: takes our finalizer off it, if it is that of the tenant with this uid.
+///
+/// # Errors
+/// The management API refused, or somebody changed the Secret at the same time.
+pub(super) async fn release(
+    name: &str,
+    namespace: &str,
+    uid: &str,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let failed = |error| Error::ReleaseKeys(Box::new(error));
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    let Some(found) = secrets.get_metadata_opt(name).await.map_err(failed)? else {
+        return Ok(());
+    };
+    if !is_guarded(&found.metadata) || !is_owned(found.owner_references(), uid) {
+        return Ok(());
+    }
+    let mut finalizers = found.finalizers().to_vec();
+    finalizers.retain(|name| name != KEY_FINALIZER);
+    let patch = serde_json::json!({ "metadata": {
+        "finalizers": finalizers, "resourceVersion": found.resource_version(),
+    }});
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    match secrets
+        .patch_metadata(name, &params, &Patch::Merge(&patch))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(failed(error)),
     }
 }
 
 /// Whether a Secret is the tenant's with this uid, or nobody's yet. What a former tenant of the same name left behind
 /// belongs to another uid and is about to be collected.
 pub(super) fn is_ours(secret: &Secret, uid: &str) -> bool {
-    let owners = secret.owner_references();
+    is_owned(secret.owner_references(), uid)
+}
+
+fn is_owned(owners: &[OwnerReference], uid: &str) -> bool {
     owners
         .iter()
         .all(|owner| owner.controller != Some(true) || owner.uid == uid)

@@ -43,6 +43,8 @@ pub struct TenantState {
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
     claimed: Mutex<bool>,
+    /// Digests of the keys whose escrow copy this process has seen in the pool.
+    pub escrowed: Mutex<Vec<[u8; 32]>>,
 }
 
 /// What the last complete application to the management cluster was made from.
@@ -83,6 +85,7 @@ impl Default for TenantState {
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
+            escrowed: Mutex::default(),
         }
     }
 }
