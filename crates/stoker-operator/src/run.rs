@@ -149,8 +149,8 @@ async fn work(
         client,
         metrics,
     });
-    let watched = Arc::clone(&ctx);
-    ctx.metrics.follow(move || watched.fleet());
+    let counted = Arc::clone(&ctx);
+    ctx.metrics.follow(move || counted.fleet());
     let watches = watches::Watches {
         tenants: tenants_writer,
         data_stores: data_stores_writer,
