@@ -95,7 +95,7 @@ fn a_row_has_path_default_and_comment() {
 #[test]
 fn the_namespace_is_always_the_releases() {
     for file in files().unwrap() {
-        if file.path.ends_with(".yaml") && file.path.contains("/templates/") {
+        if file.path.contains("/templates/") {
             assert!(!file.content.contains("stoker-system"), "{}", file.path);
         }
     }
