@@ -79,6 +79,7 @@ async fn lead(
     health: Arc<Health>,
 ) -> anyhow::Result<()> {
     if !args.leader_elect {
+        metrics.leading(true);
         return tokio::select! {
             done = Box::pin(work(args, client, Arc::new(stoker_kube::tenant_client), metrics, health)) => done,
             () = stopped() => Ok(()),
@@ -193,6 +194,8 @@ pub async fn work(
         woken,
         woken_data_stores,
     } = parts(args, client, tenant_client, metrics, escrow_key);
+    let counted = Arc::clone(&ctx);
+    ctx.metrics.follow(move || counted.fleet());
     let (pods_listed, networks_listed) = (Arc::default(), Arc::default());
     let watching = watches.run(
         ctx.clone(),
@@ -261,7 +264,7 @@ fn tenant_failed(
         ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
         return Action::requeue(NAMESPACE_WAIT);
     }
-    ctx.metrics.finished(Controller::Tenant, Outcome::Failed);
+    ctx.metrics.failed(Controller::Tenant, error.category());
     let wait = ctx
         .tenant_failures
         .after_failure(ObjectRef::from_obj(object.as_ref()));
@@ -286,7 +289,7 @@ async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<Obje
     let failed = |object: Arc<DataStore>,
                   error: &data_store::reconcile::Error,
                   ctx: Arc<Context>| {
-        ctx.metrics.finished(Controller::DataStore, Outcome::Failed);
+        ctx.metrics.failed(Controller::DataStore, error.category());
         let wait = ctx
             .data_store_failures
             .after_failure(ObjectRef::from_obj(object.as_ref()));
