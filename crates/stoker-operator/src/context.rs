@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
@@ -11,13 +12,13 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Events, RequestCounter, TenantEndpoint, Writer};
 use stoker_pki::EscrowKey;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::args::Args;
 use crate::data_store::Pools;
 use crate::data_store::reconcile::data_store_of;
 use crate::management_networks::Networks;
-use crate::metrics::Metrics;
+use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
 use crate::tenant::Tenants;
 
@@ -60,6 +61,8 @@ pub struct Context {
     pub stores: Stores,
     /// Networks that control-plane pods must not reach.
     pub management_networks: watch::Receiver<Networks>,
+    /// Tells that a control-plane pod may have an address in none of them.
+    pub stranger: Notify,
     /// Seals the copies of tenants' keys.
     pub escrow_key: EscrowKey,
     /// Connections to the `DataStore`s.
@@ -82,6 +85,16 @@ pub struct Context {
 }
 
 impl Context {
+    /// Counts everything that the caches hold.
+    pub fn fleet(&self) -> Fleet {
+        Fleet::of(
+            self.stores.tenants.state(),
+            self.stores.data_stores.state(),
+            self.tenants.certificate_dates(),
+            Timestamp::now(),
+        )
+    }
+
     /// Asks for a pass over `tenant`. Nobody listens any more only while the process ends.
     pub fn wake(&self, tenant: ObjectRef<TenantControlPlane>) {
         let _ = self.wake.send(tenant);

@@ -61,7 +61,7 @@ pub(super) async fn apply(
     findings: &mut Findings,
 ) -> Applied {
     // Closed never: the semaphore lives as long as the process.
-    let _turn = ctx.work.acquire().await.ok();
+    let _turn = ctx.metrics.turn(&ctx.work).await;
     let started = Instant::now();
     let mut applied = Applied::default();
     let lives = is_born(object, state);
@@ -242,6 +242,7 @@ impl Pass<'_> {
         let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted());
         let wanted = mounted?;
         guarded?;
+        let dates = wanted.dates();
         // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
         let outcomes = self
             .ctx
@@ -262,6 +263,7 @@ impl Pass<'_> {
         if wanted.changes_mounted {
             refresh_pods(self.tenant, self.state, self.ctx).await;
         }
+        *lock(&self.state.certificates) = Some(dates);
         self.state
             .settle(self.inputs.clone(), wanted.renew_at, disturbances);
         Ok((wanted.tenant_keys, deployment))

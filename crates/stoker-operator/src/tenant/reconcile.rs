@@ -34,6 +34,7 @@ pub async fn reconcile(
     object: Arc<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
+    let _pass = ctx.metrics.pass(Controller::Tenant);
     let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
     if let Ok(done) = limited.await {
         return done;
@@ -60,6 +61,7 @@ async fn tell(
 }
 
 async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
+    tracing::debug!("pass begins");
     let reference = ObjectRef::from_obj(object.as_ref());
     let state = ctx
         .tenants
