@@ -78,6 +78,12 @@ impl Ledger {
         })
     }
 
+    /// From now on changes of the object are noticed: to be called before it is read, if what was read may be taken
+    /// for what was applied.
+    pub fn expect(&self, key: &ObjectKey) {
+        self.lock().entry(key.clone()).or_default();
+    }
+
     /// Takes note of an observed change. While a write of that object is on its way the answer is
     /// [`Observation::Echo`]: [`crate::Writer::apply_all`] looks at it when the answer arrives.
     pub fn observe(&self, change: &Change) -> Observation {

@@ -27,7 +27,8 @@ pub struct Stored {
 
 impl Writer {
     /// Writes `desired` where `stored` was read, and keeps the ledger: creates it where there was nothing
-    /// (`None`), changes it only in the version that was read, and sends nothing where it is as wanted.
+    /// (`None`), changes it only in the version that was read, and sends nothing where it is as wanted. What others
+    /// do after the read is noticed if the ledger was told to [expect](Ledger::expect) the object before.
     ///
     /// # Errors
     /// [`Error::Apply`]; its category is `AlreadyExists` or `Conflict` when somebody else was first.
@@ -43,17 +44,21 @@ impl Writer {
             changed,
             object: None,
         };
-        if ledger.is_current(desired) {
-            return Ok(outcome(false));
-        }
-        ledger.begin(key);
         if let Some(stored) = stored
             && stored.same_content
             && Marks::of(desired.metadata()).all_in(&Marks::of(&stored.metadata))
         {
-            ledger.record(desired, &Fingerprint::of(&stored.metadata));
-            return Ok(outcome(false));
+            // No write begins here: what was seen after this was read must not be forgotten.
+            return if ledger
+                .record(desired, &Fingerprint::of(&stored.metadata))
+                .overtaken
+            {
+                Err(Error::Overtaken { key: key.clone() })
+            } else {
+                Ok(outcome(false))
+            };
         }
+        ledger.begin(key);
         let answer = match stored {
             None => self.create(desired).await,
             Some(stored) => self.change(desired, &stored.metadata).await,
@@ -149,9 +154,11 @@ mod tests {
         };
         let (outcome, ()) = join!(writer.write_once(&desired, None, &ledger), serve);
         assert!(outcome.unwrap().changed);
+        assert!(ledger.is_current(&desired));
         // Nobody serves any more.
-        let again = writer.write_once(&desired, None, &ledger).await.unwrap();
-        assert!(!again.changed && again.object.is_none());
+        let read = stored(true, true);
+        let again = writer.write_once(&desired, Some(&read), &ledger).await;
+        assert!(!again.unwrap().changed);
     }
 
     #[tokio::test]
@@ -195,5 +202,25 @@ mod tests {
             let (outcome, ()) = join!(writer.write_once(&desired, Some(&read), &ledger), serve);
             assert!(outcome.unwrap().changed);
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_after_it_was_read_is_not_taken_for_wanted() {
+        let (client, _server) = Scenario::new();
+        let (writer, ledger) = (Writer::new(client, "tester"), Ledger::new());
+        let desired = key();
+        ledger.expect(desired.key());
+        let read = stored(true, true);
+        let mut later = read.metadata.clone();
+        later.resource_version = Some("9".into());
+        let change = crate::Change {
+            key: desired.key().clone(),
+            metadata: later,
+            deleted: false,
+        };
+        assert_eq!(ledger.observe(&change), crate::Observation::Changed);
+        let refused = writer.write_once(&desired, Some(&read), &ledger).await;
+        assert_eq!(refused.unwrap_err().category(), "Conflict");
+        assert!(!ledger.is_current(&desired));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
@@ -16,8 +16,8 @@ use stoker_api::StorageId;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_control_plane::{self as control_plane, Exposure, Keys};
-use stoker_kube::{Desired, Error as KubeError, Stored};
+use stoker_control_plane::{self as control_plane, Exposure, Keys, Names};
+use stoker_kube::{Desired, Error as KubeError, ObjectKey, Stored};
 use time::OffsetDateTime;
 
 use super::build::Wanted;
@@ -271,6 +271,11 @@ impl Pass<'_> {
 
     /// The keys first, each written once and copied to the escrow; then what was made with them.
     async fn apply_mounted(&self) -> Result<Wanted, Error> {
+        for name in Names::of(self.tenant).irreplaceable() {
+            let namespace = Some(self.tenant.namespace.as_str());
+            let key = ObjectKey::of::<Secret>(namespace, name);
+            self.state.ledger.expect(&key);
+        }
         let mut existing = TenantSecrets::read(self.tenant, self.born, self.ctx).await?;
         let mut wanted = self.build(&mut existing).await?;
         self.ctx.metrics.step(Step::Prepare, self.started.elapsed());
