@@ -18,6 +18,7 @@ use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings, status};
 use super::{delete, error::Error, inside};
 use crate::context::Context;
+use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
 
 /// A pass takes seconds. One that takes this long hangs; it is cut off, which every step of it survives.
@@ -32,7 +33,21 @@ pub async fn reconcile(
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
     let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
-    limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
+    let result = limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)));
+    if let Err(Error::Pool(error)) = &result
+        && error.is_of_pool()
+    {
+        // Recorded before anything was asked of the pool, by a first pass too.
+        let latest = ctx
+            .stores
+            .tenants
+            .get(&ObjectRef::from_obj(object.as_ref()));
+        let latest = latest.as_deref().unwrap_or(&object);
+        if let Some(store) = data_store_of(latest) {
+            ctx.suspect_data_store(store);
+        }
+    }
+    result
 }
 
 async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
