@@ -7,6 +7,8 @@
     reason = "what these functions do is test"
 )]
 
+#[path = "crd_support/built.rs"]
+mod built;
 #[path = "../../crates/stoker-api/tests/admission/cases.rs"]
 mod cases;
 #[path = "crd_support/definitions.rs"]
@@ -41,6 +43,7 @@ macro_rules! on_newest_and_oldest {
 }
 
 on_newest_and_oldest!(
+    built::every_option_is_taken_and_keeps_to_the_restricted_profile,
     definitions::the_api_server_accepts_and_refuses_as_the_tables_say,
     definitions::the_documented_defaults_are_filled_in,
     definitions::the_examples_are_accepted_and_come_back_as_written,

@@ -3,16 +3,16 @@
 //! CEL refuses most mistakes at admission. What is checked again here is what makes later steps
 //! infallible, and what an object stored before a rule existed may still break.
 
+mod checks;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Volume;
 use kube::ResourceExt;
 
-use crate::admission_plugins;
-use crate::arguments::{Argument, Component, RefusedArgument};
+use crate::arguments::RefusedArgument;
 use crate::v1alpha1::{
-    AdditionalMetadata, Addons, ControlPlaneDeployment, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR,
+    Addons, ControlPlaneDeployment, ControlPlaneService, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR,
     Kubelet, NetworkProfile, ServiceType, TenantControlPlane,
 };
 use crate::version::{KubernetesVersion, VersionError};
@@ -35,10 +35,8 @@ pub struct Tenant {
     pub replicas: i32,
     /// The pods as asked for; their number is `replicas`. Boxed: passes hold a tenant by value.
     pub deployment: Box<ControlPlaneDeployment>,
-    /// How the API server is reached.
-    pub service_type: ServiceType,
-    /// Labels and annotations to add to the Service.
-    pub service_metadata: AdditionalMetadata,
+    /// The Service as asked for.
+    pub service: ControlPlaneService,
     /// Release of the control plane.
     pub version: KubernetesVersion,
     /// Settings of the kubelets.
@@ -62,6 +60,12 @@ pub struct Network {
     pub address: Option<IpAddr>,
     /// Port that people asked for.
     pub port: Option<u16>,
+    /// Whether that address is an external IP of the Service.
+    pub allow_address_as_external_ip: bool,
+    /// Networks that a load balancer lets in.
+    pub load_balancer_source_ranges: Vec<IpNet>,
+    /// Class of the load balancer.
+    pub load_balancer_class: Option<String>,
     /// More names and addresses for the serving certificate, as given.
     pub cert_sans: Vec<String>,
     /// DNS domain of the tenant cluster.
@@ -165,10 +169,10 @@ impl Tenant {
             return Err(InvalidTenant::NodePortWithoutAddress);
         }
         let version: KubernetesVersion = spec.kubernetes.version.parse()?;
-        check_admission_controllers(version, &spec.kubernetes.admission_controllers)?;
+        checks::admission_controllers(version, &spec.kubernetes.admission_controllers)?;
         let deployment = &spec.control_plane.deployment;
-        check_arguments(deployment)?;
-        check_volumes(deployment)?;
+        checks::arguments(deployment)?;
+        checks::volumes(deployment)?;
         Ok(Self {
             name,
             namespace: object
@@ -178,8 +182,7 @@ impl Tenant {
             generation: object.metadata.generation.unwrap_or_default(),
             replicas: deployment.replicas,
             deployment: deployment.clone(),
-            service_type: spec.control_plane.service.service_type,
-            service_metadata: spec.control_plane.service.additional_metadata.clone(),
+            service: spec.control_plane.service.clone(),
             version,
             kubelet: spec.kubernetes.kubelet.clone(),
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
@@ -231,6 +234,13 @@ impl Network {
                     })
                 })
                 .transpose()?,
+            allow_address_as_external_ip: profile.allow_address_as_external_ip,
+            load_balancer_source_ranges: profile
+                .load_balancer_source_ranges
+                .iter()
+                .map(|range| parse("loadBalancerSourceRanges", range, NETWORK))
+                .collect::<Result<_, _>>()?,
+            load_balancer_class: profile.load_balancer_class.clone(),
             cert_sans: profile.cert_sans.clone(),
             cluster_domain: profile.cluster_domain.clone(),
             dns_service_ips: dns_service_ips(&profile.dns_service_ips, &service_cidrs)?,
@@ -240,60 +250,8 @@ impl Network {
     }
 }
 
-fn check_admission_controllers(
-    version: KubernetesVersion,
-    names: &[String],
-) -> Result<(), InvalidTenant> {
-    let exists = |name: &&String| admission_plugins::of(version.minor).any(|known| known == *name);
-    match names.iter().find(|name| !exists(name)) {
-        None => Ok(()),
-        Some(name) => Err(InvalidTenant::AdmissionController {
-            version,
-            name: name.clone(),
-        }),
-    }
-}
-
-fn check_arguments(deployment: &ControlPlaneDeployment) -> Result<(), InvalidTenant> {
-    for component in Component::ALL {
-        for text in deployment.extra_args.of(component) {
-            Argument::parse(component, text).map_err(|refused| InvalidTenant::Argument {
-                field: component.field(),
-                refused,
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Only what an object stored before the rule could have: schema and CEL leave nothing else.
-fn check_volumes(deployment: &ControlPlaneDeployment) -> Result<(), InvalidTenant> {
-    let allowed = |volume: &Volume| {
-        let sources = [
-            volume.config_map.is_some(),
-            volume.empty_dir.is_some(),
-            volume.projected.is_some(),
-            volume.secret.is_some(),
-        ];
-        let projections = volume
-            .projected
-            .iter()
-            .flat_map(|from| from.sources.iter().flatten());
-        sources.into_iter().filter(|set| *set).count() == 1
-            && projections
-                .into_iter()
-                .all(|from| from.service_account_token.is_none())
-    };
-    match deployment
-        .additional_volumes
-        .0
-        .iter()
-        .find(|volume| !allowed(volume))
-    {
-        None => Ok(()),
-        Some(volume) => Err(InvalidTenant::Volume(volume.name.clone())),
-    }
-}
+/// What a malformed network should have been.
+const NETWORK: &str = "a network in CIDR notation";
 
 fn networks(
     field: &'static str,
@@ -308,7 +266,7 @@ fn networks(
     };
     let parsed = given
         .into_iter()
-        .map(|value| parse::<IpNet>(field, value, "a network in CIDR notation").map(|n| n.trunc()))
+        .map(|value| parse::<IpNet>(field, value, NETWORK).map(|n| n.trunc()))
         .collect::<Result<Vec<_>, _>>()?;
     if let [first, second] = parsed[..]
         && first.addr().is_ipv4() == second.addr().is_ipv4()

@@ -13,11 +13,12 @@ mod deployment;
 mod kubernetes;
 mod network;
 mod rules;
+mod service;
 mod status;
 mod tenant_control_plane;
 
 pub use addons::{Addon, Addons, KubeProxyAddon};
-pub use control_plane::{ControlPlane, ControlPlaneService, ServiceType};
+pub use control_plane::ControlPlane;
 pub use core::{
     Affinity, ContainerSecurity, Containers, InitContainers, PodSecurity, Resources, Tolerations,
     TopologySpread, VolumeMounts, Volumes,
@@ -36,6 +37,9 @@ pub use kubernetes::{
 };
 pub use network::NetworkProfile;
 pub(crate) use network::{DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR};
+pub use service::{
+    AdditionalPort, ControlPlaneService, IpFamily, IpFamilyPolicy, Protocol, ServiceType,
+};
 pub use status::{
     AddonStatus, AddonsStatus, CertificatesStatus, ConfigMapStatus, DeploymentStatus,
     KubeconfigsStatus, KubernetesResourcesStatus, SecretStatus, ServiceStatus, StorageSetupStatus,

@@ -74,7 +74,7 @@ pub fn exposure(tenant: &Tenant, service: Option<&Service>) -> Exposure {
     let ingress = service.map(ingress).unwrap_or_default();
     let asked = tenant.network.address.map(Host::Address);
     let default_port = Some(tenant.network.port.unwrap_or(API_SERVER_PORT));
-    let (host, port) = match tenant.service_type {
+    let (host, port) = match tenant.service.service_type {
         ServiceType::ClusterIP => (
             asked.or_else(|| cluster_ips.first().copied().map(Host::Address)),
             default_port,

@@ -55,11 +55,23 @@ pub(crate) fn network_policy(
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![NetworkPolicyIngressRule {
                 from: None,
-                ports: Some(vec![tcp(int(API_SERVER_PORT))]),
+                ports: Some(open_ports(tenant)),
             }]),
             egress: Some(egress),
         }),
     }
+}
+
+/// The API server's port, and those that people had the Service lead to.
+fn open_ports(tenant: &Tenant) -> Vec<NetworkPolicyPort> {
+    let mut ports = vec![tcp(int(API_SERVER_PORT))];
+    let asked = tenant.service.additional_ports.iter();
+    ports.extend(asked.map(|asked| NetworkPolicyPort {
+        port: Some(asked.target_port.clone()),
+        protocol: Some(asked.protocol.name().to_owned()),
+        ..NetworkPolicyPort::default()
+    }));
+    ports
 }
 
 fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {

@@ -7,7 +7,7 @@ mod api_server;
 mod etcd;
 mod guarded;
 
-pub use api_server::BareApiServer;
+pub use api_server::{BareApiServer, ServerSettings};
 pub use etcd::BareEtcd;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -107,7 +107,7 @@ impl Lab {
     /// # Errors
     /// Says what is missing and how to mend it.
     pub async fn meet_requirements(&self) -> Result<()> {
-        requirements::meet(&self.steps, &self.machine, &self.upstream).await
+        requirements::meet(&self.steps, &self.machine).await
     }
 
     /// Builds everything upstream that a lab with tenants of a version needs, one after the other.

@@ -8,10 +8,9 @@ use nix::unistd::Uid;
 use crate::command::{program, run};
 use crate::machine::Machine;
 use crate::steps::Steps;
-use crate::upstream::Upstream;
 
-/// Free space that builds and a lab with some tenants take.
-const DISK_GIB: u64 = 10;
+/// Free space that a lab with some tenants and workers takes.
+const LAB_GIB: u64 = 5;
 
 /// A program that the lab runs and the Debian package that has it.
 const TOOLS: &[(&str, &str)] = &[
@@ -44,19 +43,15 @@ const FILES: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Says what is missing and how to mend it.
-pub async fn meet(steps: &Steps, machine: &Machine, upstream: &Upstream) -> Result<()> {
+pub async fn meet(steps: &Steps, machine: &Machine) -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "the lab needs Linux");
     ensure!(
         Uid::effective().is_root(),
         "the lab makes network and mount namespaces and must run as root: try `sudo make up`"
     );
-    ensure_space(
-        upstream.cache().root(),
-        "set STOKER_CACHE to a directory on a larger disk",
-    )?;
     let state = Path::new(crate::paths::STATE);
     std::fs::create_dir_all(state).with_context(|| format!("making {}", state.display()))?;
-    ensure_space(state, "mount a larger disk there")?;
+    ensure_space(state, LAB_GIB, "mount a larger disk there")?;
     let missing = machine.control_groups.missing_controllers();
     ensure!(
         missing.is_empty(),
@@ -73,13 +68,14 @@ pub async fn meet(steps: &Steps, machine: &Machine, upstream: &Upstream) -> Resu
     ensure_kernel().await
 }
 
-fn ensure_space(path: &Path, otherwise: &str) -> Result<()> {
+/// Refuses when `path` has less than `needed` GiB free; `otherwise` is what helps beside making room.
+pub(crate) fn ensure_space(path: &Path, needed: u64, otherwise: &str) -> Result<()> {
     let disk = nix::sys::statvfs::statvfs(path)
         .with_context(|| format!("looking at the disk of {}", path.display()))?;
     let free = (disk.blocks_available() * disk.fragment_size()) >> 30;
     ensure!(
-        free >= DISK_GIB,
-        "{} has {free} GiB free and the lab needs {DISK_GIB}: make room, or {otherwise}",
+        free >= needed,
+        "{} has {free} GiB free and {needed} are needed: make room, or {otherwise}",
         path.display()
     );
     Ok(())

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
-use stoker_kube::{Events, Writer};
+use stoker_kube::{Events, RequestCounter, TenantEndpoint, Writer};
 use stoker_pki::EscrowKey;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -25,6 +25,12 @@ use crate::tenant::Tenants;
 const SOON: Duration = Duration::from_secs(30);
 /// How long a `DataStore` whose pool failed a tenant may go on being called ready.
 const SUSPECTED: Duration = Duration::from_millis(500);
+
+/// Makes the client towards a tenant's API server: [`stoker_kube::tenant_client`], or that with a layer
+/// around it.
+pub type TenantClient = Arc<
+    dyn Fn(&TenantEndpoint, RequestCounter) -> Result<Client, stoker_kube::Error> + Send + Sync,
+>;
 
 /// Caches of the management cluster, filled by watches.
 pub struct Stores {
@@ -44,6 +50,8 @@ pub struct Context {
     pub args: Args,
     /// The management cluster.
     pub client: Client,
+    /// The way into tenants.
+    pub tenant_client: TenantClient,
     /// Server-side apply on the management cluster.
     pub writer: Writer,
     /// Events on the management cluster.

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
 use crate::args::Args;
-use crate::context::{Context, Stores};
+use crate::context::{Context, Stores, TenantClient};
 use crate::health::{self, Health};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Outcome, Side};
@@ -79,7 +79,7 @@ async fn lead(
 ) -> anyhow::Result<()> {
     if !args.leader_elect {
         return tokio::select! {
-            done = Box::pin(work(args, client, metrics, health)) => done,
+            done = Box::pin(work(args, client, Arc::new(stoker_kube::tenant_client), metrics, health)) => done,
             () = stopped() => Ok(()),
         };
     }
@@ -98,7 +98,7 @@ async fn lead(
     metrics.leading(true);
     tracing::info!(holder = %args.pod_name, "leading");
     let ended = tokio::select! {
-        done = Box::pin(work(args, client, metrics.clone(), health)) => done,
+        done = Box::pin(work(args, client, Arc::new(stoker_kube::tenant_client), metrics.clone(), health)) => done,
         lost = held.hold() => Err(anyhow::anyhow!("lease lost: {lost:?}")),
         () = stopped() => Ok(()),
     };
@@ -110,9 +110,14 @@ async fn lead(
     ended
 }
 
-async fn work(
+/// What the holder of the lease does, without lease and servers: watches and reconciles for ever.
+///
+/// # Errors
+/// The watches ended.
+pub async fn work(
     args: Args,
     client: Client,
+    tenant_client: TenantClient,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 ) -> anyhow::Result<()> {
@@ -146,6 +151,7 @@ async fn work(
         data_store_failures: crate::retry::Backoff::default(),
         args,
         client,
+        tenant_client,
         metrics,
     });
     let watches = watches::Watches {

@@ -26,7 +26,7 @@ use tenants::smallest;
 pub(crate) struct Bare {
     pub(crate) client: Client,
     pub(crate) pool: BareEtcd,
-    api_server: BareApiServer,
+    pub(crate) api_server: BareApiServer,
     directory: tempfile::TempDir,
 }
 
@@ -228,11 +228,21 @@ impl Bare {
 
     /// All keys of the pool.
     pub(crate) async fn pool_keys(&self) -> Vec<String> {
-        let output = self
-            .pool
-            .etcdctl()
-            .args(["get", "", "--prefix", "--keys-only"])
-            .output();
+        let mut keys = self.etcdctl(&["get", "", "--prefix", "--keys-only"]).await;
+        keys.retain(|key| !key.is_empty());
+        keys
+    }
+
+    /// All users of the pool but root.
+    pub(crate) async fn pool_users(&self) -> Vec<String> {
+        let mut users = self.etcdctl(&["user", "list"]).await;
+        users.retain(|user| user != "root");
+        users
+    }
+
+    /// What etcdctl prints as root, by line.
+    pub(crate) async fn etcdctl(&self, arguments: &[&str]) -> Vec<String> {
+        let output = self.pool.etcdctl().args(arguments).output();
         let output = output.await.unwrap();
         assert!(
             output.status.success(),
@@ -240,31 +250,7 @@ impl Bare {
             String::from_utf8_lossy(&output.stderr)
         );
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines()
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// All users of the pool but root.
-    pub(crate) async fn pool_users(&self) -> Vec<String> {
-        let output = self
-            .pool
-            .etcdctl()
-            .args(["user", "list"])
-            .output()
-            .await
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.lines()
-            .filter(|line| *line != "root")
-            .map(str::to_owned)
-            .collect()
+        text.lines().map(str::to_owned).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rules::{DNS_NAME, WILDCARD_DNS_NAME};
+use super::rules::{DNS_NAME, QUALIFIED_NAME, WILDCARD_DNS_NAME, is_default};
 
 /// Addresses and networks of the tenant cluster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,29 @@ pub struct NetworkProfile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
+    /// Whether `address` is also an external IP of a `ClusterIP` or `NodePort` Service: nodes of the
+    /// management cluster then take what is sent to it.
+    #[serde(
+        default,
+        rename = "allowAddressAsExternalIP",
+        skip_serializing_if = "is_default"
+    )]
+    pub allow_address_as_external_ip: bool,
+    /// Networks that a `LoadBalancer` lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 49)))]
+    #[x_kube(validation = Rule::new(ALL_CIDRS).message(
+        "loadBalancerSourceRanges: every entry must be a network in CIDR notation such as \
+         203.0.113.0/24"
+    ))]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Class of the load balancer. It cannot change while the Service is a `LoadBalancer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{QUALIFIED_NAME}')")).message(
+        "loadBalancerClass must be a name such as example.com/internal"
+    ))]
+    pub load_balancer_class: Option<String>,
     /// More names and addresses for the API server's serving certificate: DNS names (a leading
     /// `*.` is allowed) or IP addresses.
     #[serde(default, rename = "certSANs", skip_serializing_if = "Vec::is_empty")]
@@ -238,6 +261,9 @@ impl Default for NetworkProfile {
         Self {
             address: None,
             port: None,
+            allow_address_as_external_ip: false,
+            load_balancer_source_ranges: Vec::new(),
+            load_balancer_class: None,
             cert_sans: Vec::new(),
             cluster_domain: default_cluster_domain(),
             service_cidr: default_service_cidr(),

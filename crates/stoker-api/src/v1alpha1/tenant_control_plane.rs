@@ -92,7 +92,25 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
     ).message(
         "networkProfile.address is required with serviceType NodePort: give the address of the \
          nodes that people dial"
-    )
+    ),
+    validation = Rule::new(
+        "self.controlPlane.service.serviceType == 'LoadBalancer' || \
+         !has(self.networkProfile.loadBalancerSourceRanges) || \
+         size(self.networkProfile.loadBalancerSourceRanges) == 0"
+    ).message("networkProfile.loadBalancerSourceRanges goes with serviceType LoadBalancer alone"),
+    validation = Rule::new(
+        "self.controlPlane.service.serviceType == 'LoadBalancer' || \
+         !has(self.networkProfile.loadBalancerClass)"
+    ).message("networkProfile.loadBalancerClass goes with serviceType LoadBalancer alone"),
+    validation = Rule::new(SAME_CLASS).message(
+        "networkProfile.loadBalancerClass cannot change, be set or be removed while the Service \
+         is a LoadBalancer: change serviceType first, or make a new tenant"
+    ),
+    validation = Rule::new(
+        "!has(self.controlPlane.service.additionalPorts) || \
+         self.controlPlane.service.additionalPorts.all(p, p.protocol != 'TCP' || p.port != \
+         (has(self.networkProfile.port) ? self.networkProfile.port : 6443))"
+    ).message("additionalPorts: the API server's own port (networkProfile.port) is taken")
 )]
 pub struct TenantControlPlaneSpec {
     /// Name of the `DataStore` that holds this tenant's state. Left out, the operator takes the one
@@ -135,6 +153,13 @@ const DATA_STORE_IS_THE_ONE_IN_USE: &str = "\
     == (has(oldSelf.spec.dataStore) ? oldSelf.spec.dataStore : '') \
     || !has(oldSelf.status) || !has(oldSelf.status.storage) \
     || (has(self.spec.dataStore) && self.spec.dataStore == oldSelf.status.storage.dataStoreName)";
+
+/// CEL: the class stays what it is from one `LoadBalancer` to the next.
+const SAME_CLASS: &str = "\
+    self.controlPlane.service.serviceType != 'LoadBalancer' || \
+    oldSelf.controlPlane.service.serviceType != 'LoadBalancer' || \
+    (has(self.networkProfile.loadBalancerClass) ? self.networkProfile.loadBalancerClass : '') == \
+    (has(oldSelf.networkProfile.loadBalancerClass) ? oldSelf.networkProfile.loadBalancerClass : '')";
 
 /// CEL: while one minor is being rolled out, the next cannot be asked for.
 fn no_second_upgrade() -> String {

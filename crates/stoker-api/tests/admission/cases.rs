@@ -62,8 +62,14 @@ impl Table {
 /// `TenantControlPlane`'s table, with the cases of its larger parts.
 pub(crate) fn tenant_control_planes() -> Table {
     let mut table = Table::parse(include_str!("tenant_control_planes.yaml"));
-    let deployments: Vec<Case> = serde_saphyr::from_str(include_str!("deployments.yaml")).unwrap();
-    table.cases.extend(deployments);
+    let parts = [
+        include_str!("deployments.yaml"),
+        include_str!("services.yaml"),
+    ];
+    for part in parts {
+        let cases: Vec<Case> = serde_saphyr::from_str(part).unwrap();
+        table.cases.extend(cases);
+    }
     table
 }
 

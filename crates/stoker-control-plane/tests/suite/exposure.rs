@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use stoker_control_plane::{Endpoint, Exposure, exposure, service};
 
-use crate::scenario::{spec, tenant};
+use crate::scenario::{Scenario, spec, tenant};
 
 fn read(service_type: &str, network: &Value, service: Option<Value>) -> Exposure {
     let service: Option<Service> = service.map(|service| serde_json::from_value(service).unwrap());
@@ -119,4 +119,106 @@ fn a_node_port_is_set_only_when_asked_for() {
     );
     assert_eq!(port("LoadBalancer", &json!({ "port": 443 })), (443, None));
     assert_eq!(port("ClusterIP", &json!({ "port": 443 })), (443, None));
+}
+
+/// Cases that API servers and CEL are asked about; the first has every option.
+const CASES: &str = include_str!("../../../stoker-api/tests/admission/services.yaml");
+
+/// The Service and its policy, which must let in what the Service sends.
+fn built(more: &Value) -> (Value, Value) {
+    let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
+    json_patch::merge(&mut spec, more);
+    let scenario = Scenario::new(&spec, None);
+    let policy = scenario.guards().network_policy;
+    (
+        serde_json::to_value(service(&scenario.tenant)).unwrap()["spec"].clone(),
+        serde_json::to_value(policy).unwrap()["spec"]["ingress"][0]["ports"].clone(),
+    )
+}
+
+#[test]
+fn every_service_option_at_once() {
+    let cases: Vec<Value> = serde_saphyr::from_str(CASES).unwrap();
+    let (service, let_in) = built(&cases[0]["patch"]["spec"]);
+    assert_eq!(
+        service,
+        json!({
+            "type": "LoadBalancer",
+            "allocateLoadBalancerNodePorts": false,
+            "ipFamilies": ["IPv6", "IPv4"],
+            "ipFamilyPolicy": "PreferDualStack",
+            "loadBalancerClass": "example.com/internal",
+            "loadBalancerSourceRanges": ["203.0.113.0/24", "2001:db8::/32"],
+            "selector": { "stoker.dev/name": "gpu-17" },
+            "ports": [
+                { "name": "kube-apiserver", "port": 6443, "protocol": "TCP", "targetPort": "kube-apiserver" },
+                { "name": "metrics", "port": 9100, "protocol": "TCP", "targetPort": "metrics", "appProtocol": "http" },
+                { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353 },
+                { "name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 5353 },
+            ],
+        })
+    );
+    assert_eq!(
+        let_in,
+        json!([
+            { "port": 6443, "protocol": "TCP" },
+            { "port": "metrics", "protocol": "TCP" },
+            { "port": 5353, "protocol": "UDP" },
+            { "port": 5353, "protocol": "TCP" },
+        ])
+    );
+}
+
+#[test]
+fn two_families_without_a_policy_are_both_required() {
+    let families = |asked: Value| {
+        let (service, _) = built(&json!({ "controlPlane": { "service": asked } }));
+        (
+            service["ipFamilyPolicy"].clone(),
+            service["ipFamilies"].clone(),
+        )
+    };
+    assert_eq!(
+        families(json!({ "ipFamilies": ["IPv6", "IPv4"] })),
+        (json!("RequireDualStack"), json!(["IPv6", "IPv4"]))
+    );
+    assert_eq!(
+        families(json!({ "ipFamilies": ["IPv6"] })),
+        (json!(null), json!(["IPv6"]))
+    );
+    assert_eq!(
+        families(json!({ "ipFamilyPolicy": "PreferDualStack" })),
+        (json!("PreferDualStack"), json!(null))
+    );
+}
+
+#[test]
+fn an_external_ip_is_the_address_of_a_service_that_is_no_load_balancer() {
+    let external = |service_type: &str, network: Value| {
+        let service = json!({ "serviceType": service_type });
+        let spec = json!({ "controlPlane": { "service": service }, "networkProfile": network });
+        built(&spec).0["externalIPs"].clone()
+    };
+    let asked = json!({ "address": "2001:db8::1", "allowAddressAsExternalIP": true });
+    assert_eq!(external("ClusterIP", asked.clone()), json!(["2001:db8::1"]));
+    assert_eq!(external("NodePort", asked.clone()), json!(["2001:db8::1"]));
+    assert_eq!(external("LoadBalancer", asked), json!(null));
+    assert_eq!(
+        external("ClusterIP", json!({ "address": "192.0.2.1" })),
+        json!(null)
+    );
+    assert_eq!(
+        external("ClusterIP", json!({ "allowAddressAsExternalIP": true })),
+        json!(null)
+    );
+}
+
+/// What a Service had as a load balancer would be refused in another type.
+#[test]
+fn options_of_load_balancers_go_with_the_type() {
+    let (service, _) = built(&json!({ "networkProfile": {
+        "loadBalancerClass": "a", "loadBalancerSourceRanges": ["203.0.113.0/24"],
+    } }));
+    assert_eq!(service["loadBalancerClass"], json!(null));
+    assert_eq!(service["loadBalancerSourceRanges"], json!(null));
 }

@@ -8,6 +8,7 @@ use crate::scenario::{Scenario, pod, spec};
 
 /// Cases that API servers and CEL are asked about; the first has every option.
 const CASES: &str = include_str!("../../../stoker-api/tests/admission/deployments.yaml");
+const SERVICE_CASES: &str = include_str!("../../../stoker-api/tests/admission/services.yaml");
 
 fn with(deployment: &Value) -> Scenario {
     let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
@@ -36,12 +37,23 @@ fn args(pod: &PodSpec, name: &str) -> Vec<String> {
     component(pod, name).args.clone().unwrap()
 }
 
+/// An API server is asked to take this golden file too (`e2e/tests/crd_support/built.rs`).
 #[test]
 fn every_option_at_once() {
-    let cases: Vec<Value> = serde_saphyr::from_str(CASES).unwrap();
-    let asked = &cases[0]["patch"]["spec"]["controlPlane"]["deployment"];
-    assert_eq!(asked.as_object().unwrap().len(), 21, "not every option");
-    check("options", &with(asked));
+    let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
+    for (part, options) in [(CASES, 21), (SERVICE_CASES, 6)] {
+        let cases: Vec<Value> = serde_saphyr::from_str(part).unwrap();
+        let asked = &cases[0]["patch"]["spec"];
+        let control_plane = asked["controlPlane"].as_object().unwrap();
+        let fields = control_plane.values().next().unwrap();
+        assert_eq!(
+            fields.as_object().unwrap().len(),
+            options,
+            "not every option"
+        );
+        json_patch::merge(&mut spec, asked);
+    }
+    check("options", &Scenario::new(&spec, None));
 }
 
 #[test]

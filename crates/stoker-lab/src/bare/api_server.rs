@@ -1,11 +1,14 @@
 //! A kube-apiserver with its etcd on loopback: custom resources, CEL and server-side apply as they are.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use stoker_pki::ServiceAccountKey;
+use stoker_pki::{
+    Authority, KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, ServiceAccountKey,
+    kubeconfig,
+};
 
 use super::guarded::Guarded;
 use super::{BareEtcd, free_ports};
@@ -23,6 +26,23 @@ pub struct BareApiServer {
     kubeconfig: String,
 }
 
+/// Where an API server listens, what it is, and whom it believes.
+#[derive(Debug)]
+pub struct ServerSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Range of its Services' addresses.
+    pub service_cidr: String,
+    /// Signs clients' certificates, and has signed `serving`.
+    pub authority: Authority,
+    /// The certificate it shows.
+    pub serving: KeyedCertificate,
+    /// A name in that certificate.
+    pub serving_name: String,
+    /// Signs tokens.
+    pub service_account: ServiceAccountKey,
+}
+
 impl BareApiServer {
     /// The default Kubernetes version.
     ///
@@ -37,13 +57,34 @@ impl BareApiServer {
     /// # Errors
     /// As [`BareApiServer::start`].
     pub async fn start_version(version: KubernetesVersion) -> Result<Self> {
+        let authority = credentials::authority("bare-kubernetes")?;
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let serving =
+            credentials::server(&authority, "kube-apiserver", &["localhost"], &[address])?;
+        let key = ServiceAccountKey::generate().context("making the service-account key")?;
+        let [port] = free_ports()?;
+        let settings = ServerSettings {
+            address: SocketAddr::new(address, port),
+            service_cidr: "10.0.0.0/20".to_owned(),
+            authority,
+            serving,
+            serving_name: "localhost".to_owned(),
+            service_account: key,
+        };
+        Self::start_with(version, settings).await
+    }
+
+    /// One that listens where it is told, with credentials that somebody else made.
+    ///
+    /// # Errors
+    /// As [`BareApiServer::start`].
+    pub async fn start_with(version: KubernetesVersion, settings: ServerSettings) -> Result<Self> {
         let binaries = Upstream::open(Steps::new())?.kubernetes(version).await?;
         let etcd = BareEtcd::start(ETCD).await?;
         let directory = etcd.directory().to_owned();
-        let [port] = free_ports()?;
-        let kubeconfig = write_credentials(&directory, port)?;
+        let arguments = arguments(&directory, &settings, &etcd.endpoint());
+        let kubeconfig = write_credentials(&directory, settings)?;
         let log = directory.join("kube-apiserver.log");
-        let arguments = arguments(&directory, port, &etcd.endpoint());
         let process = Guarded::start(&binaries.join("kube-apiserver"), &arguments, &log)?;
         let mut server = Self {
             process,
@@ -93,37 +134,48 @@ impl BareApiServer {
     }
 }
 
-fn write_credentials(directory: &Path, port: u16) -> Result<String> {
-    let authority = credentials::authority("bare-kubernetes")?;
-    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let server = credentials::server(&authority, "kube-apiserver", &["localhost"], &[address])?;
+fn write_credentials(directory: &Path, settings: ServerSettings) -> Result<String> {
+    let ServerSettings {
+        address,
+        authority,
+        serving,
+        serving_name,
+        service_account,
+        ..
+    } = settings;
     credentials::write_authority(directory, "kubernetes-ca", &authority)?;
-    credentials::write_leaf(directory, "kube-apiserver", &server)?;
-    let key = ServiceAccountKey::generate().context("making the service-account key")?;
-    credentials::write_service_account_key(directory, &key)?;
+    credentials::write_leaf(directory, "kube-apiserver", &serving)?;
+    credentials::write_service_account_key(directory, &service_account)?;
     let admin = credentials::client(&authority, "admin", Some("system:masters"))?;
-    let url = format!("https://127.0.0.1:{port}");
-    Ok(credentials::kubeconfig_text(
-        "bare", &url, &authority, "admin", admin,
-    ))
+    Ok(kubeconfig(&KubeconfigRequest {
+        cluster: "bare".to_owned(),
+        server: format!("https://{address}"),
+        tls_server_name: Some(serving_name),
+        authority: authority.certificate().to_owned(),
+        user: "admin".to_owned(),
+        credentials: KubeconfigCredentials::Inline(admin),
+    }))
 }
 
-fn arguments(directory: &Path, port: u16, etcd: &str) -> Vec<String> {
+fn arguments(directory: &Path, settings: &ServerSettings, etcd: &str) -> Vec<String> {
+    let address = settings.address;
     let file = |name: &str| directory.join(name).display().to_string();
     vec![
         format!("--etcd-servers={etcd}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
+        format!("--bind-address={}", address.ip()),
+        format!("--advertise-address={}", address.ip()),
+        format!("--secure-port={}", address.port()),
         format!("--tls-cert-file={}", file("kube-apiserver.crt")),
         format!("--tls-private-key-file={}", file("kube-apiserver.key")),
         format!("--client-ca-file={}", file("kubernetes-ca.crt")),
         format!("--service-account-key-file={}", file("sa.pub")),
         format!("--service-account-signing-key-file={}", file("sa.key")),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+        format!("--service-cluster-ip-range={}", settings.service_cidr),
         "--authorization-mode=RBAC".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
+        // As kubeadm has it, and kube-proxy needs it.
+        "--allow-privileged=true".to_owned(),
         // Objects are made and removed by tests alone; no controller would clear this.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ]

@@ -13,6 +13,10 @@ use tokio::process::Command;
 use super::Upstream;
 use super::cache::key;
 use crate::command::{program, run};
+use crate::requirements::ensure_space;
+
+/// Free space that building takes, most of it in Go's own caches.
+const BUILD_GIB: u64 = 10;
 
 /// A module at a version.
 #[derive(Debug, Clone, Hash)]
@@ -60,6 +64,11 @@ impl GoBuild {
         let key = key(self.name, &self.version, &format!("3 {self:?}"));
         let title = format!("building {} {} from its Go module", self.name, self.version);
         let build = async |out: PathBuf| {
+            ensure_space(
+                &out,
+                BUILD_GIB,
+                "set STOKER_CACHE, GOCACHE and GOMODCACHE to directories on a larger disk",
+            )?;
             let source = out.with_file_name("source");
             std::fs::create_dir_all(&source).context("making the source directory")?;
             self.write_module(&source).await?;

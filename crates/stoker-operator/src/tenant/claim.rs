@@ -48,14 +48,15 @@ pub(super) async fn identify(
         identity::recorded(object, &ctx.client, &secret).await?
     };
     let minted = recorded.is_none();
-    let id = recorded.map_or_else(identity::mint, Ok)?;
+    let id = recorded.map_or_else(|| state.mint(), Ok)?;
     let storage = identity::storage_status(&id, &place.name, &tenant.name);
-    findings.storage = Some(storage.clone());
     if known.is_none() {
         identity::record(object, &ctx.client, &storage).await?;
         *lock(&state.storage_id) = Some(id.clone());
         ctx.wake_data_store_soon(&place.name);
     }
+    // Not before: an identity that could not be recorded under the finalizer must not get into status.
+    findings.storage = Some(storage);
     let mut born = is_born(object, state);
     if !born && !minted && place.open.problem.is_none() {
         // Status may have been lost. A place in the pool that holds keys was in use: whatever

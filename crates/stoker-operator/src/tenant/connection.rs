@@ -104,7 +104,7 @@ pub(super) async fn connect(
     let count = Arc::new(move |verb: &'static str, resource: &'static str| {
         metrics.request(Side::Tenant, verb, resource);
     });
-    let client = stoker_kube::tenant_client(&endpoint, count).map_err(Error::Inside)?;
+    let client = (ctx.tenant_client)(&endpoint, count).map_err(Error::Inside)?;
     let expires = now + CREDENTIAL_LIFETIME * 2 / 3;
     Ok(Connection {
         address,

@@ -32,8 +32,10 @@ use crate::metrics::{Controller, Outcome};
 
 /// Pods announce their end; this is only the net under that.
 const RECHECK: Duration = Duration::from_secs(5);
+/// The usual wait of a deletion; every other reason is a problem.
+const STOPPING_PODS: &str = "StoppingPods";
 
-/// Takes the next step of a deletion.
+/// Takes the next step of a deletion. What fails is said on the object.
 ///
 /// # Errors
 /// The management API or the pool failed; the step is tried again.
@@ -42,7 +44,21 @@ pub async fn delete(
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
 ) -> Result<Action, Error> {
-    if !object.finalizers().iter().any(|name| name == FINALIZER) {
+    let taken = next_step(object, state, ctx).await;
+    if let Err(error) = &taken
+        && let Err(unsaid) = say(object, ctx, error.category(), &error.describe()).await
+    {
+        tracing::warn!(error = %unsaid, "failure of the deletion not said on the object");
+    }
+    taken
+}
+
+async fn next_step(
+    object: &TenantControlPlane,
+    state: &Arc<TenantState>,
+    ctx: &Arc<Context>,
+) -> Result<Action, Error> {
+    if state.is_let_go() || !object.finalizers().iter().any(|name| name == FINALIZER) {
         return Ok(Action::await_change());
     }
     *state.inside.lock().await = Inside::Closed;
@@ -51,7 +67,7 @@ pub async fn delete(
         say(
             object,
             ctx,
-            "StoppingPods",
+            STOPPING_PODS,
             "waiting for the control-plane pods to end",
         )
         .await?;
@@ -101,9 +117,10 @@ pub async fn delete(
     let tenants: Api<TenantControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
     match identity::set_finalizer(object, &tenants, false).await {
         Ok(()) => {}
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(error) => return Err(Error::Delete(Box::new(error))),
     }
+    state.let_go();
     tracing::info!("tenant deleted");
     ctx.metrics.finished(Controller::Tenant, Outcome::Done);
     if let Some(store) = crate::data_store::reconcile::data_store_of(object) {
@@ -296,7 +313,7 @@ async fn say(
         stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &status).await;
     match written {
         Ok(true) => {
-            let problem = reason == "DeletionBlocked";
+            let problem = reason != STOPPING_PODS;
             ctx.events
                 .publish(&object.object_ref(&()), problem, reason, "Delete", message)
                 .await;

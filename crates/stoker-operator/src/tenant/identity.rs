@@ -145,3 +145,87 @@ pub async fn set_finalizer(
         .await
         .map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+    const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+    /// What is recorded for a tenant whose status and whose Secret hold these; the Secret belongs to `owner`.
+    async fn found(
+        status: Option<&str>,
+        secret: Option<(&str, &str)>,
+    ) -> Result<Option<String>, String> {
+        let mut object = json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": { "name": "one", "namespace": "a", "uid": "u" },
+            "spec": {
+                "controlPlane": { "service": { "serviceType": "ClusterIP" } },
+                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+            },
+        });
+        if let Some(schema) = status {
+            object["status"] = json!({ "storage": {
+                "driver": "etcd", "dataStoreName": "pool", "setup": { "schema": schema, "user": schema },
+            }});
+        }
+        let object: TenantControlPlane = serde_json::from_value(object).unwrap();
+        let (code, answer) = match secret {
+            Some((schema, owner)) => {
+                let data = k8s_openapi::ByteString(schema.as_bytes().to_vec());
+                let answer = json!({
+                    "apiVersion": "v1", "kind": "Secret", "data": { "DB_SCHEMA": data },
+                    "metadata": { "name": "one-datastore-config", "ownerReferences": [{
+                        "apiVersion": "v", "kind": "k", "name": "n", "uid": owner, "controller": true,
+                    }]},
+                });
+                (200, answer)
+            }
+            None => (
+                404,
+                json!({ "kind": "Status", "code": 404, "reason": "NotFound", "message": "" }),
+            ),
+        };
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            assert_eq!(
+                request.uri().path(),
+                "/api/v1/namespaces/a/secrets/one-datastore-config"
+            );
+            let body = kube::client::Body::from(answer.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body);
+            async move { answer }
+        });
+        let client = Client::new(service, "default");
+        let found = recorded(&object, &client, "one-datastore-config").await;
+        found
+            .map(|id| id.map(|id| id.to_string()))
+            .map_err(|error| error.category().to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_first_record_that_has_an_identity_decides_and_nothing_else_is_taken_for_one() {
+        let corrupt = Err("CorruptStorageId".to_owned());
+        let is = |id: &str| Ok(Some(id.to_owned()));
+        for (status, secret, expected) in [
+            (None, None, Ok(None)),
+            (Some(ID), None, is(ID)),
+            (Some(ID), Some((OTHER, "u")), is(ID)),
+            (None, Some((ID, "u")), is(ID)),
+            // A former tenant of the same name left it behind.
+            (None, Some((ID, "former")), Ok(None)),
+            (Some(""), Some((ID, "u")), corrupt.clone()),
+            (Some("../etc"), None, corrupt.clone()),
+            (Some(&ID.to_uppercase()), None, corrupt.clone()),
+            (None, Some(("", "u")), corrupt.clone()),
+            (None, Some(("0123/", "u")), corrupt.clone()),
+        ] {
+            assert_eq!(
+                found(status, secret).await,
+                expected,
+                "{status:?} {secret:?}"
+            );
+        }
+    }
+}

@@ -30,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// A new API server makes `kube-system` and `kube-public` within a second of its first `/readyz`; a 404
 /// after this long is a refusal like any other.
 const YOUNG: Duration = Duration::from_secs(10);
+/// Within which an API server that runs already answers a new connection.
+const SOON: Duration = Duration::from_secs(2);
 /// Between two looks at the addresses behind an endpoint that is a name.
 const RESOLVE_AGAIN: time::Duration = time::Duration::MINUTE;
 
@@ -207,7 +209,10 @@ async fn advance(
 ) -> Result<(), Error> {
     if is_stale(inside, address, state).await {
         let connection = connect(address, tenant, keys, ctx).await?;
-        let ready = Arc::new(AtomicBool::new(false));
+        // Where the kubelet has it ready already, the status need not say meanwhile that it does not answer.
+        let answering =
+            lock(&state.pods).is_ready(address) && answers_soon(&connection.client).await;
+        let ready = Arc::new(AtomicBool::new(answering));
         let reference = ObjectRef::from_obj(object);
         let poll = poll_ready(connection.clone(), ready.clone(), reference, ctx.clone());
         *inside = Inside::Starting {
@@ -237,6 +242,11 @@ async fn advance(
         };
     }
     Ok(())
+}
+
+async fn answers_soon(client: &kube::Client) -> bool {
+    let answer = tokio::time::timeout(SOON, answers(client)).await;
+    answer.unwrap_or_default()
 }
 
 /// Whether the connection is of no use any more: another pod, an old credential, no answer.

@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 
 use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
-use super::status::{Aspect, Findings, status};
-use super::{delete, error::Error, inside};
+use super::status::{Aspect, Check, Findings, status};
+use super::{delete, error::Error, inside, store};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -75,6 +75,11 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     };
     if matches!(result, Err(Error::NamespacesPending)) {
         return result.map(|()| Action::await_change());
+    }
+    let unknown = |check: &Check| check.reason == store::UNKNOWN;
+    if result.is_ok() && findings.first_failure().is_some_and(unknown) {
+        // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
+        return Ok(Action::await_change());
     }
     write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
     let waits = findings.first_failure().is_some();

@@ -1,7 +1,7 @@
 //! What is kept in memory per tenant between passes. All of it can be lost: a restart rebuilds it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -13,6 +13,8 @@ use stoker_control_plane::{Exposure, StoragePeer};
 use stoker_kube::Ledger;
 use time::OffsetDateTime;
 
+use super::error::Error;
+use super::identity;
 use super::inside::Inside;
 use super::pods::Pods;
 
@@ -30,6 +32,9 @@ pub struct TenantState {
     /// The connection into the tenant. Passes over one tenant never overlap, so it is never waited
     /// for.
     pub inside: tokio::sync::Mutex<Inside>,
+    /// An identity minted for it that may not be recorded yet: tried again, the same one is recorded, since the answer
+    /// may be all that was lost.
+    minted: Mutex<Option<StorageId>>,
     /// Its identity in the pool, once recorded: the cached object may lag behind.
     pub storage_id: Mutex<Option<StorageId>>,
     /// The status as this process last wrote it: the cached object may lag behind.
@@ -40,6 +45,8 @@ pub struct TenantState {
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
     claimed: Mutex<bool>,
+    /// Set once our finalizer is gone: the cached object may lag behind.
+    let_go: AtomicBool,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
     pub escrowed: Mutex<Vec<[u8; 32]>>,
 }
@@ -75,18 +82,34 @@ impl Default for TenantState {
             ledger: Ledger::default(),
             pods: Mutex::default(),
             inside: tokio::sync::Mutex::default(),
+            minted: Mutex::default(),
             storage_id: Mutex::default(),
             written: Mutex::default(),
             look_again: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
+            let_go: AtomicBool::default(),
             escrowed: Mutex::default(),
         }
     }
 }
 
 impl TenantState {
+    /// The identity minted for the tenant, now or before.
+    ///
+    /// # Errors
+    /// The operating system gives no randomness.
+    pub fn mint(&self) -> Result<StorageId, Error> {
+        let mut minted = lock(&self.minted);
+        if let Some(id) = &*minted {
+            return Ok(id.clone());
+        }
+        let id = identity::mint()?;
+        *minted = Some(id.clone());
+        Ok(id)
+    }
+
     /// Whether the management cluster holds exactly what `inputs` lead to and no certificate is due.
     pub fn is_settled(&self, inputs: &Inputs, now: OffsetDateTime) -> bool {
         lock(&self.settled)
@@ -123,6 +146,16 @@ impl TenantState {
     /// Whether this process has already claimed the tenant's place in the pool.
     pub fn is_claimed(&self) -> bool {
         *lock(&self.claimed)
+    }
+
+    /// Whether the object was let go: nothing of it is ours to delete any more, perhaps it is a namesake's.
+    pub fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Acquire)
+    }
+
+    /// Records that the object was let go.
+    pub fn let_go(&self) {
+        self.let_go.store(true, Ordering::Release);
     }
 
     /// Records the claim, or that it must be made again.

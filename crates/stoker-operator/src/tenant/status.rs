@@ -134,13 +134,14 @@ impl Findings {
         })
     }
 
-    /// The first check that failed.
+    /// Of the checks that failed that of the first aspect: what fails later may follow from it.
     #[must_use]
     pub fn first_failure(&self) -> Option<&Check> {
-        self.checks
-            .iter()
-            .map(|(_, check)| check)
-            .find(|check| !check.holds)
+        let failed = |aspect: &Aspect| {
+            let mut checks = self.checks.iter();
+            checks.find(|(found, check)| found == aspect && !check.holds)
+        };
+        Aspect::ALL.iter().find_map(failed).map(|(_, check)| check)
     }
 }
 
@@ -323,3 +324,6 @@ fn settle_version(
         Some(_) => VersionState::NotReady,
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ use crate::data_store::OpenPool;
 use crate::data_store::pools::Entry;
 use crate::data_store::reconcile::data_store_of;
 
+/// Reason while the `DataStore` was not looked at yet since this process started; that look wakes the tenant.
+pub(super) const UNKNOWN: &str = "DataStoreUnknown";
+
 /// Where a tenant's state is.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -108,7 +111,7 @@ fn usable(name: &str, entry: Option<Entry>, born: bool) -> Result<Arc<OpenPool>,
             Err(Check::fails(reason, format!("DataStore {name}: {message}")))
         }
         None => Err(Check::fails(
-            "DataStoreUnknown",
+            UNKNOWN,
             format!("DataStore {name} was not looked at yet"),
         )),
     }
@@ -186,7 +189,7 @@ mod tests {
                 .map(drop)
                 .map_err(|check| check.reason)
         };
-        assert_eq!(reason(None), Err("DataStoreUnknown"));
+        assert_eq!(reason(None), Err(UNKNOWN));
         let closed = Entry::Closed("SecretNotFound", "Secret n/c does not exist".to_owned());
         assert_eq!(reason(Some(closed)), Err("SecretNotFound"));
     }

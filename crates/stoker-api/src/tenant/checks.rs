@@ -1,0 +1,64 @@
+//! What CEL refuses at admission and an older object may still have.
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::InvalidTenant;
+use crate::admission_plugins;
+use crate::arguments::{Argument, Component};
+use crate::v1alpha1::ControlPlaneDeployment;
+use crate::version::KubernetesVersion;
+
+pub(super) fn admission_controllers(
+    version: KubernetesVersion,
+    names: &[String],
+) -> Result<(), InvalidTenant> {
+    let exists = |name: &&String| admission_plugins::of(version.minor).any(|known| known == *name);
+    match names.iter().find(|name| !exists(name)) {
+        None => Ok(()),
+        Some(name) => Err(InvalidTenant::AdmissionController {
+            version,
+            name: name.clone(),
+        }),
+    }
+}
+
+pub(super) fn arguments(deployment: &ControlPlaneDeployment) -> Result<(), InvalidTenant> {
+    for component in Component::ALL {
+        for text in deployment.extra_args.of(component) {
+            Argument::parse(component, text).map_err(|refused| InvalidTenant::Argument {
+                field: component.field(),
+                refused,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Only what an object stored before the rule could have: schema and CEL leave nothing else.
+pub(super) fn volumes(deployment: &ControlPlaneDeployment) -> Result<(), InvalidTenant> {
+    let allowed = |volume: &Volume| {
+        let sources = [
+            volume.config_map.is_some(),
+            volume.empty_dir.is_some(),
+            volume.projected.is_some(),
+            volume.secret.is_some(),
+        ];
+        let projections = volume
+            .projected
+            .iter()
+            .flat_map(|from| from.sources.iter().flatten());
+        sources.into_iter().filter(|set| *set).count() == 1
+            && projections
+                .into_iter()
+                .all(|from| from.service_account_token.is_none())
+    };
+    match deployment
+        .additional_volumes
+        .0
+        .iter()
+        .find(|volume| !allowed(volume))
+    {
+        None => Ok(()),
+        Some(volume) => Err(InvalidTenant::Volume(volume.name.clone())),
+    }
+}
