@@ -16,7 +16,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, reflector, watcher as watch_objects};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
+use stoker_api::labels::{ABANDON_DATA, MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
 use tokio::sync::watch;
@@ -153,6 +153,7 @@ async fn watch_data_stores(writer: Writer<DataStore>, ctx: Arc<Context>) {
                     store.uid(),
                     store.metadata.generation,
                     store.metadata.deletion_timestamp.is_some(),
+                    store.annotations().get(ABANDON_DATA).cloned(),
                 );
                 if known.insert(name.clone(), now.clone()) != Some(now) {
                     ctx.wake_data_store(&name);
@@ -162,6 +163,7 @@ async fn watch_data_stores(writer: Writer<DataStore>, ctx: Arc<Context>) {
                 let name = store.name_any();
                 known.remove(&name);
                 ctx.pools.remove(&name);
+                ctx.data_store_failures.succeeded(&ObjectRef::new(&name));
                 ctx.wake_tenants_of(&name);
             }
             Some(Event::InitDone) => {
