@@ -1,4 +1,4 @@
-//! The CRDs, the installation manifest and the examples on real kube-apiservers: the newest supported one and the
+//! The CRDs, the installation manifest, the chart and the examples on real kube-apiservers: the newest supported one and the
 //! oldest.
 
 #![expect(
@@ -11,6 +11,10 @@
 mod built;
 #[path = "../../crates/stoker-api/tests/admission/cases.rs"]
 mod cases;
+#[path = "crd_support/chart.rs"]
+mod chart;
+#[path = "crd_support/columns.rs"]
+mod columns;
 #[path = "crd_support/definitions.rs"]
 mod definitions;
 #[path = "crd_support/install.rs"]
@@ -47,6 +51,9 @@ on_newest_and_oldest!(
     definitions::the_api_server_accepts_and_refuses_as_the_tables_say,
     definitions::the_documented_defaults_are_filled_in,
     definitions::the_examples_are_accepted_and_come_back_as_written,
+    chart::helm_installs_upgrades_and_uninstalls_the_chart,
+    chart::helm_takes_over_what_install_yaml_made,
+    columns::wide_columns_answer_the_first_three_questions,
     install::kubectl_installs_and_installs_again_without_a_change,
     install::the_installed_operator_keeps_to_the_restricted_profile,
     install::the_installed_operator_may_do_its_work_and_nothing_else,

@@ -185,6 +185,7 @@ async fn claims_without_a_tenant_are_told_and_left_alone() {
     );
     store_reason(&bare, "default", "Ready", "Available").await;
     assert_eq!(bare.pool_keys().await, [key]);
+    assert_eq!(bare.pool_users().await, [""; 0]);
 }
 
 fn pool_service() -> Value {
@@ -236,6 +237,8 @@ async fn a_restart_while_the_pool_cannot_be_found_cuts_nobody_off() {
     bare.tenant_reason("a", "two", "DataStoreReady", "EndpointUnresolved")
         .await;
     assert!(policies.get_opt("two").await.unwrap().is_none());
+    let keys = bare.secrets("a").get_opt("two-ca").await.unwrap();
+    assert!(keys.is_none(), "nothing of it is made yet");
     make_service().await;
     for tenant in ["one", "two"] {
         bare.tenant_reason("a", tenant, "ControlPlaneApplied", "Applied")

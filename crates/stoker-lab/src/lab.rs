@@ -17,7 +17,8 @@ use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 use crate::versions::{
-    CONTAINERD, ETCD, ETCD_BELOW_FLOOR, KubernetesVersion, default_kubernetes, oldest_kubernetes,
+    CONTAINERD, ETCD, ETCD_BELOW_FLOOR, HELM, KubernetesVersion, default_kubernetes,
+    oldest_kubernetes,
 };
 
 /// What can be chosen about a lab.
@@ -127,6 +128,7 @@ impl Lab {
     pub async fn build_for_tests(&self) -> Result<()> {
         self.build(self.kubernetes()).await?;
         self.build(oldest_kubernetes()).await?;
+        self.upstream.helm(HELM).await?;
         self.upstream.etcd(ETCD_BELOW_FLOOR).await.map(drop)
     }
 

@@ -170,6 +170,25 @@ impl Upstream {
         build.build(self).await
     }
 
+    /// A directory with `helm` of a version such as `v4.3.1`.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub async fn helm(&self, version: &str) -> Result<PathBuf> {
+        let module = "helm.sh/helm/v4";
+        let build = GoBuild {
+            name: "helm",
+            version: version.into(),
+            requires: vec![Require {
+                module: module.into(),
+                version: version.into(),
+            }],
+            packages: vec![(format!("{module}/cmd/helm"), "helm")],
+            ..GoBuild::default()
+        };
+        build.build(self).await
+    }
+
     /// A directory with a static `pause`.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ pub const ETCD: &str = "v3.6.16";
 pub const ETCD_BELOW_FLOOR: &str = "v3.6.8";
 /// The container runtime on every host.
 pub const CONTAINERD: &str = "v2.4.2";
+/// What people install the chart with.
+pub const HELM: &str = "v4.3.1";
 
 const fn kubernetes(
     version: &'static str,

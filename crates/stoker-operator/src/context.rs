@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
@@ -17,7 +18,7 @@ use crate::args::Args;
 use crate::data_store::Pools;
 use crate::data_store::reconcile::data_store_of;
 use crate::management_networks::Networks;
-use crate::metrics::Metrics;
+use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
 use crate::tenant::Tenants;
 
@@ -84,6 +85,16 @@ pub struct Context {
 }
 
 impl Context {
+    /// Counts everything that the caches hold.
+    pub fn fleet(&self) -> Fleet {
+        Fleet::of(
+            self.stores.tenants.state(),
+            self.stores.data_stores.state(),
+            self.tenants.certificate_dates(),
+            Timestamp::now(),
+        )
+    }
+
     /// Asks for a pass over `tenant`. Nobody listens any more only while the process ends.
     pub fn wake(&self, tenant: ObjectRef<TenantControlPlane>) {
         let _ = self.wake.send(tenant);

@@ -1,5 +1,6 @@
 //! Prometheus metrics. Label sets are closed: no tenant names in histograms or counters.
 
+mod fleet;
 mod process;
 
 use std::sync::Mutex;
@@ -12,6 +13,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use fleet::{CertificateDates, Fleet};
 
 /// Reconcile loops.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
@@ -36,6 +40,8 @@ pub enum Outcome {
 /// Steps of a tenant's pass that are timed.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 pub enum Step {
+    /// Waiting for one of `--max-concurrent-reconciles` turns on the management side.
+    Turn,
     /// Reads, the claim in the pool, Service.
     Prepare,
     /// Secrets, `ConfigMap`s, policy, then the Deployment.
@@ -74,8 +80,32 @@ pub enum Side {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateLabels {
-    state: String,
+struct FailureLabels {
+    controller: Controller,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ControllerLabels {
+    controller: Controller,
+}
+
+/// One more in a gauge while this lives.
+#[derive(Debug)]
+#[must_use = "it counts as long as it lives"]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// All metrics of the operator.
@@ -85,7 +115,9 @@ pub struct Metrics {
     outcomes: Family<OutcomeLabels, Counter>,
     steps: Family<StepLabels, Histogram>,
     requests: Family<RequestLabels, Counter>,
-    tenants: Family<StateLabels, Gauge>,
+    failures: Family<FailureLabels, Counter>,
+    passes: Family<ControllerLabels, Gauge>,
+    waiting: Gauge,
     leader: Gauge,
     process: Registry,
     cpu: Gauge<f64, AtomicU64>,
@@ -128,7 +160,9 @@ impl Default for Metrics {
             outcomes: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
             requests: Family::default(),
-            tenants: Family::default(),
+            failures: Family::default(),
+            passes: Family::default(),
+            waiting: Gauge::default(),
             leader: Gauge::default(),
         };
         metrics.register();
@@ -156,9 +190,19 @@ impl Metrics {
             self.requests.clone(),
         );
         registry.register(
-            "tenant_control_planes",
-            "Tenants by state",
-            self.tenants.clone(),
+            "reconcile_failures",
+            "Failed passes by controller and reason",
+            self.failures.clone(),
+        );
+        registry.register(
+            "reconcile_in_progress",
+            "Passes in progress by controller",
+            self.passes.clone(),
+        );
+        registry.register(
+            "reconcile_waiting",
+            "Passes over tenants that wait for a turn on the management side",
+            self.waiting.clone(),
         );
         registry.register(
             "leader",
@@ -200,22 +244,36 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// Moves one tenant from a state to another.
-    pub fn state_changed(&self, from: Option<&str>, to: Option<&str>) {
-        if let Some(state) = from {
-            self.tenants
-                .get_or_create(&StateLabels {
-                    state: state.to_owned(),
-                })
-                .dec();
-        }
-        if let Some(state) = to {
-            self.tenants
-                .get_or_create(&StateLabels {
-                    state: state.to_owned(),
-                })
-                .inc();
-        }
+    /// Counts a failed pass. `reason` is from a closed set: an error's category.
+    pub fn failed(&self, controller: Controller, reason: &'static str) {
+        self.finished(controller, Outcome::Failed);
+        self.failures
+            .get_or_create(&FailureLabels { controller, reason })
+            .inc();
+    }
+
+    /// Counts a pass in progress.
+    pub fn pass(&self, controller: Controller) -> Counted {
+        Counted::new(
+            self.passes
+                .get_or_create(&ControllerLabels { controller })
+                .clone(),
+        )
+    }
+
+    /// Waits for a turn, and measures that. `None` only when `turns` is closed.
+    pub async fn turn<'a>(&self, turns: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
+        let started = std::time::Instant::now();
+        let waiting = Counted::new(self.waiting.clone());
+        let turn = turns.acquire().await.ok();
+        drop(waiting);
+        self.step(Step::Turn, started.elapsed());
+        turn
+    }
+
+    /// Asks for the fleet at every scrape from now on. To be called once, by the process that leads.
+    pub fn follow(&self, fleet: impl Fn() -> Fleet + Send + Sync + 'static) {
+        self.lock().register_collector(fleet::collector(fleet));
     }
 
     /// Says whether this process leads.

@@ -78,6 +78,7 @@ async fn lead(
     health: Arc<Health>,
 ) -> anyhow::Result<()> {
     if !args.leader_elect {
+        metrics.leading(true);
         return tokio::select! {
             done = Box::pin(work(args, client, Arc::new(stoker_kube::tenant_client), metrics, health)) => done,
             () = stopped() => Ok(()),
@@ -154,6 +155,8 @@ pub async fn work(
         tenant_client,
         metrics,
     });
+    let counted = Arc::clone(&ctx);
+    ctx.metrics.follow(move || counted.fleet());
     let watches = watches::Watches {
         tenants: tenants_writer,
         data_stores: data_stores_writer,
@@ -229,7 +232,7 @@ fn tenant_failed(
         ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
         return Action::requeue(NAMESPACE_WAIT);
     }
-    ctx.metrics.finished(Controller::Tenant, Outcome::Failed);
+    ctx.metrics.failed(Controller::Tenant, error.category());
     let wait = ctx
         .tenant_failures
         .after_failure(ObjectRef::from_obj(object.as_ref()));
@@ -254,7 +257,7 @@ async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<Obje
     let failed = |object: Arc<DataStore>,
                   error: &data_store::reconcile::Error,
                   ctx: Arc<Context>| {
-        ctx.metrics.finished(Controller::DataStore, Outcome::Failed);
+        ctx.metrics.failed(Controller::DataStore, error.category());
         let wait = ctx
             .data_store_failures
             .after_failure(ObjectRef::from_obj(object.as_ref()));

@@ -13,20 +13,20 @@ use stoker_lab::versions::KubernetesVersion;
 
 use crate::{create, documents, file};
 
-const MANIFEST: &str = "manifests/install.yaml";
+pub(crate) const MANIFEST: &str = "manifests/install.yaml";
 /// `kubectl apply`, and as the documentation has it.
 const CLIENT_SIDE: [&str; 1] = ["apply"];
-const SERVER_SIDE: [&str; 2] = ["apply", "--server-side"];
+pub(crate) const SERVER_SIDE: [&str; 2] = ["apply", "--server-side"];
 
 /// A management cluster without nodes, and kubectl for it.
-struct Server {
+pub(crate) struct Server {
     process: BareApiServer,
     kubectl: PathBuf,
-    kubeconfig: tempfile::NamedTempFile,
+    pub(crate) kubeconfig: tempfile::NamedTempFile,
 }
 
 impl Server {
-    async fn start(version: KubernetesVersion) -> Self {
+    pub(crate) async fn start(version: KubernetesVersion) -> Self {
         let upstream = Upstream::open(Steps::new()).unwrap();
         let kubectl = upstream.kubernetes(version).await.unwrap().join("kubectl");
         let api_server = BareApiServer::start_version(version).await.unwrap();
@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// Runs kubectl; it must neither fail nor warn. Returns what it prints.
-    fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = Command::new(&self.kubectl)
             .arg("--kubeconfig")
             .arg(self.kubeconfig.path())
@@ -63,7 +63,7 @@ impl Server {
     }
 
     /// Installs as a person would, and waits until the CRDs are served.
-    fn install(&self, way: &[&str]) -> String {
+    pub(crate) fn install(&self, way: &[&str]) -> String {
         let manifest = file(MANIFEST).display().to_string();
         let said = self.kubectl(&[way, &["--filename", &manifest]].concat());
         self.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);

@@ -39,11 +39,23 @@ pub enum Error {
     Finalizer(#[source] Box<kube::Error>),
 }
 
+impl Error {
+    /// `CamelCase` reason for metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::WriteStatus(_) => "StatusNotWritten",
+            Self::Finalizer(_) => "FinalizerNotSet",
+        }
+    }
+}
+
 /// Looks at the store, says what it found, wakes its tenants when that is news.
 ///
 /// # Errors
 /// The management API refused a write.
 pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let _pass = ctx.metrics.pass(Controller::DataStore);
     let name = object.name_any();
     let used_by = tenants_of(&ctx, &name);
     let leaving = object.meta().deletion_timestamp.is_some();

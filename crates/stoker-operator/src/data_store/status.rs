@@ -20,8 +20,8 @@ pub struct Verdict {
     /// Whether the object is being deleted and has to stay.
     pub leaving: bool,
     ready: (&'static str, String),
-    /// Claims that no tenant stands behind; the outer `None` while they cannot be read.
-    orphans: Option<Option<String>>,
+    /// Whether a tenant stands behind every claim, else which are without one; `None` while they cannot be read.
+    owners: Option<Result<(), String>>,
 }
 
 impl Verdict {
@@ -36,7 +36,7 @@ impl Verdict {
         Self {
             problem: problem.is_some(),
             leaving,
-            orphans: stock.map(|stock| stock.orphans(Timestamp::now())),
+            owners: stock.map(|stock| stock.orphans(Timestamp::now()).map_or(Ok(()), Err)),
             ready: match (kept_by, problem) {
                 (Some(kept_by), None) => ("DeletionBlocked", kept_by),
                 (Some(kept_by), Some((_, message))) => {
@@ -95,14 +95,14 @@ pub async fn write(
     };
     let (reason, message) = &verdict.ready;
     set("Ready", verdict.is_ready(), reason, message);
-    match &verdict.orphans {
-        Some(None) => set(
+    match &verdict.owners {
+        Some(Ok(())) => set(
             "OwnersKnown",
             true,
             "EveryOwnerKnown",
             "every storage id in the pool is of a tenant or of data that is kept for its retention",
         ),
-        Some(Some(orphans)) => set("OwnersKnown", false, "DataWithoutTenant", orphans),
+        Some(Err(orphans)) => set("OwnersKnown", false, "DataWithoutTenant", orphans),
         None => {}
     }
     let written = stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &new)

@@ -61,7 +61,7 @@ pub(super) async fn apply(
     ctx: &Context,
     findings: &mut Findings,
 ) -> Applied {
-    let mut turn = Turn::of(&ctx.work).await;
+    let mut turn = Turn::of(&ctx.work, &ctx.metrics).await;
     let started = Instant::now();
     let mut applied = Applied::default();
     let lives = is_born(object, state);
@@ -231,6 +231,7 @@ impl Pass<'_> {
         let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted());
         let wanted = mounted?;
         guarded?;
+        let dates = wanted.dates();
         // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
         let outcomes = self
             .ctx
@@ -251,6 +252,7 @@ impl Pass<'_> {
         if wanted.changes_mounted {
             refresh_pods(self.tenant, self.state, self.ctx).await;
         }
+        *lock(&self.state.certificates) = Some(dates);
         // With a pool that has a problem something may have been left out.
         if self.place.open.problem.is_none() {
             let inputs = self.inputs.clone();

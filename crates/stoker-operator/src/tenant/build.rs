@@ -12,6 +12,7 @@ use super::escrow::Copy;
 use super::secrets::TenantSecrets;
 use super::storage_client::storage_client;
 use super::store::Place;
+use crate::metrics::CertificateDates;
 
 /// What a control plane is built from.
 pub(super) struct Materials<'a> {
@@ -41,6 +42,18 @@ pub(super) struct Wanted {
     pub(super) renew_at: OffsetDateTime,
     /// The keys themselves.
     pub(super) tenant_keys: Keys,
+}
+
+impl Wanted {
+    /// Dates of the certificates in it.
+    pub(super) fn dates(&self) -> CertificateDates {
+        let cluster = self.tenant_keys.certificate_authority.not_after();
+        let front_proxy = self.tenant_keys.front_proxy_authority.not_after();
+        CertificateDates {
+            renew_at: self.renew_at,
+            authorities_end: cluster.min(front_proxy),
+        }
+    }
 }
 
 /// Builds it.

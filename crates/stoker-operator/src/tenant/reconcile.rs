@@ -32,6 +32,7 @@ pub async fn reconcile(
     object: Arc<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
+    let _pass = ctx.metrics.pass(Controller::Tenant);
     let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
     let result = limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)));
     if let Err(Error::Pool(error)) = &result

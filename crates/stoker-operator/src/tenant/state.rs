@@ -17,6 +17,7 @@ use super::error::Error;
 use super::identity;
 use super::inside::Inside;
 use super::pods::Pods;
+use crate::metrics::CertificateDates;
 
 /// One tenant, in memory.
 pub struct TenantState {
@@ -41,6 +42,8 @@ pub struct TenantState {
     pub written: Mutex<Option<TenantControlPlaneStatus>>,
     /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
     pub look_again: Mutex<Option<OffsetDateTime>>,
+    /// Dates of the certificates as last applied; they stay while later passes fail.
+    pub certificates: Mutex<Option<CertificateDates>>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -86,6 +89,7 @@ impl Default for TenantState {
             storage_id: Mutex::default(),
             written: Mutex::default(),
             look_again: Mutex::default(),
+            certificates: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
@@ -215,6 +219,14 @@ impl Tenants {
     /// The state of `tenant` if it is known.
     pub fn get(&self, tenant: &ObjectRef<TenantControlPlane>) -> Option<Arc<TenantState>> {
         lock(&self.by_ref).get(tenant).cloned()
+    }
+
+    /// The dates of every tenant's certificates, as far as this process has applied them.
+    pub fn certificate_dates(&self) -> Vec<CertificateDates> {
+        lock(&self.by_ref)
+            .values()
+            .filter_map(|state| *lock(&state.certificates))
+            .collect()
     }
 
     /// Forgets a deleted tenant: its connection and watches end.

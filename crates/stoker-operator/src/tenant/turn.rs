@@ -5,21 +5,28 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::metrics::Metrics;
+
 /// A pool that answers does so in much less.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One of the turns that bound the work on the management side, given back while somebody else is waited for.
 pub(super) struct Turn<'a> {
     work: &'a Semaphore,
+    metrics: &'a Metrics,
     held: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Turn<'a> {
     /// Waits for a turn.
-    pub(super) async fn of(work: &'a Semaphore) -> Self {
+    pub(super) async fn of(work: &'a Semaphore, metrics: &'a Metrics) -> Self {
         // Closed never: the semaphore lives as long as the process.
-        let held = work.acquire().await.ok();
-        Self { work, held }
+        let held = metrics.turn(work).await;
+        Self {
+            work,
+            metrics,
+            held,
+        }
     }
 
     /// Awaits what depends on a pool. When it takes long, others have the turn until it is done: tenants of a pool
@@ -31,7 +38,7 @@ impl<'a> Turn<'a> {
         }
         self.held = None;
         let done = wait.await;
-        self.held = self.work.acquire().await.ok();
+        self.held = self.metrics.turn(self.work).await;
         done
     }
 }
@@ -42,8 +49,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_long_lets_others_work() {
-        let work = Semaphore::new(1);
-        let mut turn = Turn::of(&work).await;
+        let (work, metrics) = (Semaphore::new(1), Metrics::default());
+        let mut turn = Turn::of(&work, &metrics).await;
         assert_eq!(work.available_permits(), 0);
         let others = async {
             tokio::time::sleep(PATIENCE / 2).await;

@@ -143,7 +143,7 @@ mod tests {
         (Client::new(service, "default"), handle)
     }
 
-    fn service(cluster_ip: &str, target: Value) -> Service {
+    fn service(cluster_ip: &str, target: &Value) -> Service {
         let object = json!({ "metadata": {}, "spec": {
             "clusterIP": cluster_ip, "ports": [{ "port": 443, "targetPort": target }],
             "selector": { "app": "etcd" },
@@ -176,15 +176,15 @@ mod tests {
     fn pods_are_reached_on_their_own_port() {
         let number = PodPort::Number;
         assert_eq!(
-            pod_port(&service("10.0.0.7", 2379.into()), 443),
+            pod_port(&service("10.0.0.7", &2379.into()), 443),
             number(2379)
         );
         assert_eq!(
-            pod_port(&service("10.0.0.7", "client".into()), 443),
+            pod_port(&service("10.0.0.7", &"client".into()), 443),
             PodPort::Name("client".to_owned())
         );
-        assert_eq!(pod_port(&service("None", 2379.into()), 443), number(443));
-        assert_eq!(pod_port(&service("10.0.0.7", 2379.into()), 80), number(80));
+        assert_eq!(pod_port(&service("None", &2379.into()), 443), number(443));
+        assert_eq!(pod_port(&service("10.0.0.7", &2379.into()), 80), number(80));
     }
 
     #[tokio::test]
@@ -205,7 +205,7 @@ mod tests {
     async fn of_a_service_only_its_own_pods_are_reached() {
         let (client, mut handle) = api();
         let endpoints = ["etcd.pool.svc:443".to_owned()];
-        let object = serde_json::to_value(service("10.0.0.7", 2379.into())).unwrap();
+        let object = serde_json::to_value(service("10.0.0.7", &2379.into())).unwrap();
         let (found, path) = tokio::join!(
             look_up(&endpoints, &client),
             serve(&mut handle, 200, object)

@@ -1,0 +1,201 @@
+//! The Helm chart, from the same sources as `install.yaml`: what users may set is put in the place of the text that
+//! stands there. Text that is not found is an error, so the chart cannot fall behind.
+
+mod values;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Artifact, DEFAULT_IMAGE, HEADER, OPERATOR, crds, monitoring, rbac};
+
+const NAMESPACE: &str = include_str!("namespace.yaml");
+const VALUES: &str = include_str!("chart/values.yaml");
+
+/// Text of `operator.yaml`, which is there once, and what the chart has instead.
+const SETTABLE: &[(&str, &str)] = &[
+    ("  replicas: 2\n", "  replicas: {{ .Values.replicas }}\n"),
+    (
+        "  template:\n    metadata:\n",
+        "  template:
+    metadata:
+      {{- with .Values.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+",
+    ),
+    (
+        "      nodeSelector:\n        kubernetes.io/os: linux\n",
+        "      {{- with .Values.image.pullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.priorityClassName }}
+      priorityClassName: {{ . | quote }}
+      {{- end }}
+      nodeSelector:
+        {{- toYaml .Values.nodeSelector | nindent 8 }}
+      {{- with .Values.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.affinity }}
+      affinity:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+",
+    ),
+    (
+        "          image: ${IMAGE}\n          imagePullPolicy: IfNotPresent\n",
+        "          image: {{ with .Values.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
+          imagePullPolicy: {{ .Values.image.pullPolicy }}
+",
+    ),
+    (
+        "            - --health-bind-address=0.0.0.0:8081\n",
+        "            - --health-bind-address=0.0.0.0:8081
+            {{- with .Values.datastore }}
+            - {{ printf \"--datastore=%s\" . | quote }}
+            {{- end }}
+            {{- with .Values.managementCidrs }}
+            - --management-cidrs={{ join \",\" . }}
+            {{- end }}
+            {{- with .Values.maxConcurrentReconciles }}
+            - --max-concurrent-reconciles={{ int . }}
+            {{- end }}
+            {{- if .Values.logJson }}
+            - --log-json
+            {{- end }}
+",
+    ),
+    (
+        "          resources:\n            requests:\n              cpu: 100m\n              memory: 128Mi\n",
+        "          resources:\n            {{- toYaml .Values.resources | nindent 12 }}\n",
+    ),
+];
+
+/// Every file of the chart.
+pub(super) fn files() -> Result<Vec<Artifact>> {
+    let file = |path, content: String| Artifact { path, content };
+    let template = |path, content: String| file(path, format!("{HEADER}{content}"));
+    Ok(vec![
+        file(
+            "manifests/chart/Chart.yaml",
+            format!("{HEADER}{}", release(include_str!("chart/Chart.yaml"))),
+        ),
+        file(
+            "manifests/chart/values.yaml",
+            format!("{HEADER}{}", default_values()?),
+        ),
+        file(
+            "manifests/chart/values.schema.json",
+            include_str!("chart/values.schema.json").to_owned(),
+        ),
+        file("manifests/chart/README.md", readme()?),
+        file(
+            "manifests/chart/.helmignore",
+            include_str!("chart/.helmignore").to_owned(),
+        ),
+        template("manifests/chart/templates/crds.yaml", crds_template()?),
+        template("manifests/chart/templates/namespace.yaml", namespace()?),
+        template(
+            "manifests/chart/templates/rbac.yaml",
+            in_release(&rbac::roles()),
+        ),
+        template("manifests/chart/templates/operator.yaml", operator()?),
+        template(
+            "manifests/chart/templates/metrics.yaml",
+            include_str!("chart/templates/metrics.yaml").to_owned(),
+        ),
+        file(
+            "manifests/chart/templates/NOTES.txt",
+            include_str!("chart/templates/NOTES.txt").to_owned(),
+        ),
+        file("manifests/chart/files/alerts.yaml", monitoring::alerts()),
+        file(
+            "manifests/chart/files/dashboard.json",
+            monitoring::dashboard()?,
+        ),
+    ])
+}
+
+/// Name and version of this release in `text`.
+fn release(text: &str) -> String {
+    text.replace("${VERSION}", env!("CARGO_PKG_VERSION"))
+        .replace("${REPOSITORY}", env!("CARGO_PKG_REPOSITORY"))
+}
+
+fn default_values() -> Result<String> {
+    let (repository, tag) = DEFAULT_IMAGE
+        .rsplit_once(':')
+        .context("the default image has no tag")?;
+    Ok(VALUES
+        .replace("${REPOSITORY}", repository)
+        .replace("${TAG}", tag))
+}
+
+fn readme() -> Result<String> {
+    let rows = values::table(&default_values()?)?;
+    Ok(include_str!("chart/README.md").replace("${VALUES}\n", &rows))
+}
+
+fn operator() -> Result<String> {
+    let mut text = verbatim(OPERATOR)?.to_owned();
+    for (from, to) in SETTABLE {
+        ensure!(
+            text.matches(from).count() == 1,
+            "operator.yaml must have this once, as the chart puts values there: {from}"
+        );
+        text = text.replace(from, to);
+    }
+    Ok(in_release(&text))
+}
+
+fn crds_template() -> Result<String> {
+    let mut text = String::new();
+    for (path, crd) in crds::all()? {
+        let kept = "metadata:\n  {{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n";
+        let (head, body) = verbatim(&crd)?
+            .split_once("metadata:\n")
+            .with_context(|| format!("{path} has no metadata"))?;
+        text = format!("{text}---\n{head}{kept}{body}");
+    }
+    Ok(format!(
+        "{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n"
+    ))
+}
+
+fn namespace() -> Result<String> {
+    let name = "  name: stoker-system\n";
+    let at = NAMESPACE
+        .find("apiVersion:")
+        .context("namespace.yaml has no object")?;
+    let object = NAMESPACE.get(at..).unwrap_or_default();
+    ensure!(
+        object.matches(name).count() == 1,
+        "namespace.yaml must have the name once"
+    );
+    let object = object.replace(name, "  name: {{ .Release.Namespace }}\n");
+    Ok(format!(
+        "{{{{- if .Values.namespace.create }}}}\n{object}{{{{- end }}}}\n"
+    ))
+}
+
+/// `text` with the release's namespace.
+fn in_release(text: &str) -> String {
+    text.replace(
+        "namespace: stoker-system\n",
+        "namespace: {{ .Release.Namespace }}\n",
+    )
+}
+
+/// `text`, which Helm must not take for a template.
+fn verbatim(text: &str) -> Result<&str> {
+    ensure!(
+        !text.contains("{{"),
+        "text with {{{{ would be expanded by Helm"
+    );
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
