@@ -36,7 +36,8 @@ pub struct Args {
 
     /// Networks of the management cluster (nodes, pods, Services), comma-separated, that
     /// control-plane pods must not reach. Left out, they are read from the Nodes and `ServiceCIDR`s;
-    /// give them on clusters with very many nodes, or whose pod networks the Nodes do not name.
+    /// give them on clusters with very many nodes, or whose pod networks the Nodes do not name. The
+    /// endpoints of the management API server itself are read, and closed, in any case.
     #[arg(long, env = "STOKER_MANAGEMENT_CIDRS", value_delimiter = ',')]
     pub management_cidrs: Vec<IpNet>,
 
@@ -53,9 +54,9 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", default_value = "stoker-operator")]
     pub pod_name: String,
 
-    /// Address of this pod, to check what the Nodes say of the pod networks against.
-    #[arg(long, env = "POD_IP")]
-    pub pod_ip: Option<IpAddr>,
+    /// Addresses of this pod, comma-separated, to check what the Nodes say of the pod networks against.
+    #[arg(long, env = "POD_IPS", value_delimiter = ',')]
+    pub pod_ips: Vec<IpAddr>,
 
     /// Namespace of the operator: where its lease and the keys of retained data are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "stoker-system")]

@@ -12,7 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Events, RequestCounter, TenantEndpoint, Writer};
 use stoker_pki::EscrowKey;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::args::Args;
 use crate::data_store::Pools;
@@ -63,6 +63,8 @@ pub struct Context {
     pub stores: Stores,
     /// Networks that control-plane pods must not reach.
     pub management_networks: watch::Receiver<Networks>,
+    /// Tells that a control-plane pod may have an address in none of them.
+    pub stranger: Notify,
     /// Seals the copies of tenants' keys.
     pub escrow_key: EscrowKey,
     /// Connections to the `DataStore`s.

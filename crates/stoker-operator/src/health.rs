@@ -1,9 +1,9 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,24 +11,36 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::tenant::state::lock;
 
 const BEAT: Duration = Duration::from_secs(5);
 /// This much silence means that the work hangs.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// What probes ask.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
     ready: AtomicBool,
-    last_beat: AtomicU64,
+    /// By the monotonic clock: a corrected wall clock neither kills the process nor keeps a stuck one alive.
+    last_beat: Mutex<Instant>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            ready: AtomicBool::default(),
+            last_beat: Mutex::new(Instant::now()),
+        }
+    }
 }
 
 impl Health {
-    /// The caches are filled, or this process stands by for the lease.
-    pub fn set_ready(&self) {
-        self.ready.store(true, Ordering::Relaxed);
+    /// Ready is who stands by for the lease, and who leads once its caches are filled.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
     }
 
     /// Runs `work`, beating as long as its task is not stuck: both are polled by turns in the same task, so a
@@ -39,21 +51,14 @@ impl Health {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                _ = beat.tick() => self.last_beat.store(unix_seconds(), Ordering::Relaxed),
+                _ = beat.tick() => *lock(&self.last_beat) = Instant::now(),
             }
         }
     }
 
     fn is_alive(&self) -> bool {
-        unix_seconds().saturating_sub(self.last_beat.load(Ordering::Relaxed)) < SILENCE.as_secs()
+        lock(&self.last_beat).elapsed() < SILENCE
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 /// Serves the probes until the process ends.
@@ -110,5 +115,21 @@ fn code(good: bool) -> StatusCode {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_no_longer_beats_is_dead_after_a_minute() {
+        let health = Health::default();
+        health.alive_while(tokio::time::sleep(SILENCE * 10)).await;
+        assert!(health.is_alive());
+        tokio::time::advance(SILENCE / 2).await;
+        assert!(health.is_alive());
+        tokio::time::advance(SILENCE / 2 + BEAT).await;
+        assert!(!health.is_alive());
     }
 }

@@ -11,6 +11,8 @@ pub enum Scope {
     Cluster,
     /// In the operator's own namespace.
     OwnNamespace,
+    /// In the namespace `default`, where the management API server's own Service is.
+    DefaultNamespace,
 }
 
 /// One rule of a role.
@@ -22,14 +24,30 @@ pub struct Rule {
     pub group: &'static str,
     /// Plural resource names, subresources as `resource/subresource`.
     pub resources: &'static [&'static str],
+    /// Only objects of these names; all when empty.
+    pub names: &'static [&'static str],
     /// What may be done.
     pub verbs: &'static [&'static str],
     /// What it is for, in one line.
     pub why: &'static str,
 }
 
-/// Server-side apply of objects that the operator also watches, lists for orphans and deletes.
-const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
+const fn rule(
+    scope: Scope,
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Rule {
+    Rule {
+        scope,
+        group,
+        resources,
+        names: &[],
+        verbs,
+        why,
+    }
+}
 
 const fn cluster(
     group: &'static str,
@@ -37,21 +55,19 @@ const fn cluster(
     verbs: &'static [&'static str],
     why: &'static str,
 ) -> Rule {
-    Rule {
-        scope: Scope::Cluster,
-        group,
-        resources,
-        verbs,
-        why,
-    }
+    rule(Scope::Cluster, group, resources, verbs, why)
 }
+
+/// Server-side apply, which asks for `create` and `patch`, of objects that the operator also watches, reads again
+/// and deletes itself. What has no `delete` goes with its owner.
+const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
 
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
         &["datastores", "tenantcontrolplanes"],
         &["get", "list", "patch", "watch"],
-        "reads what is asked for; patches finalizers",
+        "reads what is asked for, afresh where a write was outrun; patches finalizers",
     ),
     cluster(
         "stoker.dev",
@@ -61,15 +77,21 @@ const RULES: &[Rule] = &[
     ),
     cluster(
         "stoker.dev",
-        &["datastores/finalizers", "tenantcontrolplanes/finalizers"],
+        &["tenantcontrolplanes/finalizers"],
         &["update"],
         "owner references that block deletion, where OwnerReferencesPermissionEnforcement is on",
     ),
     cluster(
         "",
-        &["configmaps", "secrets", "services"],
+        &["configmaps", "secrets"],
         OWN,
-        "a tenant's keys, configuration and address; a DataStore's credentials in any namespace",
+        "a tenant's keys and configuration; a DataStore's credentials in any namespace",
+    ),
+    cluster(
+        "",
+        &["services"],
+        &["create", "get", "list", "patch", "watch"],
+        "a tenant's address; a pool's address in any namespace",
     ),
     cluster("apps", &["deployments"], OWN, "a tenant's control plane"),
     cluster(
@@ -81,7 +103,7 @@ const RULES: &[Rule] = &[
     cluster(
         "networking.k8s.io",
         &["networkpolicies"],
-        OWN,
+        &["create", "list", "patch", "watch"],
         "what control-plane pods may reach",
     ),
     cluster(
@@ -93,7 +115,7 @@ const RULES: &[Rule] = &[
     cluster(
         "events.k8s.io",
         &["events"],
-        &["create", "patch"],
+        &["create"],
         "tells people what happens",
     ),
     cluster(
@@ -108,12 +130,29 @@ const RULES: &[Rule] = &[
         &["list", "watch"],
         "Service networks of the management cluster, closed to control-plane pods",
     ),
+    rule(
+        Scope::DefaultNamespace,
+        "discovery.k8s.io",
+        &["endpointslices"],
+        &["list", "watch"],
+        "addresses of the management API server, closed to control-plane pods",
+    ),
+    rule(
+        Scope::OwnNamespace,
+        "coordination.k8s.io",
+        &["leases"],
+        &["create"],
+        "one replica works at a time; the name of what is created cannot be limited",
+    ),
     Rule {
-        scope: Scope::OwnNamespace,
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        verbs: &["create", "get", "update"],
-        why: "one replica works at a time",
+        names: &[crate::FIELD_MANAGER],
+        ..rule(
+            Scope::OwnNamespace,
+            "coordination.k8s.io",
+            &["leases"],
+            &["get", "update"],
+            "one replica works at a time",
+        )
     },
 ];
 

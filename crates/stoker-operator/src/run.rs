@@ -9,7 +9,8 @@ use kube::runtime::{applier, reflector};
 use kube::{Client, ResourceExt};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 use stoker_kube::{Election, Events, Writer};
-use tokio::sync::{Semaphore, mpsc, watch};
+use stoker_pki::EscrowKey;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
@@ -84,8 +85,8 @@ async fn lead(
             () = stopped() => Ok(()),
         };
     }
-    // A standby is ready: it stands by.
-    health.set_ready();
+    // A standby is ready: it stands by. Once it leads, it is when its caches are filled.
+    health.set_ready(true);
     let election = Election::new(
         client.clone(),
         &args.pod_namespace,
@@ -111,27 +112,31 @@ async fn lead(
     ended
 }
 
-/// What the holder of the lease does, without lease and servers: watches and reconciles for ever.
-///
-/// # Errors
-/// The watches ended.
-pub async fn work(
+/// What the work is done with.
+pub(crate) struct Parts {
+    pub(crate) ctx: Arc<Context>,
+    /// They fill the caches of `ctx`.
+    pub(crate) watches: watches::Watches,
+    /// Whom `ctx` woke.
+    pub(crate) woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
+    pub(crate) woken_data_stores: mpsc::UnboundedReceiver<ObjectRef<DataStore>>,
+}
+
+pub(crate) fn parts(
     args: Args,
     client: Client,
     tenant_client: TenantClient,
     metrics: Arc<Metrics>,
-    health: Arc<Health>,
-) -> anyhow::Result<()> {
+    escrow_key: EscrowKey,
+) -> Parts {
     let (tenants, tenants_writer) = reflector::store();
     let (data_stores, data_stores_writer) = reflector::store();
     let (services, services_writer) = reflector::store();
     let (deployments, deployments_writer) = reflector::store();
-    let escrow_key = escrow_key::read_or_make(&client, &args.pod_namespace).await?;
     let (wake, woken) = mpsc::unbounded_channel();
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
-    let (networks_sender, management_networks) =
-        watch::channel(Networks::given(args.management_cidrs.clone()));
-    let ctx = Arc::new(Context {
+    let (networks, management_networks) = watch::channel(Networks::default());
+    let ctx = Context {
         writer: Writer::new(client.clone(), FIELD_MANAGER),
         events: Events::new(client.clone(), FIELD_MANAGER, &args.pod_name),
         stores: Stores {
@@ -141,6 +146,7 @@ pub async fn work(
             deployments,
         },
         management_networks,
+        stranger: Notify::default(),
         escrow_key,
         pools: data_store::Pools::default(),
         tenants: tenant::Tenants::default(),
@@ -154,16 +160,42 @@ pub async fn work(
         client,
         tenant_client,
         metrics,
-    });
+    };
+    Parts {
+        ctx: Arc::new(ctx),
+        watches: watches::Watches {
+            tenants: tenants_writer,
+            data_stores: data_stores_writer,
+            services: services_writer,
+            deployments: deployments_writer,
+            networks,
+        },
+        woken,
+        woken_data_stores,
+    }
+}
+
+/// What the holder of the lease does, without lease and servers: watches and reconciles for ever.
+///
+/// # Errors
+/// The watches ended.
+pub async fn work(
+    args: Args,
+    client: Client,
+    tenant_client: TenantClient,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> anyhow::Result<()> {
+    health.set_ready(false);
+    let escrow_key = escrow_key::read_or_make(&client, &args.pod_namespace).await?;
+    let Parts {
+        ctx,
+        watches,
+        woken,
+        woken_data_stores,
+    } = parts(args, client, tenant_client, metrics, escrow_key);
     let counted = Arc::clone(&ctx);
     ctx.metrics.follow(move || counted.fleet());
-    let watches = watches::Watches {
-        tenants: tenants_writer,
-        data_stores: data_stores_writer,
-        services: services_writer,
-        deployments: deployments_writer,
-        networks: networks_sender,
-    };
     let (pods_listed, networks_listed) = (Arc::default(), Arc::default());
     let watching = watches.run(
         ctx.clone(),
@@ -177,7 +209,7 @@ pub async fn work(
         ctx.stores.deployments.wait_until_ready().await?;
         watches::listed(&pods_listed).await;
         watches::listed(&networks_listed).await;
-        health.set_ready();
+        health.set_ready(true);
         tracing::info!(tenants = ctx.stores.tenants.len(), "caches filled");
         let mut loops = JoinSet::new();
         loops.spawn(tenants_loop(ctx.clone(), woken));

@@ -1,6 +1,6 @@
 //! The control-plane pods of a tenant: where its API servers answer, and whether any is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -17,6 +17,8 @@ pub struct Pods {
 pub struct PodFacts {
     /// Its address, once it has one.
     pub ip: Option<IpAddr>,
+    /// Its address of the other family, where the cluster has two.
+    pub second_ip: Option<IpAddr>,
     /// Whether its readiness probes pass.
     pub ready: bool,
     /// Whether it is being deleted.
@@ -29,16 +31,27 @@ impl PodFacts {
     pub fn of(pod: &Pod) -> Self {
         let status = pod.status.as_ref();
         let conditions = status.and_then(|status| status.conditions.as_ref());
+        let ip = status
+            .and_then(|status| status.pod_ip.as_ref())
+            .and_then(|ip| ip.parse().ok());
+        let all = status.and_then(|status| status.pod_ips.as_ref());
+        let all = all.into_iter().flatten();
         Self {
-            ip: status
-                .and_then(|status| status.pod_ip.as_ref())
-                .and_then(|ip| ip.parse().ok()),
+            ip,
+            second_ip: all
+                .filter_map(|found| found.ip.parse().ok())
+                .find(|found| Some(*found) != ip),
             ready: conditions
                 .into_iter()
                 .flatten()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             ending: pod.metadata.deletion_timestamp.is_some(),
         }
+    }
+
+    /// All its addresses.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        [self.ip, self.second_ip].into_iter().flatten()
     }
 }
 
@@ -54,9 +67,22 @@ impl Pods {
         self.by_name.remove(name).is_some()
     }
 
+    /// Records that no other pods exist; returns whether that is news.
+    pub fn keep_only(&mut self, names: &BTreeSet<String>) -> bool {
+        let before = self.by_name.len();
+        self.by_name.retain(|name, _| names.contains(name));
+        self.by_name.len() < before
+    }
+
     /// Names of all pods.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
+    }
+
+    /// Names and addresses of the pods that are not ending.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        let alive = self.by_name.iter().filter(|(_, pod)| !pod.ending);
+        alive.flat_map(|(name, pod)| pod.addresses().map(|ip| (name.as_str(), ip)))
     }
 
     /// Whether no pod is left.

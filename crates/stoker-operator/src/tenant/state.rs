@@ -221,6 +221,15 @@ impl Tenants {
         lock(&self.by_ref).get(tenant).cloned()
     }
 
+    /// All that are known.
+    pub fn all(&self) -> Vec<(ObjectRef<TenantControlPlane>, Arc<TenantState>)> {
+        let tenants = lock(&self.by_ref);
+        let pairs = tenants.iter();
+        pairs
+            .map(|(tenant, state)| (tenant.clone(), state.clone()))
+            .collect()
+    }
+
     /// The dates of every tenant's certificates, as far as this process has applied them.
     pub fn certificate_dates(&self) -> Vec<CertificateDates> {
         lock(&self.by_ref)

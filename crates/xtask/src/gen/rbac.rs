@@ -2,11 +2,12 @@
 
 use stoker_operator::rbac::{Rule, Scope, rules};
 
-/// A `ClusterRole` for the cluster-wide rules and a Role for those of the operator's own namespace.
+/// A `ClusterRole` for the cluster-wide rules and a Role for those of each namespace.
 pub(super) fn roles() -> String {
     let cluster = role("ClusterRole", "", Scope::Cluster);
     let own = role("Role", "  namespace: stoker-system\n", Scope::OwnNamespace);
-    format!("{cluster}---\n{own}")
+    let default = role("Role", "  namespace: default\n", Scope::DefaultNamespace);
+    [cluster, own, default].join("---\n")
 }
 
 fn role(kind: &str, namespace: &str, scope: Scope) -> String {
@@ -30,8 +31,13 @@ fn role(kind: &str, namespace: &str, scope: Scope) -> String {
 }
 
 fn policy_rule(rule: &Rule) -> String {
+    let names = if rule.names.is_empty() {
+        String::new()
+    } else {
+        format!("    resourceNames: [{}]\n", rule.names.join(", "))
+    };
     format!(
-        "  # {}\n  - apiGroups: [\"{}\"]\n    resources: [{}]\n    verbs: [{}]\n",
+        "  # {}\n  - apiGroups: [\"{}\"]\n    resources: [{}]\n{names}    verbs: [{}]\n",
         rule.why,
         rule.group,
         rule.resources.join(", "),

@@ -65,13 +65,19 @@ fn every_document_is_of_a_known_kind_and_has_only_known_fields() {
 #[test]
 fn the_roles_are_the_table() {
     let mut granted = find::<ClusterRole>("ClusterRole").rules.unwrap();
-    granted.extend(find::<Role>("Role").rules.unwrap());
+    for role in documents()
+        .iter()
+        .filter(|document| document["kind"] == "Role")
+    {
+        granted.extend(read::<Role>(role).rules.unwrap());
+    }
     let granted: BTreeSet<_> = granted
         .into_iter()
         .map(|rule| {
             (
                 rule.api_groups.unwrap(),
                 rule.resources.unwrap(),
+                rule.resource_names.unwrap_or_default(),
                 rule.verbs,
             )
         })
@@ -83,6 +89,7 @@ fn the_roles_are_the_table() {
             (
                 strings(&[rule.group]),
                 strings(rule.resources),
+                strings(rule.names),
                 strings(rule.verbs),
             )
         })

@@ -1,0 +1,53 @@
+//! `DataStore`s: what people write asks for a look at the pool.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, ResourceExt};
+use stoker_api::labels::ABANDON_DATA;
+use stoker_api::v1alpha1::DataStore;
+
+use super::{broken, cached, events};
+use crate::context::Context;
+use crate::data_store::reconcile::reference;
+
+pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context>) {
+    let mut known = HashMap::new();
+    let stream = events(
+        Api::<DataStore>::all(ctx.client.clone()),
+        watcher::Config::default(),
+    );
+    let mut stream = std::pin::pin!(cached(cache, stream));
+    while let Some(event) = stream.next().await {
+        match broken("DataStore", event) {
+            Some(Event::Apply(store) | Event::InitApply(store)) => {
+                let name = store.name_any();
+                let now = (
+                    store.uid(),
+                    store.metadata.generation,
+                    store.metadata.deletion_timestamp.is_some(),
+                    store.annotations().get(ABANDON_DATA).cloned(),
+                );
+                if known.insert(name.clone(), now.clone()) != Some(now) {
+                    ctx.wake_data_store(&name);
+                }
+            }
+            Some(Event::Delete(store)) => {
+                let name = store.name_any();
+                known.remove(&name);
+                ctx.pools.remove(&name);
+                ctx.data_store_failures.succeeded(&reference(&name));
+                ctx.wake_tenants_of(&name);
+            }
+            Some(Event::InitDone) => {
+                for store in ctx.stores.data_stores.state() {
+                    ctx.wake_data_store(&store.name_any());
+                }
+            }
+            Some(Event::Init) | None => {}
+        }
+    }
+}

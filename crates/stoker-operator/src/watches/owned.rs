@@ -1,0 +1,110 @@
+//! What we made on the management cluster: changes by others ask for a pass.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ApiResource;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{ObjectRef, store::Writer};
+use kube::runtime::watcher::Event;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
+
+use super::{broken, cached, events, ours};
+use crate::context::Context;
+
+/// Services and Deployments: cached for what their status says, after `forget` took away the rest.
+pub(super) async fn watch_cached<K>(cache: Writer<K>, ctx: Arc<Context>, forget: fn(&mut K))
+where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let kind = K::kind(&());
+    let stream = events(Api::<K>::all(ctx.client.clone()), ours()).modify(forget);
+    let mut stream = std::pin::pin!(cached(cache, stream));
+    while let Some(event) = stream.next().await {
+        let (object, deleted) = match broken(&kind, event) {
+            Some(Event::Apply(object) | Event::InitApply(object)) => (object, false),
+            Some(Event::Delete(object)) => (object, true),
+            Some(Event::Init | Event::InitDone) | None => continue,
+        };
+        let key = ObjectKey::of::<K>(object.meta().namespace.as_deref(), &object.name_any());
+        let metadata = object.meta().clone();
+        saw(
+            &ctx,
+            &Change {
+                key,
+                metadata,
+                deleted,
+            },
+        );
+        if let Some(tenant) = tenant_of(object.meta()) {
+            ctx.wake(tenant);
+        }
+    }
+}
+
+/// The other kinds: only their metadata, and only to notice changes by others.
+pub(super) async fn watch_metadata(ctx: Arc<Context>) {
+    let kinds = vec![
+        ApiResource::erase::<Secret>(&()),
+        ApiResource::erase::<ConfigMap>(&()),
+        ApiResource::erase::<NetworkPolicy>(&()),
+        ApiResource::erase::<PodDisruptionBudget>(&()),
+    ];
+    let watch = OwnedWatch {
+        resources: kinds,
+        selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
+        namespace: None,
+        owner_label: Some(TENANT),
+        remembered: usize::MAX,
+    };
+    let mut changes = std::pin::pin!(stoker_kube::watch_owned(ctx.client.clone(), watch));
+    while let Some(change) = changes.next().await {
+        if let Some(change) = broken("metadata", change)
+            && saw(&ctx, &change)
+            && let Some(tenant) = tenant_of(&change.metadata)
+        {
+            ctx.wake(tenant);
+        }
+    }
+}
+
+/// The tenant that an object belongs to: by its label, or, when somebody took the label away, by its owner.
+pub(super) fn tenant_of(object: &ObjectMeta) -> Option<ObjectRef<TenantControlPlane>> {
+    let label = object.labels.as_ref().and_then(|labels| labels.get(TENANT));
+    let owner = || {
+        let owners = object.owner_references.iter().flatten();
+        let mut tenants = owners.filter(|owner| owner.kind == TenantControlPlane::kind(&()));
+        Some(&tenants.next()?.name)
+    };
+    let name = label.or_else(owner)?;
+    Some(ObjectRef::new(name).within(object.namespace.as_deref()?))
+}
+
+/// Tells the tenant's ledger; true when others changed something of ours.
+fn saw(ctx: &Context, change: &Change) -> bool {
+    let Some(tenant) = tenant_of(&change.metadata) else {
+        return false;
+    };
+    let Some(state) = ctx.tenants.get(&tenant) else {
+        return false;
+    };
+    let changed = state.ledger.observe(change) == Observation::Changed;
+    if changed {
+        state.unsettle();
+    }
+    changed
+}

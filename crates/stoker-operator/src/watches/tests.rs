@@ -1,0 +1,243 @@
+use std::time::Duration;
+
+use clap::Parser as _;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::client::{Body, Client};
+use serde_json::{Value, json};
+use stoker_api::labels::TENANT;
+use stoker_kube::Desired;
+use stoker_pki::EscrowKey;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tower_test::mock::{self, Handle, SendResponse};
+
+use super::*;
+use crate::args::Args;
+use crate::run::{Parts, parts};
+use crate::tenant::state::lock;
+
+const PATIENCE: Duration = Duration::from_mins(10);
+const SERVICES: &str = "/api/v1/services";
+const PODS: &str = "/api/v1/pods";
+
+/// An API server that answers one request at a time as the test says.
+pub(super) struct Server(Handle<Request<Body>, Response<Body>>);
+
+/// A request that waits for its answer.
+pub(super) struct Call {
+    pub(super) uri: String,
+    answer: SendResponse<Response<Body>>,
+}
+
+impl Server {
+    /// The next request, which must be this one.
+    pub(super) async fn expect(&mut self, method: &str, path: &str) -> Call {
+        let (request, answer) = timeout(PATIENCE, self.0.next_request())
+            .await
+            .unwrap_or_else(|_| panic!("no {method} {path}"))
+            .unwrap();
+        let (head, _) = request.into_parts();
+        assert_eq!((head.method.as_str(), head.uri.path()), (method, path));
+        Call {
+            uri: head.uri.to_string(),
+            answer,
+        }
+    }
+
+    /// A list is asked for, and has these objects.
+    pub(super) async fn list(&mut self, path: &str, kind: &str, items: &[Value]) {
+        let call = self.expect("GET", path).await;
+        assert!(!call.uri.contains("watch=true"), "{}", call.uri);
+        call.answer(&json!({
+            "apiVersion": "v1", "kind": format!("{kind}List"),
+            "metadata": { "resourceVersion": "5" }, "items": items,
+        }));
+    }
+
+    /// A watch is asked for, tells these events and ends.
+    pub(super) async fn watch(&mut self, path: &str, events: &[(&str, Value)]) {
+        let call = self.expect("GET", path).await;
+        assert!(call.uri.contains("watch=true"), "{}", call.uri);
+        let line = |(kind, object): &(&str, Value)| {
+            format!("{}\n", json!({ "type": kind, "object": object }))
+        };
+        let lines: String = events.iter().map(line).collect();
+        call.answer
+            .send_response(Response::new(Body::from(lines.into_bytes())));
+    }
+
+    /// A watch is asked for whose version is forgotten: a new list follows.
+    async fn forget(&mut self, path: &str) {
+        let gone = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "reason": "Expired", "code": 410, "message": "too old",
+        });
+        self.watch(path, &[("ERROR", gone)]).await;
+    }
+}
+
+impl Call {
+    fn answer(self, body: &Value) {
+        let body = Body::from(serde_json::to_vec(body).unwrap());
+        self.answer.send_response(Response::new(body));
+    }
+}
+
+/// The parts of an operator whose API server is the other.
+pub(super) fn operator(flags: &[&str]) -> (Parts, Server) {
+    let (service, handle) = mock::pair();
+    let args = [&["stoker-operator"], flags].concat();
+    let parts = parts(
+        Args::parse_from(args),
+        Client::new(service, "default"),
+        Arc::new(stoker_kube::tenant_client),
+        Arc::default(),
+        EscrowKey::generate().unwrap(),
+    );
+    (parts, Server(handle))
+}
+
+/// Tenant `a/one` exists.
+fn tenant_exists(cache: &mut Writer<TenantControlPlane>) -> ObjectRef<TenantControlPlane> {
+    let tenant: TenantControlPlane = serde_json::from_value(json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+        "metadata": { "name": "one", "namespace": "a", "uid": "u" },
+        "spec": {
+            "controlPlane": { "service": { "serviceType": "ClusterIP" } },
+            "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+        },
+    }))
+    .unwrap();
+    let reference = ObjectRef::from_obj(&tenant);
+    for event in [Event::Init, Event::InitApply(tenant), Event::InitDone] {
+        cache.apply_watcher_event(&event);
+    }
+    reference
+}
+
+fn object(kind: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": kind,
+        "metadata": {
+            "name": name, "namespace": "a", "uid": "1", "resourceVersion": "3",
+            "labels": { TENANT: "one", MANAGED_BY: MANAGED_BY_VALUE },
+        },
+    })
+}
+
+async fn next<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> T {
+    timeout(PATIENCE, queue.recv()).await.unwrap().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_vanished_while_its_watch_was_broken_is_to_be_applied_again() {
+    let (parts, mut server) = operator(&[]);
+    let Parts {
+        ctx,
+        mut watches,
+        mut woken,
+        ..
+    } = parts;
+    let tenant = tenant_exists(&mut watches.tenants);
+    let state = ctx.tenants.state(&tenant);
+    let service = object("Service", "one");
+    let desired =
+        Desired::of(&serde_json::from_value::<Service>(service.clone()).unwrap()).unwrap();
+    let applying = ctx
+        .writer
+        .apply_all(vec![desired.clone()], &state.ledger, 1);
+    let path = "/api/v1/namespaces/a/services/one";
+    let storing = async { server.expect("PATCH", path).await.answer(&service) };
+    tokio::join!(applying, storing).0.unwrap();
+
+    let watching = owned::watch_cached(watches.services, ctx.clone(), |_| {});
+    let _watching = JoinSet::from_iter([watching]);
+    server.list(SERVICES, "Service", &[service]).await;
+    assert_eq!(next(&mut woken).await, tenant);
+    assert!(state.ledger.is_current(&desired));
+    let disturbances = state.disturbances();
+    server.forget(SERVICES).await;
+    server.list(SERVICES, "Service", &[]).await;
+    assert_eq!(next(&mut woken).await, tenant);
+    assert!(!state.ledger.is_current(&desired));
+    assert!(state.disturbances() > disturbances);
+    assert!(ctx.stores.services.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_vanished_while_its_watch_was_broken_serves_no_more() {
+    let (parts, mut server) = operator(&[]);
+    let Parts {
+        ctx,
+        mut watches,
+        mut woken,
+        ..
+    } = parts;
+    let tenant = tenant_exists(&mut watches.tenants);
+    let pod = |name, ip: &str| {
+        let mut pod = object("Pod", name);
+        pod["status"] = json!({
+            "podIP": ip, "conditions": [{ "type": "Ready", "status": "True" }],
+        });
+        pod
+    };
+    let listed = Listed::default();
+    let _watching = JoinSet::from_iter([pods::watch_pods(ctx.clone(), listed.clone())]);
+    let both = [pod("old", "192.0.2.1"), pod("new", "192.0.2.2")];
+    server.list(PODS, "Pod", &both).await;
+    for _ in both {
+        assert_eq!(next(&mut woken).await, tenant);
+    }
+    let state = ctx.tenants.state(&tenant);
+    let is_ready = |ip: &str| lock(&state.pods).is_ready(ip.parse().unwrap());
+    assert!(is_ready("192.0.2.1") && is_ready("192.0.2.2"));
+    server.forget(PODS).await;
+    server.list(PODS, "Pod", &[pod("new", "192.0.2.2")]).await;
+    assert_eq!(next(&mut woken).await, tenant);
+    assert!(!is_ready("192.0.2.1") && is_ready("192.0.2.2"));
+    // And the last one, whose tenant is gone as well.
+    watches.tenants.apply_watcher_event(&Event::Init);
+    watches.tenants.apply_watcher_event(&Event::InitDone);
+    server.forget(PODS).await;
+    server.list(PODS, "Pod", &[]).await;
+    server.forget(PODS).await;
+    assert!(ctx.tenants.get(&tenant).is_none());
+}
+
+#[tokio::test]
+async fn what_a_new_list_does_not_name_is_deleted_before_the_list_is_done() {
+    let map = |name: &str| -> ConfigMap {
+        serde_json::from_value(json!({ "metadata": { "name": name, "namespace": "a" } })).unwrap()
+    };
+    let (store, cache) = kube::runtime::reflector::store();
+    let events = [
+        Event::Init,
+        Event::InitApply(map("a")),
+        Event::InitApply(map("b")),
+        Event::InitDone,
+        Event::Init,
+        Event::InitApply(map("b")),
+        Event::InitDone,
+    ];
+    let told = cached(cache, stream::iter(events.map(Ok))).map(|event| match event.unwrap() {
+        Event::Init => "init".to_owned(),
+        Event::InitApply(map) => format!("listed {}", map.name_any()),
+        Event::InitDone => "complete".to_owned(),
+        Event::Apply(map) => format!("stored {}", map.name_any()),
+        Event::Delete(map) => format!("deleted {}", map.name_any()),
+    });
+    let told: Vec<_> = told.collect().await;
+    let expected = [
+        "init",
+        "listed a",
+        "listed b",
+        "complete",
+        "init",
+        "listed b",
+        "deleted a",
+        "complete",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(store.len(), 1);
+}
