@@ -208,12 +208,6 @@ async fn deletion_ends_and_leaves_what_it_should_wherever_the_operator_is_killed
         (3, 3, 6),
         "owner records and keys of retained data and nothing else: {keys:?}"
     );
-    let retained = bare
-        .secrets("stoker-system")
-        .list(&ListParams::default())
-        .await
-        .unwrap();
-    assert_eq!(retained.items.len(), 3, "their keys are kept");
     let sets: Api<ReplicaSet> = Api::namespaced(bare.client.clone(), "a");
     assert!(
         sets.list(&ListParams::default())
@@ -259,12 +253,11 @@ async fn a_tenant_made_again_under_the_same_name_inherits_nothing() {
             .await
             .unwrap();
         assert!(left.items.is_empty(), "Secrets go before the object does");
-        let kept = bare
-            .secrets("stoker-system")
-            .list(&ListParams::default())
-            .await
-            .unwrap();
-        assert_eq!(kept.items.len(), round, "keys of retained data");
+        let keys = bare.pool_keys().await;
+        let kept = keys
+            .iter()
+            .filter(|key| key.starts_with("stoker.dev/escrow/"));
+        assert_eq!(kept.count(), round, "keys of retained data");
     }
 }
 

@@ -111,10 +111,14 @@ impl Bare {
             .unwrap();
     }
 
+    pub(crate) fn kubeconfig(&self) -> &str {
+        self.api_server.kubeconfig()
+    }
+
     /// Starts the operator and waits until it leads.
     pub(crate) fn operator(&self) -> Operator {
         let kubeconfig = self.directory.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, self.api_server.kubeconfig()).unwrap();
+        std::fs::write(&kubeconfig, self.kubeconfig()).unwrap();
         let log = self.directory.path().join("operator.log");
         let log = std::fs::OpenOptions::new()
             .create(true)
