@@ -18,6 +18,7 @@ use super::state::{TenantState, lock};
 use super::status::{Aspect, Check, Findings, status};
 use super::{delete, error::Error, inside, store};
 use crate::context::Context;
+use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
 
 /// A pass takes seconds. One that takes this long hangs; it is cut off, which every step of it survives.
@@ -33,7 +34,21 @@ pub async fn reconcile(
 ) -> Result<Action, Error> {
     let _pass = ctx.metrics.pass(Controller::Tenant);
     let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
-    limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)))
+    let result = limited.await.unwrap_or(Err(Error::PassTimeout(LIMIT)));
+    if let Err(Error::Pool(error)) = &result
+        && error.is_of_pool()
+    {
+        // Recorded before anything was asked of the pool, by a first pass too.
+        let latest = ctx
+            .stores
+            .tenants
+            .get(&ObjectRef::from_obj(object.as_ref()));
+        let latest = latest.as_deref().unwrap_or(&object);
+        if let Some(store) = data_store_of(latest) {
+            ctx.suspect_data_store(store);
+        }
+    }
+    result
 }
 
 async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
