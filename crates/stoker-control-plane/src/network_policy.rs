@@ -83,12 +83,20 @@ fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {
                 StoragePeer::Address { ip, port } => {
                     (block(IpNet::from(*ip), Vec::new()), tcp(int(*port)))
                 }
-                StoragePeer::Namespace { name, port } => {
+                StoragePeer::Pods {
+                    namespace: name,
+                    labels,
+                    port,
+                } => {
                     let port = match port {
                         PodPort::Number(number) => int(*number),
                         PodPort::Name(name) => IntOrString::String(name.clone()),
                     };
-                    (namespace(name, None), tcp(port))
+                    let pods = (!labels.is_empty()).then(|| LabelSelector {
+                        match_labels: Some(labels.clone()),
+                        ..LabelSelector::default()
+                    });
+                    (namespace(name, pods), tcp(port))
                 }
             };
             NetworkPolicyEgressRule {

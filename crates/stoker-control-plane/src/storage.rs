@@ -1,5 +1,6 @@
 //! Where a tenant's state lives, as its API servers see it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use stoker_api::StorageId;
@@ -36,7 +37,7 @@ impl Storage {
 /// A destination that control-plane pods may reach for their pool.
 ///
 /// A `NetworkPolicy` sees a packet after a Service has been resolved, so an endpoint that is a
-/// Service of the management cluster is given by its pods' namespace and port.
+/// Service of the management cluster is given by its pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoragePeer {
     /// A host.
@@ -46,10 +47,12 @@ pub enum StoragePeer {
         /// TCP port.
         port: u16,
     },
-    /// All pods of a namespace of the management cluster.
-    Namespace {
+    /// Pods of a namespace of the management cluster.
+    Pods {
         /// Name of the namespace.
-        name: String,
+        namespace: String,
+        /// Labels that a pod must have, as a Service's selector says them; all pods of the namespace when empty.
+        labels: BTreeMap<String, String>,
         /// TCP port of the pods.
         port: PodPort,
     },

@@ -5,8 +5,9 @@ use std::io;
 
 use jiff::Timestamp;
 use stoker_api::StorageId;
-use tonic::{Code, Status};
+use tonic::Status;
 
+use crate::answer::Answer;
 use crate::owner::Owner;
 use crate::version::Refusal;
 
@@ -106,6 +107,12 @@ pub enum Error {
     /// The pool has used up its space quota and takes no writes.
     #[error("the pool is full; compact and defragment it, raise its quota, then disarm the alarm")]
     OutOfSpace,
+    /// The members do not hold the same data.
+    #[error(
+        "the pool has raised the alarm CORRUPT: its members do not hold the same data; \
+         follow etcd's guide to data corruption, then disarm the alarm"
+    )]
+    Corrupt,
     /// The storage id belongs to someone else.
     #[error(
         "storage id {id} belongs to {owner}{}; choose another id, or delete that owner first",
@@ -203,6 +210,7 @@ impl Error {
             Self::BelowFloor { .. } => "VersionBelowFloor",
             Self::DifferentClusters { .. } => "DifferentClusters",
             Self::OutOfSpace => "OutOfSpace",
+            Self::Corrupt => "Corrupt",
             Self::AlreadyOwned { .. } => "StorageIdOwned",
             Self::BeingPurged { .. } => "StorageIdPurging",
             Self::Unowned { .. } => "StorageIdUnowned",
@@ -212,6 +220,21 @@ impl Error {
             Self::NotEmptied { .. } => "NotEmptied",
             Self::Refused { .. } => "PoolRefused",
         }
+    }
+
+    /// Whether the pool as a whole is concerned, not one storage id: whoever watches it should look again.
+    #[must_use]
+    pub fn is_of_pool(&self) -> bool {
+        !matches!(
+            self,
+            Self::AlreadyOwned { .. }
+                | Self::BeingPurged { .. }
+                | Self::Unowned { .. }
+                | Self::DamagedOwnerRecord { .. }
+                | Self::UnsafeRange { .. }
+                | Self::Contended { .. }
+                | Self::NotEmptied { .. }
+        )
     }
 
     /// Whether the same call may succeed soon without anyone changing the configuration.
@@ -228,54 +251,6 @@ impl Error {
                     if Answer::of(status) == Answer::TryAgain)
             }
             _ => false,
-        }
-    }
-}
-
-/// What an answer of etcd means, told by gRPC code and, where etcd uses one code for several
-/// things, by its fixed message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The call never got an answer from etcd itself.
-    NoConnection,
-    /// The member has lost its leader.
-    NoLeader,
-    /// A passing state: authentication changed during the call, leader change, overload.
-    TryAgain,
-    /// What was to be created is there.
-    AlreadyExists,
-    /// What was asked for or was to be removed is not there.
-    NotFound,
-    /// The user may not do that, or there is no user.
-    Denied,
-    /// The space quota is used up.
-    OutOfSpace,
-    /// Anything else.
-    Other,
-}
-
-impl Answer {
-    pub(crate) fn of(status: &Status) -> Self {
-        let message = status.message();
-        let says = |text: &str| message.contains(text);
-        if status.source().is_some() || !says("etcdserver: ") && status.code() == Code::Unavailable
-        {
-            return Self::NoConnection;
-        }
-        match status.code() {
-            Code::Cancelled | Code::DeadlineExceeded => Self::NoConnection,
-            Code::Unavailable if says("no leader") => Self::NoLeader,
-            Code::Unavailable => Self::TryAgain,
-            Code::InvalidArgument if says("revision of auth store is old") => Self::TryAgain,
-            Code::InvalidArgument if says("user name is empty") => Self::Denied,
-            Code::FailedPrecondition if says("already exists") => Self::AlreadyExists,
-            Code::FailedPrecondition if says("not found") || says("is not granted to") => {
-                Self::NotFound
-            }
-            Code::PermissionDenied | Code::Unauthenticated => Self::Denied,
-            Code::ResourceExhausted if says("database space exceeded") => Self::OutOfSpace,
-            Code::ResourceExhausted if says("too many requests") => Self::TryAgain,
-            _ => Self::Other,
         }
     }
 }
@@ -325,70 +300,4 @@ fn tls_error<'error>(error: &'error (dyn StdError + 'static)) -> Option<&'error 
         let io = error.downcast_ref::<io::Error>()?;
         io.get_ref()?.downcast_ref::<rustls::Error>()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_of_etcd_are_told_apart() {
-        for (code, message, answer) in [
-            (
-                Code::InvalidArgument,
-                "etcdserver: revision of auth store is old",
-                Answer::TryAgain,
-            ),
-            (
-                Code::Unavailable,
-                "etcdserver: leader changed",
-                Answer::TryAgain,
-            ),
-            (Code::Unavailable, "etcdserver: no leader", Answer::NoLeader),
-            (Code::Unavailable, "tcp connect error", Answer::NoConnection),
-            (Code::Cancelled, "Timeout expired", Answer::NoConnection),
-            (
-                Code::FailedPrecondition,
-                "etcdserver: role name already exists",
-                Answer::AlreadyExists,
-            ),
-            (
-                Code::FailedPrecondition,
-                "etcdserver: user name not found",
-                Answer::NotFound,
-            ),
-            (
-                Code::FailedPrecondition,
-                "etcdserver: permission is not granted to the role",
-                Answer::NotFound,
-            ),
-            (
-                Code::FailedPrecondition,
-                "etcdserver: authentication is not enabled",
-                Answer::Other,
-            ),
-            (
-                Code::PermissionDenied,
-                "etcdserver: permission denied",
-                Answer::Denied,
-            ),
-            (
-                Code::InvalidArgument,
-                "etcdserver: user name is empty",
-                Answer::Denied,
-            ),
-            (
-                Code::ResourceExhausted,
-                "etcdserver: mvcc: database space exceeded",
-                Answer::OutOfSpace,
-            ),
-            (
-                Code::ResourceExhausted,
-                "etcdserver: too many requests",
-                Answer::TryAgain,
-            ),
-        ] {
-            assert_eq!(Answer::of(&Status::new(code, message)), answer, "{message}");
-        }
-    }
 }

@@ -16,6 +16,7 @@ pub mod owner;
 pub mod pool;
 pub mod version;
 
+mod answer;
 mod auth_status;
 mod handshake;
 mod member;

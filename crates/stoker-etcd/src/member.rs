@@ -5,7 +5,8 @@ use std::time::Duration;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::error::{Answer, Error, connection_error, deepest};
+use crate::answer::Answer;
+use crate::error::{Error, connection_error, deepest};
 use crate::handshake::Handshake;
 use crate::pool::PoolConfig;
 

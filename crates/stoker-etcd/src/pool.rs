@@ -18,8 +18,9 @@ use stoker_api::StorageId;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::answer::Answer;
 use crate::auth_status::auth_enabled;
-use crate::error::{Answer, Error};
+use crate::error::Error;
 use crate::member::Member;
 use crate::retry::{Next, Tries};
 

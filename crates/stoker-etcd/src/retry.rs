@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Answer;
+use crate::answer::Answer;
 use crate::member::CALL_TIMEOUT;
 
 /// No further try starts after this long.

@@ -24,6 +24,8 @@ use crate::tenant::Tenants;
 
 /// How long `status.usedBy` of a `DataStore` may lag behind new tenants.
 const SOON: Duration = Duration::from_secs(30);
+/// How long a `DataStore` whose pool failed a tenant may go on being called ready.
+const SUSPECTED: Duration = Duration::from_millis(500);
 
 /// Makes the client towards a tenant's API server: [`stoker_kube::tenant_client`], or that with a layer
 /// around it.
@@ -76,8 +78,8 @@ pub struct Context {
     pub wake: mpsc::UnboundedSender<ObjectRef<TenantControlPlane>>,
     /// Asks for a pass over a `DataStore`.
     pub wake_data_store: mpsc::UnboundedSender<ObjectRef<DataStore>>,
-    /// `DataStore`s that [`Context::wake_data_store_soon`] has yet to wake.
-    pub soon: Arc<Mutex<BTreeSet<String>>>,
+    /// `DataStore`s that are to be woken after a while, and after which.
+    pub soon: Arc<Mutex<BTreeSet<(String, Duration)>>>,
     /// Failures in a row, per tenant.
     pub tenant_failures: Backoff<ObjectRef<TenantControlPlane>>,
     /// Failures in a row, per `DataStore`.
@@ -111,26 +113,28 @@ impl Context {
 
     /// Asks for a pass over a `DataStore` in a while: many tenants made at once are one reason.
     pub fn wake_data_store_soon(&self, name: &str) {
-        if !self
-            .soon
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned())
-        {
+        self.wake_data_store_after(name, SOON);
+    }
+
+    /// Asks for a pass over a `DataStore` whose pool has just failed a tenant: many that failed are one reason.
+    pub fn suspect_data_store(&self, name: &str) {
+        self.wake_data_store_after(name, SUSPECTED);
+    }
+
+    fn wake_data_store_after(&self, name: &str, wait: Duration) {
+        let due = (name.to_owned(), wait);
+        let mut waiting = self.soon.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.insert(due.clone()) {
             return;
         }
-        let (wake, soon, name) = (
-            self.wake_data_store.clone(),
-            self.soon.clone(),
-            name.to_owned(),
-        );
+        let (wake, soon) = (self.wake_data_store.clone(), self.soon.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(SOON).await;
+            tokio::time::sleep(wait).await;
             soon.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .remove(&name);
+                .remove(&due);
             // Nobody listens any more only while the process ends.
-            let _ = wake.send(ObjectRef::new(&name));
+            let _ = wake.send(ObjectRef::new(&due.0));
         });
     }
 

@@ -1,9 +1,11 @@
 //! `DataStore`s: credentials, health, who uses them, data whose retention is over.
 
 pub mod credentials;
+pub mod look;
 pub mod peers;
 pub mod pools;
 pub mod reconcile;
-pub mod sweep;
+pub mod status;
+pub mod stock;
 
 pub use pools::{OpenPool, Pools};

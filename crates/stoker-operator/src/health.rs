@@ -56,6 +56,10 @@ impl Health {
         }
     }
 
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
     fn is_alive(&self) -> bool {
         lock(&self.last_beat).elapsed() < SILENCE
     }
@@ -73,9 +77,7 @@ pub async fn serve_probes(address: SocketAddr, health: Arc<Health>) -> std::io::
         )
         .route(
             "/readyz",
-            get(|State(health): State<Arc<Health>>| async move {
-                code(health.ready.load(Ordering::Relaxed))
-            }),
+            get(|State(health): State<Arc<Health>>| async move { code(health.is_ready()) }),
         )
         .with_state(health);
     axum::serve(tokio::net::TcpListener::bind(address).await?, app).await

@@ -307,3 +307,31 @@ async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<Obje
     .for_each(async |_| {})
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_standby_that_comes_to_lead_is_not_ready_while_its_caches_fill() {
+        let (service, mut server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let health = Arc::new(Health::default());
+        health.set_ready(true);
+        let work = work(
+            Args::parse_from(["stoker-operator"]),
+            Client::new(service, "default"),
+            Arc::new(stoker_kube::tenant_client),
+            Arc::default(),
+            health.clone(),
+        );
+        tokio::select! {
+            ended = Box::pin(work) => panic!("{ended:?}"),
+            asked = server.next_request() => assert!(asked.is_some()),
+        }
+        assert!(!health.is_ready());
+    }
+}

@@ -123,16 +123,18 @@ pub(crate) async fn the_installed_operator_keeps_to_the_restricted_profile(
     );
 }
 
-/// Whether the operator's service account may do `verb` on `resource` (`group/resource`).
+/// Whether the operator's service account may do `verb` on `resource` (`group/resource` or `group/resource/name`).
 async fn may(client: &Client, verb: &str, resource: &str, namespace: &str) -> bool {
-    let (group, resource) = resource.split_once('/').unwrap();
+    let mut parts = resource.split('/');
+    let (group, resource, name) = (parts.next(), parts.next(), parts.next());
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
             "user": "system:serviceaccount:stoker-system:stoker-operator",
             "resourceAttributes": {
-                "verb": verb, "group": group, "resource": resource, "namespace": namespace,
+                "verb": verb, "group": group, "resource": resource, "name": name,
+                "namespace": namespace,
             },
         },
     });
@@ -158,7 +160,12 @@ pub(crate) async fn the_installed_operator_may_do_its_work_and_nothing_else(
         ("watch", "stoker.dev/tenantcontrolplanes", ""),
         ("patch", "/secrets", "any"),
         ("create", "events.k8s.io/events", "any"),
-        ("update", "coordination.k8s.io/leases", "stoker-system"),
+        (
+            "update",
+            "coordination.k8s.io/leases/stoker",
+            "stoker-system",
+        ),
+        ("watch", "discovery.k8s.io/endpointslices", "default"),
     ] {
         assert!(
             may(&client, verb, resource, namespace).await,
@@ -177,7 +184,16 @@ pub(crate) async fn the_installed_operator_may_do_its_work_and_nothing_else(
         ),
         ("impersonate", "/serviceaccounts", "any"),
         ("create", "/serviceaccounts", "any"),
-        ("update", "coordination.k8s.io/leases", "kube-system"),
+        ("update", "coordination.k8s.io/leases/stoker", "kube-system"),
+        (
+            "update",
+            "coordination.k8s.io/leases/other",
+            "stoker-system",
+        ),
+        ("watch", "discovery.k8s.io/endpointslices", "any"),
+        ("delete", "/services", "any"),
+        ("delete", "networking.k8s.io/networkpolicies", "any"),
+        ("patch", "events.k8s.io/events", "any"),
     ] {
         assert!(
             !may(&client, verb, resource, namespace).await,

@@ -111,10 +111,14 @@ impl Bare {
             .unwrap();
     }
 
+    pub(crate) fn kubeconfig(&self) -> &str {
+        self.api_server.kubeconfig()
+    }
+
     /// Starts the operator and waits until it leads.
     pub(crate) fn operator(&self) -> Operator {
         let kubeconfig = self.directory.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, self.api_server.kubeconfig()).unwrap();
+        std::fs::write(&kubeconfig, self.kubeconfig()).unwrap();
         let log = self.directory.path().join("operator.log");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -153,13 +157,18 @@ impl Bare {
 
     /// The spec of a `DataStore` for the pool, with its certificates in place.
     pub(crate) fn data_store_spec(&self) -> Value {
+        Self::spec_of(&self.pool)
+    }
+
+    /// The same for another pool.
+    pub(crate) fn spec_of(pool: &BareEtcd) -> Value {
         use base64::Engine as _;
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        let authority = self.pool.authority().unwrap();
-        let root = self.pool.client_certificate("root").unwrap();
+        let authority = pool.authority().unwrap();
+        let root = pool.client_certificate("root").unwrap();
         json!({
             "driver": "etcd",
-            "endpoints": [self.pool.endpoint().trim_start_matches("https://")],
+            "endpoints": [pool.endpoint().trim_start_matches("https://")],
             "tlsConfig": {
                 "certificateAuthority": {
                     "certificate": { "content": encode(authority.certificate()) },

@@ -33,8 +33,9 @@ fn node_port_without_a_port_on_the_oldest_release() {
             },
         })),
     );
-    let peer = StoragePeer::Namespace {
-        name: "stoker-system".to_owned(),
+    let peer = StoragePeer::Pods {
+        namespace: "stoker-system".to_owned(),
+        labels: [("app".to_owned(), "etcd".to_owned())].into(),
         port: PodPort::Number(2379),
     };
     check(

@@ -113,8 +113,9 @@ fn a_family_that_is_management_as_a_whole_is_closed() {
 #[test]
 fn cluster_dns_is_reached_only_for_a_pool_known_by_names() {
     let shown = |endpoints: &[&str]| {
-        let peer = StoragePeer::Namespace {
-            name: "etcd".to_owned(),
+        let peer = StoragePeer::Pods {
+            namespace: "etcd".to_owned(),
+            labels: [].into(),
             port: PodPort::Number(2379),
         };
         let scenario = cluster_ip().pool(endpoints, vec![peer]);

@@ -38,6 +38,20 @@ pub struct PoolFacts {
     pub cluster_version: Version,
 }
 
+impl PoolFacts {
+    /// Why no new data should go into a pool that answers: a member has raised an alarm.
+    #[must_use]
+    pub fn alarm(&self) -> Option<Error> {
+        let mut alarms = self.members.iter().flat_map(|member| &member.alarms);
+        // As etcd prints an `AlarmMember`: `memberID:8925027824743593106 alarm:NOSPACE`.
+        alarms.find_map(|alarm| match alarm.split_once("alarm:")?.1.trim() {
+            "NOSPACE" => Some(Error::OutOfSpace),
+            "CORRUPT" => Some(Error::Corrupt),
+            _ => None,
+        })
+    }
+}
+
 struct Answered {
     facts: MemberFacts,
     cluster: u64,
@@ -118,4 +132,33 @@ fn summarise(answered: Vec<Answered>, mut unreachable: Vec<Error>) -> Result<Poo
         unreachable,
         cluster_version,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_are_told_from_other_trouble() {
+        let alarm = |text: &str| {
+            let member = MemberFacts {
+                endpoint: "192.0.2.1:2379".to_owned(),
+                version: Version::new(3, 6, 16),
+                database_size: 1,
+                database_in_use: 1,
+                database_quota: None,
+                is_leader: false,
+                alarms: vec![text.to_owned()],
+            };
+            let facts = PoolFacts {
+                cluster_version: member.version.clone(),
+                members: vec![member],
+                unreachable: Vec::new(),
+            };
+            facts.alarm().map(|alarm| alarm.category())
+        };
+        assert_eq!(alarm("memberID:7 alarm:NOSPACE "), Some("OutOfSpace"));
+        assert_eq!(alarm("memberID:7 alarm:CORRUPT "), Some("Corrupt"));
+        assert_eq!(alarm("etcdserver: no leader"), None);
+    }
 }

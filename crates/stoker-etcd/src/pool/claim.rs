@@ -6,7 +6,8 @@ use stoker_api::StorageId;
 
 use super::record::StoredRecord;
 use super::{Pool, answers};
-use crate::error::{Answer, Error};
+use crate::answer::Answer;
+use crate::error::Error;
 use crate::grant::{Access, Change, Grant, Observed, plan};
 use crate::owner::{Owner, OwnerRecord};
 

@@ -6,7 +6,8 @@ use stoker_api::StorageId;
 
 use super::Pool;
 use super::record::StoredRecord;
-use crate::error::{Answer, Error};
+use crate::answer::Answer;
+use crate::error::Error;
 use crate::owner::{Owner, OwnerRecord};
 
 /// Keys deleted in one request: etcd applies each without serving anyone else meanwhile.

@@ -8,7 +8,10 @@ use stoker_control_plane::StoragePeer;
 use stoker_etcd::Pool;
 use stoker_pki::Authority;
 
+use tokio::sync::Semaphore;
+
 use super::credentials::Credentials;
+use super::peers::Peers;
 
 /// A `DataStore` that is connected.
 #[derive(Clone)]
@@ -20,7 +23,9 @@ pub struct OpenPool {
     /// Signs tenants' client certificates.
     pub authority: Arc<Authority>,
     /// Where control-plane pods reach it.
-    pub peers: Vec<StoragePeer>,
+    pub peers: Peers,
+    /// Bounds the claims made in the pool at the same time, so that one that hangs holds up only its own tenants.
+    pub turns: Arc<Semaphore>,
     /// A revision of the pool and when it was the newest: what is older may be forgotten in time.
     pub checkpoint: Option<(Timestamp, i64)>,
     /// Why tenants cannot be placed or changed here now: condition reason and message.
@@ -53,6 +58,15 @@ impl Pools {
             .cloned()
     }
 
+    /// Why tenants cannot be placed or changed in `name` now, as last seen: condition reason and message.
+    #[must_use]
+    pub fn problem(&self, name: &str) -> Option<(&'static str, String)> {
+        match self.get(name)? {
+            Entry::Open(open) => open.problem.clone(),
+            Entry::Closed(reason, message) => Some((reason, message)),
+        }
+    }
+
     /// Records what was found; returns whether tenants have reason to look again.
     pub fn set(&self, name: &str, entry: Entry) -> bool {
         let news = summary(&entry);
@@ -75,7 +89,7 @@ fn summary(entry: &Entry) -> (Option<&'static str>, Vec<StoragePeer>, String) {
     match entry {
         Entry::Open(open) => (
             open.problem.as_ref().map(|(reason, _)| *reason),
-            open.peers.clone(),
+            open.peers.list(),
             format!(
                 "{:?}{}",
                 open.credentials.endpoints, open.credentials.authority_certificate

@@ -1,5 +1,6 @@
 //! One pass over a `DataStore`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use stoker_api::v1alpha1::{DataStore, DataStoreStatus, TenantControlPlane};
-use stoker_etcd::{Pool, PoolConfig};
-use stoker_kube::conditions;
+use stoker_api::labels::ABANDON_DATA;
+use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 
-use super::credentials::Credentials;
-use super::pools::{Entry, OpenPool};
-use super::{peers, sweep};
+use super::look::{Look, look};
+use super::pools::Entry;
+use super::status::{self, Verdict};
+use super::stock::{self, Stock};
 use crate::FIELD_MANAGER;
 use crate::context::Context;
 use crate::metrics::{Controller, Outcome};
@@ -23,9 +24,8 @@ use crate::metrics::{Controller, Outcome};
 pub const FINALIZER: &str = "stoker.dev/tenant-control-planes";
 /// A healthy store is looked at again this often: a read per member.
 const RECHECK: Duration = Duration::from_mins(5);
-/// How far back watches and paged lists of tenants can go on: `kube-apiserver
-/// --etcd-compaction-interval`'s default.
-const HISTORY: Duration = Duration::from_secs(290);
+/// A store that works without some of its members, or waits for its own end, this often.
+const RECHECK_SOON: Duration = Duration::from_secs(30);
 /// A store with a problem, this often: people are waiting for it.
 const RECHECK_PROBLEM: Duration = Duration::from_secs(5);
 
@@ -58,146 +58,115 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
     let _pass = ctx.metrics.pass(Controller::DataStore);
     let name = object.name_any();
     let used_by = tenants_of(&ctx, &name);
-    if object.meta().deletion_timestamp.is_some() && used_by.is_empty() {
-        ctx.pools.remove(&name);
-        set_finalizer(&object, &ctx, false).await?;
-        return Ok(Action::await_change());
+    let leaving = object.meta().deletion_timestamp.is_some();
+    if !leaving {
+        set_finalizer(&object, &ctx, true).await?;
     }
-    set_finalizer(&object, &ctx, object.meta().deletion_timestamp.is_none()).await?;
-
-    let (entry, version) = look(&object, &ctx).await;
-    let problem = match &entry {
-        Entry::Open(open) => open.problem.clone(),
-        Entry::Closed(reason, message) => Some((*reason, message.clone())),
-    };
-    let mut next = if problem.is_some() {
-        RECHECK_PROBLEM
-    } else {
-        RECHECK
-    };
-    if let (None, Entry::Open(open)) = (&problem, &entry) {
-        match sweep::sweep(&open.pool, Timestamp::now()).await {
-            Ok((purged, due)) => {
-                for id in purged {
-                    tracing::info!(data_store = %name, storage_id = %id, "retention over, data purged");
-                }
-                if let Some(due) = due {
-                    let wait = Timestamp::now().duration_until(due);
-                    next = next.min(
-                        Duration::try_from(wait)
-                            .unwrap_or_default()
-                            .max(Duration::from_secs(1)),
-                    );
-                }
-            }
-            Err(error) => {
-                tracing::warn!(data_store = %name, error = %error, "retained data not swept");
-            }
+    let look = look(&object, &ctx).await;
+    let stock = take_stock(&look, &name, &ctx).await;
+    let kept_by = if leaving {
+        let version = object.status.as_ref().map(|status| &status.version);
+        let opened = look.facts.is_some() || version.is_some_and(Option::is_some);
+        let kept_by = kept_by(&name, &used_by, stock.as_ref(), opened);
+        let abandoned = used_by.is_empty() && object.annotations().get(ABANDON_DATA) == Some(&name);
+        if kept_by.is_none() || abandoned {
+            return let_go(&object, &ctx, kept_by).await;
         }
-    }
-    let news = ctx.pools.set(&name, entry);
-    write_status(&object, &ctx, problem, version, used_by).await?;
+        kept_by
+    } else {
+        None
+    };
+    let verdict = Verdict::of(&look, stock.as_ref(), kept_by);
+    let next = next(&look, &verdict, stock.as_ref());
+    let version = look.facts.map(|facts| facts.cluster_version.to_string());
+    let news = ctx.pools.set(&name, look.entry);
+    status::write(&object, &ctx, &verdict, version, used_by).await?;
     if news {
         ctx.wake_tenants_of(&name);
     }
+    ctx.data_store_failures.succeeded(&reference(&name));
     ctx.metrics.finished(Controller::DataStore, Outcome::Done);
     Ok(Action::requeue(next))
 }
 
-/// Opens the store if its credentials are new and checks it. While they cannot be read, what was
-/// opened with the former ones is kept, with the problem: running tenants still need it.
-async fn look(object: &DataStore, ctx: &Context) -> (Entry, Option<String>) {
-    let before = match ctx.pools.get(&object.name_any()) {
-        Some(Entry::Open(open)) => Some(open),
-        _ => None,
+/// What the owner records say; `None` while the pool cannot be asked.
+async fn take_stock(look: &Look, name: &str, ctx: &Context) -> Option<Stock> {
+    let (Entry::Open(open), Some(_)) = (&look.entry, &look.facts) else {
+        return None;
     };
-    let closed = |reason: &'static str, message: String| match &before {
-        Some(open) => Entry::Open(Arc::new(OpenPool {
-            problem: Some((reason, message)),
-            ..OpenPool::clone(open)
-        })),
-        None => Entry::Closed(reason, message),
+    let tenants = ctx.stores.tenants.state();
+    let id = |tenant: &Arc<TenantControlPlane>| {
+        let storage = tenant.status.as_ref()?.storage.as_ref()?;
+        Some(storage.setup.schema.clone())
     };
-    let credentials = match Credentials::read(&ctx.client, &object.spec).await {
-        Ok(credentials) => credentials,
-        Err(error) => return (closed(error.category(), error.to_string()), None),
-    };
-    let opened = match &before {
-        Some(open) if open.credentials == credentials => {
-            Ok((open.pool.clone(), open.authority.clone()))
-        }
-        _ => open(&credentials).await,
-    };
-    let (pool, authority) = match opened {
-        Ok(opened) => opened,
-        Err((reason, message)) => return (closed(reason, message), None),
-    };
-    let (problem, version) = match pool.check().await {
-        Ok(facts) => (None, Some(facts.cluster_version.to_string())),
-        Err(error) => (Some((error.category(), error.to_string())), None),
-    };
-    let known = before
-        .as_ref()
-        .filter(|open| open.credentials.endpoints == credentials.endpoints);
-    let known = known.map(|open| open.peers.clone()).unwrap_or_default();
-    let peers = peers::peers(&credentials.endpoints, known, &ctx.client).await;
-    let former = before.as_ref().and_then(|open| open.checkpoint);
-    let checkpoint = if problem.is_none() {
-        compact(&pool, former).await
-    } else {
-        former
-    };
-    let open = OpenPool {
-        credentials,
-        pool,
-        authority,
-        peers,
-        checkpoint,
-        problem,
-    };
-    (Entry::Open(Arc::new(open)), version)
-}
-
-/// Forgets revisions older than [`HISTORY`], as API servers that own their etcd do; nothing is written
-/// to a pool in which nothing happened.
-async fn compact(pool: &Pool, former: Option<(Timestamp, i64)>) -> Option<(Timestamp, i64)> {
-    let now = Timestamp::now();
-    if former.is_some_and(|(at, _)| now.duration_since(at).unsigned_abs() < HISTORY) {
-        return former;
-    }
-    let newest = match pool.revision().await {
-        Ok(newest) => newest,
-        Err(error) => {
-            tracing::warn!(error = %error, "revision of the pool not read");
-            return former;
-        }
-    };
-    if let Some((_, old)) = former
-        && old < newest
-        && let Err(error) = pool.compact(old).await
-    {
-        tracing::warn!(error = %error, "pool not compacted");
-        return former;
-    }
-    Some((now, newest))
-}
-
-async fn open(
-    credentials: &Credentials,
-) -> Result<(Pool, Arc<stoker_pki::Authority>), (&'static str, String)> {
-    let authority = credentials
-        .authority()
-        .map_err(|error| (error.category(), error.to_string()))?;
-    let config = PoolConfig {
-        endpoints: credentials.endpoints.clone(),
-        certificate_authority: credentials.authority_certificate.clone(),
-        client_certificate: credentials.client_certificate.clone(),
-        client_key: credentials.client_key.clone(),
-    };
-    let pool = Pool::connect(&config)
+    let living: BTreeSet<String> = tenants.iter().filter_map(id).collect();
+    stock::take(&open.pool, &living, Timestamp::now())
         .await
-        .map_err(|error| (error.category(), error.to_string()))?;
-    Ok((pool, Arc::new(authority)))
+        .inspect_err(|error| {
+            tracing::warn!(data_store = %name, error = %error, "owner records not read or retained data not purged");
+        })
+        .ok()
+}
+
+/// Why a store that is being deleted has to stay: tenants, or data that would be forgotten with it. What never
+/// worked holds nothing of ours.
+fn kept_by(name: &str, used_by: &[String], stock: Option<&Stock>, opened: bool) -> Option<String> {
+    if !used_by.is_empty() {
+        let count = used_by.len();
+        return Some(format!(
+            "it is being deleted and goes once its {count} tenant(s) have gone: see status.usedBy"
+        ));
+    }
+    let left = match stock {
+        Some(stock) => stock.left()?,
+        None if opened => "data that cannot be listed while the pool is away".to_owned(),
+        None => return None,
+    };
+    Some(format!(
+        "it is being deleted, but the pool holds {left}: wait, or, to leave that behind for ever, annotate this object with {ABANDON_DATA}={name}"
+    ))
+}
+
+/// Lets the object go; `forgotten` is what it leaves behind.
+async fn let_go(
+    object: &DataStore,
+    ctx: &Context,
+    forgotten: Option<String>,
+) -> Result<Action, Error> {
+    let name = object.name_any();
+    if forgotten.is_some() {
+        let note = format!("what was in the pool is left behind, as {ABANDON_DATA} asks");
+        let reference = object.object_ref(&());
+        let events = &ctx.events;
+        events
+            .publish(&reference, true, "DataAbandoned", "Delete", &note)
+            .await;
+    }
+    ctx.pools.remove(&name);
+    set_finalizer(object, ctx, false).await?;
+    ctx.data_store_failures.succeeded(&reference(&name));
+    tracing::info!("data store let go");
+    ctx.metrics.finished(Controller::DataStore, Outcome::Done);
+    Ok(Action::await_change())
+}
+
+/// When to look again.
+fn next(look: &Look, verdict: &Verdict, stock: Option<&Stock>) -> Duration {
+    let failing = matches!(&look.entry, Entry::Open(open) if open.peers.is_failing());
+    let away = look.facts.as_ref();
+    let away = away.is_some_and(|facts| !facts.unreachable.is_empty());
+    let usual = if verdict.problem || failing {
+        RECHECK_PROBLEM
+    } else if verdict.leaving || away {
+        RECHECK_SOON
+    } else {
+        RECHECK
+    };
+    let Some(due) = stock.and_then(Stock::next) else {
+        return usual;
+    };
+    let wait = Duration::try_from(Timestamp::now().duration_until(due)).unwrap_or_default();
+    usual.min(wait.max(Duration::from_secs(1)))
 }
 
 /// Tenants whose state is in `name`, `namespace/name`, sorted.
@@ -231,56 +200,6 @@ pub fn data_store_of(tenant: &TenantControlPlane) -> Option<&str> {
             .data_store_name
             .as_str(),
     )
-}
-
-async fn write_status(
-    object: &DataStore,
-    ctx: &Context,
-    problem: Option<(&'static str, String)>,
-    version: Option<String>,
-    used_by: Vec<String>,
-) -> Result<(), Error> {
-    let old = object.status.clone().unwrap_or_default();
-    let generation = object.meta().generation.unwrap_or_default();
-    let mut new = DataStoreStatus {
-        observed_generation: generation,
-        ready: problem.is_none(),
-        version: version.or_else(|| old.version.clone()),
-        used_by,
-        conditions: old.conditions.clone(),
-    };
-    let (reason, message) = problem.as_ref().map_or(
-        (
-            "Available",
-            "every member answers, with a safe version and authentication on",
-        ),
-        |(reason, message)| (*reason, message.as_str()),
-    );
-    conditions::set(
-        &mut new.conditions,
-        "Ready",
-        problem.is_none(),
-        reason,
-        message,
-        generation,
-        Timestamp::now(),
-    );
-    let written = stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &new)
-        .await
-        .map_err(Error::WriteStatus)?;
-    if written && old.ready != new.ready {
-        tracing::info!(data_store = %object.name_any(), ready = new.ready, reason, "data store changed");
-        ctx.events
-            .publish(
-                &object.object_ref(&()),
-                problem.is_some(),
-                reason,
-                "Check",
-                message,
-            )
-            .await;
-    }
-    Ok(())
 }
 
 async fn set_finalizer(object: &DataStore, ctx: &Context, wanted: bool) -> Result<(), Error> {
@@ -319,4 +238,20 @@ async fn set_finalizer(object: &DataStore, ctx: &Context, wanted: bool) -> Resul
 #[must_use]
 pub fn reference(name: &str) -> ObjectRef<DataStore> {
     ObjectRef::new(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_stays_for_tenants_and_for_data_that_may_be_there() {
+        let tenant = ["a/one".to_owned()];
+        let empty = Stock::default();
+        assert!(kept_by("x", &tenant, Some(&empty), true).is_some());
+        assert_eq!(kept_by("x", &[], Some(&empty), true), None);
+        assert_eq!(kept_by("x", &[], None, false), None, "it never worked");
+        let unknown = kept_by("x", &[], None, true).unwrap();
+        assert!(unknown.contains("stoker.dev/abandon-data=x"), "{unknown}");
+    }
 }

@@ -21,12 +21,13 @@ use stoker_kube::{Desired, Error as KubeError, ObjectKey, Stored};
 use time::OffsetDateTime;
 
 use super::build::Wanted;
-use super::claim::{Identity, claim, identify, is_born};
+use super::claim::{Identity, claim_place, identify, is_born};
 use super::error::Error;
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
 use super::store::{self, Place};
+use super::turn::Turn;
 use crate::context::Context;
 use crate::metrics::Step;
 
@@ -60,8 +61,7 @@ pub(super) async fn apply(
     ctx: &Context,
     findings: &mut Findings,
 ) -> Applied {
-    // Closed never: the semaphore lives as long as the process.
-    let _turn = ctx.metrics.turn(&ctx.work).await;
+    let mut turn = Turn::of(&ctx.work, &ctx.metrics).await;
     let started = Instant::now();
     let mut applied = Applied::default();
     let lives = is_born(object, state);
@@ -69,11 +69,14 @@ pub(super) async fn apply(
         findings.found(Aspect::ControlPlaneApplied, check);
         return applied;
     }
-    let ground = match store::place(object, tenant, lives, ctx) {
-        Ok(place) => match identify(object, tenant, &place, state, ctx, findings).await {
-            Ok(identity) => Some((place, identity)),
-            Err(error) => applied.fails(findings, Aspect::DataStoreReady, error),
-        },
+    let mut ground = match store::place(object, tenant, lives, ctx) {
+        Ok(place) => {
+            let identified = identify(object, tenant, &place, state, ctx, findings);
+            match turn.awaiting(identified).await {
+                Ok(identity) => Some((place, identity)),
+                Err(error) => applied.fails(findings, Aspect::DataStoreReady, error),
+            }
+        }
         Err(check) => {
             findings.found(Aspect::DataStoreReady, check);
             None
@@ -82,14 +85,18 @@ pub(super) async fn apply(
     if ground.is_none() && !lives {
         return applied;
     }
-    let (claimed, service) = tokio::join!(
-        claim_place(object, ground.as_ref(), state),
-        apply_service(tenant, state, ctx),
-    );
+    let both = async {
+        let claimed = claim_place(object, ground.as_ref(), state, ctx);
+        tokio::join!(claimed, apply_service(tenant, state, ctx))
+    };
+    let (claimed, service) = turn.awaiting(both).await;
     match claimed {
         Ok(Some(check)) => findings.found(Aspect::DataStoreReady, check),
         Ok(None) => {}
         Err(error) => {
+            if let Some((place, _)) = &mut ground {
+                place.fails(&error);
+            }
             applied.fails::<()>(findings, Aspect::DataStoreReady, error);
             if !lives {
                 return applied;
@@ -135,24 +142,6 @@ fn unknown_networks(lives: bool, ctx: &Context) -> Option<Check> {
     ))
 }
 
-/// Claims the place in the pool, where there is one, and says what to report of it.
-async fn claim_place(
-    object: &TenantControlPlane,
-    ground: Option<&(Place, Identity)>,
-    state: &TenantState,
-) -> Result<Option<Check>, Error> {
-    let Some((place, identity)) = ground else {
-        return Ok(None);
-    };
-    claim(object, &identity.id, place, state).await?;
-    Ok(Some(match &place.open.problem {
-        None => Check::holds("Claimed", format!("in {}", place.name)),
-        Some((reason, message)) => {
-            Check::fails(reason, format!("DataStore {}: {message}", place.name))
-        }
-    }))
-}
-
 async fn apply_service(
     tenant: &Tenant,
     state: &TenantState,
@@ -190,7 +179,7 @@ fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> 
     Inputs {
         generation: tenant.generation,
         exposure,
-        peers: place.open.peers.clone(),
+        peers: place.open.peers.list(),
         endpoints: place.open.credentials.endpoints.clone(),
         pool_authority: place.open.credentials.authority_certificate.clone(),
         management_networks: ctx.management_networks.borrow().closed.clone(),
@@ -264,8 +253,11 @@ impl Pass<'_> {
             refresh_pods(self.tenant, self.state, self.ctx).await;
         }
         *lock(&self.state.certificates) = Some(dates);
-        self.state
-            .settle(self.inputs.clone(), wanted.renew_at, disturbances);
+        // With a pool that has a problem something may have been left out.
+        if self.place.open.problem.is_none() {
+            let inputs = self.inputs.clone();
+            self.state.settle(inputs, wanted.renew_at, disturbances);
+        }
         Ok((wanted.tenant_keys, deployment))
     }
 
@@ -307,7 +299,12 @@ impl Pass<'_> {
         Ok(wanted)
     }
 
+    /// Nothing while an endpoint of the pool was never found since this process began: what is there was made when it
+    /// was known, and must not lose it.
     async fn apply_guards(&self) -> Result<(), Error> {
+        if self.place.open.peers.unresolved().is_some() {
+            return Ok(());
+        }
         let guards = control_plane::guards(
             self.tenant,
             &self.inputs.endpoints,

@@ -10,7 +10,7 @@ use stoker_etcd::Owner;
 use super::error::Error;
 use super::identity;
 use super::state::{TenantState, lock};
-use super::status::Findings;
+use super::status::{Check, Findings};
 use super::store::Place;
 use crate::context::Context;
 
@@ -68,16 +68,39 @@ pub(super) async fn identify(
     Ok(Identity { id, born })
 }
 
-/// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
-/// server or the pool was away.
+/// Claims the place in the pool, where there is one, and says what to report of it.
 ///
 /// # Errors
-/// The pool refused.
-pub(super) async fn claim(
+/// The pool refused, or has failed others meanwhile.
+pub(super) async fn claim_place(
+    object: &TenantControlPlane,
+    ground: Option<&(Place, Identity)>,
+    state: &TenantState,
+    ctx: &Context,
+) -> Result<Option<Check>, Error> {
+    let Some((place, identity)) = ground else {
+        return Ok(None);
+    };
+    claim(object, &identity.id, place, state, ctx).await?;
+    Ok(Some(match &place.open.problem {
+        None => Check::holds("Claimed", format!("in {}", place.name)),
+        Some((reason, message)) => {
+            Check::fails(reason, format!("DataStore {}: {message}", place.name))
+        }
+    }))
+}
+
+/// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
+/// server or the pool was away. Claims in one pool wait for each other, not for those in others.
+///
+/// # Errors
+/// The pool refused, or has failed others meanwhile.
+async fn claim(
     object: &TenantControlPlane,
     id: &StorageId,
     place: &Place,
     state: &TenantState,
+    ctx: &Context,
 ) -> Result<(), Error> {
     if place.open.problem.is_some() {
         state.set_claimed(false);
@@ -85,6 +108,12 @@ pub(super) async fn claim(
     }
     if state.is_claimed() {
         return Ok(());
+    }
+    // Closed never: the semaphore lives as long as the pool is known.
+    let _turn = place.open.turns.acquire().await.ok();
+    if let Some((reason, message)) = ctx.pools.problem(&place.name) {
+        let message = format!("DataStore {}: {message}", place.name);
+        return Err(Error::PoolAway { reason, message });
     }
     place.open.pool.claim(id, &owner(object)).await?;
     state.set_claimed(true);

@@ -37,6 +37,11 @@ pub enum Error {
     Certificates(#[from] stoker_pki::Error),
     #[error("the pool refused")]
     Pool(#[from] stoker_etcd::Error),
+    #[error("{message}")]
+    PoolAway {
+        reason: &'static str,
+        message: String,
+    },
     #[error("{0}")]
     Apply(#[from] stoker_kube::Error),
     #[error("cannot turn an object into JSON")]
@@ -82,6 +87,7 @@ impl Error {
             Self::Keys(KeysError::Damaged { .. }) => "KeyDamaged",
             Self::Certificates(_) => "CertificatesNotIssued",
             Self::Pool(error) => error.category(),
+            Self::PoolAway { reason, .. } => reason,
             Self::Apply(error) => error.category(),
             Self::Serialize(_) => "Internal",
             Self::NamespacesPending => "NamespacesPending",

@@ -19,6 +19,7 @@ use super::state::{TenantState, lock};
 use super::status::{Aspect, Check, Findings, status};
 use super::{delete, error::Error, inside, store};
 use crate::context::Context;
+use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
 
 /// A pass takes seconds. One that takes this long hangs; it is cut off, which every step of it survives.
@@ -36,15 +37,32 @@ pub async fn reconcile(
 ) -> Result<Action, Error> {
     let _pass = ctx.metrics.pass(Controller::Tenant);
     let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
-    if let Ok(done) = limited.await {
-        return done;
+    let result = if let Ok(done) = limited.await {
+        done
+    } else {
+        let error = Error::PassTimeout(LIMIT);
+        let told = tokio::time::timeout(SAYING, tell(&object, &error, &ctx)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::debug!("the failure is not on the object");
+        }
+        Err(error)
+    };
+    if let Err(Error::Pool(error)) = &result
+        && error.is_of_pool()
+    {
+        suspect_store(&object, &ctx);
     }
-    let error = Error::PassTimeout(LIMIT);
-    let told = tokio::time::timeout(SAYING, tell(&object, &error, &ctx)).await;
-    if !matches!(told, Ok(Ok(()))) {
-        tracing::debug!("the failure is not on the object");
+    result
+}
+
+/// Has the `DataStore` looked at, whose pool has failed a tenant.
+fn suspect_store(object: &TenantControlPlane, ctx: &Context) {
+    // Recorded before anything was asked of the pool, by a first pass too.
+    let latest = ctx.stores.tenants.get(&ObjectRef::from_obj(object));
+    let latest = latest.as_deref().unwrap_or(object);
+    if let Some(store) = data_store_of(latest) {
+        ctx.suspect_data_store(store);
     }
-    Err(error)
 }
 
 /// Says of a pass that was cut off that it was.
@@ -54,7 +72,9 @@ async fn tell(
     ctx: &Arc<Context>,
 ) -> Result<(), Error> {
     let uid = object.meta().uid.as_deref();
-    let state = ctx.tenants.state_of(&ObjectRef::from_obj(object), uid);
+    let state = ctx
+        .tenants
+        .state_of(&ObjectRef::from_obj(object.as_ref()), uid);
     let mut findings = Findings::default();
     findings.error(Aspect::ControlPlaneApplied, error);
     write_status(object, None, &findings, &state, ctx).await

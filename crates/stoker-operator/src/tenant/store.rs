@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
 
+use super::error::Error;
 use super::status::Check;
 use crate::context::Context;
 use crate::data_store::OpenPool;
@@ -22,6 +23,17 @@ pub(super) struct Place {
     pub(super) name: String,
     /// The connection to it.
     pub(super) open: Arc<OpenPool>,
+}
+
+impl Place {
+    /// A call to the pool has failed: nothing more is asked of it in this pass.
+    pub(super) fn fails(&mut self, error: &Error) {
+        let problem = Some((error.category(), error.describe()));
+        self.open = Arc::new(OpenPool {
+            problem,
+            ..OpenPool::clone(&self.open)
+        });
+    }
 }
 
 /// The `DataStore` of the tenant, or why it cannot be worked with.

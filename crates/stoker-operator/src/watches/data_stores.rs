@@ -7,10 +7,12 @@ use futures::StreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
+use stoker_api::labels::ABANDON_DATA;
 use stoker_api::v1alpha1::DataStore;
 
 use super::{broken, cached, events};
 use crate::context::Context;
+use crate::data_store::reconcile::reference;
 
 pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context>) {
     let mut known = HashMap::new();
@@ -27,6 +29,7 @@ pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context
                     store.uid(),
                     store.metadata.generation,
                     store.metadata.deletion_timestamp.is_some(),
+                    store.annotations().get(ABANDON_DATA).cloned(),
                 );
                 if known.insert(name.clone(), now.clone()) != Some(now) {
                     ctx.wake_data_store(&name);
@@ -36,6 +39,7 @@ pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context
                 let name = store.name_any();
                 known.remove(&name);
                 ctx.pools.remove(&name);
+                ctx.data_store_failures.succeeded(&reference(&name));
                 ctx.wake_tenants_of(&name);
             }
             Some(Event::InitDone) => {

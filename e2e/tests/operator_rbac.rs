@@ -1,0 +1,203 @@
+//! The operator's work on a real API server with the rights of the installed operator and no others, and whether it uses
+//! all of them: what it asks for in the life of a tenant is compared with the table that the roles are made from.
+
+// The operator's whole work is one future, which a runtime of this process takes.
+#![recursion_limit = "256"]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail, and prints its figures"
+)]
+
+#[path = "operator_support/bare.rs"]
+#[expect(dead_code, reason = "the operator's own process is not used here")]
+mod bare;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use bare::{Bare, until};
+use clap::Parser as _;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{GroupVersionKind, TypeMeta};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use stoker_kube::Election;
+use stoker_operator::args::Args;
+use stoker_operator::rbac::rules;
+
+const ACCOUNT: &str = "system:serviceaccount:stoker-system:stoker-operator";
+
+/// Verbs and resources that were asked for.
+type Asked = Arc<Mutex<BTreeSet<(&'static str, &'static str)>>>;
+
+/// Rights that this life of a tenant does not use.
+const UNUSED: [(&str, &str, &str); 6] = [
+    ("list", "networkpolicies", "a watch that starts over"),
+    ("get", "datastores", "a status that was outrun"),
+    ("get", "configmaps", "a deletion that was outrun"),
+    ("get", "poddisruptionbudgets", "a deletion that was outrun"),
+    ("get", "services", "a pool that is named by its Service"),
+    (
+        "update",
+        "tenantcontrolplanes/finalizers",
+        "looked at by admission alone",
+    ),
+];
+
+/// Roles and bindings of the installation manifest.
+async fn install_roles(client: &Client) {
+    for text in include_str!("../../manifests/install.yaml").split("---\n") {
+        let document: Value = serde_saphyr::from_str(text).unwrap();
+        let Some(types) = serde_json::from_value::<TypeMeta>(document.clone()).ok() else {
+            continue;
+        };
+        if !types.api_version.starts_with("rbac.") {
+            continue;
+        }
+        let kind = kube::core::ApiResource::from_gvk(&GroupVersionKind::try_from(&types).unwrap());
+        let object: DynamicObject = serde_json::from_value(document).unwrap();
+        let objects: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+            None => Api::all_with(client.clone(), &kind),
+        };
+        let params = PostParams::default();
+        objects.create(&params, &object).await.unwrap();
+    }
+}
+
+/// A client with the rights of the installed operator.
+async fn restricted(kubeconfig: &str, asked: &Asked) -> Client {
+    let mut kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
+    for user in &mut kubeconfig.auth_infos {
+        let user = user.auth_info.as_mut().unwrap();
+        user.impersonate = Some(ACCOUNT.to_owned());
+    }
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let asked = asked.clone();
+    let count = move |verb, resource| {
+        asked.lock().unwrap().insert((verb, resource));
+    };
+    stoker_kube::management_client(config.unwrap(), Arc::new(count)).unwrap()
+}
+
+/// Holds the lease and works until dropped.
+async fn operate(client: Client) {
+    let election = Election::new(client.clone(), "stoker-system", "stoker", "me");
+    let held = election.acquire().await.unwrap();
+    let args = Args::parse_from(["stoker-operator"]);
+    let work = stoker_operator::run::work(
+        args,
+        client,
+        Arc::new(stoker_kube::tenant_client),
+        Arc::default(),
+        Arc::default(),
+    );
+    tokio::select! {
+        ended = Box::pin(work) => panic!("the work ended: {ended:?}"),
+        lost = held.hold() => panic!("the lease is lost: {lost:?}"),
+    }
+}
+
+async fn change(bare: &Bare, spec: Value) {
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    let tenants = bare.tenants("a");
+    let params = PatchParams::default();
+    tenants.patch("one", &params, &patch).await.unwrap();
+}
+
+/// Born, scaled, given another certificate while a pod runs, and deleted.
+async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
+    bare.data_store("default", bare.data_store_spec()).await;
+    bare.namespace("a").await;
+    let replicas = |count: i32| json!({ "controlPlane": { "deployment": { "replicas": count } } });
+    bare.tenant("a", "one", replicas(2)).await;
+    bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
+        .await;
+    let pods: Api<Pod> = Api::namespaced(bare.client.clone(), "a");
+    let pod = json!({
+        "metadata": { "name": "one", "labels": {
+            "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
+        }},
+        "spec": { "containers": [{ "name": "one", "image": "one" }] },
+    });
+    let pod = serde_json::from_value(pod).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(bare.client.clone(), "a");
+    assert!(budgets.get_opt("one").await.unwrap().is_some());
+    change(bare, replicas(1)).await;
+    until("the budget is gone", async || {
+        budgets.get_opt("one").await.unwrap().is_none()
+    })
+    .await;
+    change(
+        bare,
+        json!({ "networkProfile": { "certSANs": ["another.example.com"] } }),
+    )
+    .await;
+    until("the pod is told of the new certificate", async || {
+        asked.lock().unwrap().contains(&("patch", "pods"))
+    })
+    .await;
+    let at_once = DeleteParams::default().grace_period(0);
+    pods.delete("one", &at_once).await.unwrap();
+    let tenants = bare.tenants("a");
+    let params = DeleteParams::default();
+    tenants.delete("one", &params).await.unwrap();
+    until("the tenant is gone", async || {
+        tenants.get_opt("one").await.unwrap().is_none()
+    })
+    .await;
+    until("the lease is renewed", async || {
+        asked.lock().unwrap().contains(&("update", "leases"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_needs_every_right_that_it_has_and_no_other() {
+    let bare = Bare::start().await;
+    install_roles(&bare.client).await;
+    let asked = Asked::default();
+    let client = restricted(bare.kubeconfig(), &asked).await;
+    let operator = tokio::spawn(operate(client));
+    life_of_a_tenant(&bare, &asked).await;
+    assert!(!operator.is_finished());
+    operator.abort();
+
+    let mut needed = BTreeSet::new();
+    for (verb, resource) in asked.lock().unwrap().iter().copied() {
+        match verb {
+            "apply" => needed.extend([("create", resource), ("patch", resource)]),
+            verb => needed.extend([(verb, resource)]),
+        }
+    }
+    println!("{needed:?}");
+    let mut granted = BTreeSet::new();
+    for rule in rules() {
+        for resource in rule.resources {
+            // A status is counted as its object's.
+            let resource = resource.strip_suffix("/status").unwrap_or(resource);
+            granted.extend(rule.verbs.iter().map(|verb| (*verb, resource)));
+        }
+    }
+    // Its own kinds are applied as what is there already.
+    let created = ["datastores", "tenantcontrolplanes"].map(|resource| ("create", resource));
+    let beyond: Vec<_> = needed
+        .difference(&granted)
+        .filter(|right| !created.contains(right))
+        .collect();
+    assert!(beyond.is_empty(), "asked for and not granted: {beyond:?}");
+    let known = UNUSED.map(|(verb, resource, _)| (verb, resource));
+    let idle: Vec<_> = granted
+        .difference(&needed)
+        .filter(|right| !known.contains(right))
+        .collect();
+    assert!(idle.is_empty(), "granted and not asked for: {idle:?}");
+}
