@@ -17,6 +17,7 @@ pub mod args;
 pub mod context;
 pub mod data_store;
 pub mod escrow_key;
+mod finalizer;
 pub mod health;
 pub mod management_networks;
 pub mod metrics;

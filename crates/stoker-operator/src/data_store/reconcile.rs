@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -16,8 +15,8 @@ use super::look::{Look, look};
 use super::pools::Entry;
 use super::status::{self, Verdict};
 use super::stock::{self, Stock};
-use crate::FIELD_MANAGER;
 use crate::context::Context;
+use crate::finalizer;
 use crate::metrics::{Controller, Outcome};
 
 /// Keeps a `DataStore` while tenants' data is in it.
@@ -203,35 +202,9 @@ pub fn data_store_of(tenant: &TenantControlPlane) -> Option<&str> {
 }
 
 async fn set_finalizer(object: &DataStore, ctx: &Context, wanted: bool) -> Result<(), Error> {
-    let has = object.finalizers().iter().any(|name| name == FINALIZER);
-    if has == wanted || (wanted && object.meta().deletion_timestamp.is_some()) {
-        return Ok(());
-    }
-    let mut finalizers = object.finalizers().to_vec();
-    if wanted {
-        finalizers.push(FINALIZER.to_owned());
-    } else {
-        finalizers.retain(|name| name != FINALIZER);
-    }
-    let patch = serde_json::json!({ "metadata": {
-        "finalizers": finalizers, "resourceVersion": object.resource_version(),
-    }});
     let stores: Api<DataStore> = Api::all(ctx.client.clone());
-    match stores
-        .patch(
-            &object.name_any(),
-            &PatchParams {
-                field_manager: Some(FIELD_MANAGER.into()),
-                ..Default::default()
-            },
-            &Patch::Merge(&patch),
-        )
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() && !wanted => Ok(()),
-        Err(error) => Err(Error::Finalizer(Box::new(error))),
-    }
+    let written = finalizer::set_finalizer(&stores, object.meta(), FINALIZER, wanted).await;
+    written.map_err(|error| Error::Finalizer(Box::new(error)))
 }
 
 /// A reference for events and queues.

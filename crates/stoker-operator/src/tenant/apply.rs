@@ -17,7 +17,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{self as control_plane, Exposure, Keys, Names};
-use stoker_kube::{Desired, Error as KubeError, ObjectKey, Stored};
+use stoker_kube::{Desired, Error as KubeError, ObjectKey};
 use time::OffsetDateTime;
 
 use super::build::Wanted;
@@ -277,11 +277,10 @@ impl Pass<'_> {
             .iter()
             .partition(|(key, _)| leaving.contains(&key.key().name()));
         let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
-        let write = |(key, stored): &'_ (Desired, Option<Stored>)| {
-            let (key, stored) = (key.clone(), stored.clone());
-            async move { writer.write_once(&key, stored.as_ref(), ledger).await }
-        };
-        try_join_all(stay.into_iter().map(write)).await?;
+        let sent = stay
+            .into_iter()
+            .map(|(key, stored)| writer.write_once(key, stored.as_ref(), ledger));
+        try_join_all(sent).await?;
         if !leave.is_empty() {
             // Looked at again: soon it is the only one.
             lock(&self.state.escrowed).clear();

@@ -3,13 +3,13 @@
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{self as control_plane, Exposure, Keys, SecretData, Storage};
+use stoker_control_plane::{self as control_plane, Exposure, Keys, Storage};
 use stoker_kube::{Desired, Stored};
 use time::OffsetDateTime;
 
 use super::error::Error;
 use super::escrow::Copy;
-use super::secrets::TenantSecrets;
+use super::secrets::{TenantSecrets, entries};
 use super::storage_client::storage_client;
 use super::store::Place;
 use crate::metrics::CertificateDates;
@@ -121,13 +121,8 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
 }
 
 fn copy(tenant: &Tenant, keys: &[Secret]) -> Copy {
-    let data = |secret: &Secret| -> SecretData {
-        let data = secret.data.iter().flatten();
-        data.map(|(key, value)| (key.clone(), value.0.clone()))
-            .collect()
-    };
     let named = keys
         .iter()
-        .filter_map(|secret| Some((secret.metadata.name.as_deref()?, data(secret))));
+        .filter_map(|secret| Some((secret.metadata.name.as_deref()?, entries(secret))));
     Copy::of(&tenant.name, named)
 }

@@ -22,7 +22,7 @@ use stoker_kube::conditions;
 use super::error::Error;
 use super::escrow::{self, Copy};
 use super::inside::Inside;
-use super::secrets::release;
+use super::secrets::{entries, release};
 use super::state::{TenantState, lock};
 use super::{claim, identity};
 use crate::context::Context;
@@ -293,11 +293,8 @@ async fn keep_keys(
     for name in wanted {
         let secret = secrets.get_opt(name).await;
         let secret = secret.map_err(|error| Error::ReadSecrets(Box::new(error)))?;
-        let data = secret.and_then(|secret| secret.data);
-        found.extend(data.map(|data| {
-            let entries = data.into_iter().map(|(key, value)| (key, value.0));
-            (name, entries.collect())
-        }));
+        let kept = secret.filter(|secret| secret.data.is_some());
+        found.extend(kept.map(|secret| (name, entries(&secret))));
     }
     let copy = Copy::of(&tenant, found);
     if copy.len() > 0 {

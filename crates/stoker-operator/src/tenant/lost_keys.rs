@@ -10,9 +10,12 @@ use super::escrow::{self, Copy};
 use super::secrets::TenantSecrets;
 use super::state::lock;
 
+const NO_COPY: &str = "the pool holds no escrow copy of it";
+
 impl Pass<'_> {
-    /// Builds; keys whose Secrets are lost come back from their copy in the escrow.
+    /// Builds; keys whose Secrets are lost come back from their copy in the escrow, which is read once.
     pub(super) async fn build(&self, existing: &mut TenantSecrets) -> Result<Wanted, Error> {
+        let mut read = None;
         loop {
             let materials = Materials {
                 tenant: self.tenant,
@@ -22,8 +25,8 @@ impl Pass<'_> {
                 existing,
                 born: self.born,
             };
-            let keys = match build(&materials, OffsetDateTime::now_utc()) {
-                Err(Error::Keys(keys @ KeysError::Lost { .. })) => keys,
+            let (secret, reason) = match build(&materials, OffsetDateTime::now_utc()) {
+                Err(Error::Keys(KeysError::Lost { secret, reason })) => (secret, reason),
                 Ok(wanted) => match self.changed(&wanted, existing).await? {
                     Some(copy) => {
                         self.put_back(&copy, existing);
@@ -33,18 +36,21 @@ impl Pass<'_> {
                 },
                 Err(error) => return Err(error),
             };
-            let KeysError::Lost { secret, .. } = &keys else {
-                return Err(keys.into());
-            };
-            let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-            let lost = match escrow::read(self.id, pool, key).await {
-                Ok(copy) => match copy.and_then(|copy| copy.secret(&self.tenant.name, secret)) {
-                    Some(entries) if existing.restore(secret, &entries) => continue,
+            if read.is_none() {
+                let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+                read = Some(escrow::read(self.id, pool, key).await);
+            }
+            let entries = |copy: &Copy| copy.secret(&self.tenant.name, &secret);
+            let lost = match &read {
+                Some(Err(error)) => error.describe(),
+                Some(Ok(Some(copy))) => match entries(copy) {
+                    Some(entries) if existing.restore(&secret, &entries) => continue,
                     Some(_) => "its escrow copy is no good either".to_owned(),
-                    None => "the pool holds no escrow copy of it".to_owned(),
+                    None => NO_COPY.to_owned(),
                 },
-                Err(error) => error.describe(),
+                Some(Ok(None)) | None => NO_COPY.to_owned(),
             };
+            let keys = KeysError::Lost { secret, reason };
             return Err(Error::Lost { keys, copy: lost });
         }
     }

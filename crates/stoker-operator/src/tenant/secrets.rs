@@ -16,6 +16,7 @@ use super::error::Error;
 use super::state::{TenantState, lock};
 use crate::FIELD_MANAGER;
 use crate::context::Context;
+use crate::finalizer::set_finalizer;
 
 /// Set on control-plane pods when a mounted Secret changed: a kubelet then refreshes the pod's
 /// volumes at once, which it otherwise does about once a minute.
@@ -74,11 +75,6 @@ impl TenantSecrets {
 
     /// Their entries.
     pub(super) fn data(&self) -> ExistingSecrets {
-        let entries = |secret: &Secret| {
-            let data = secret.data.iter().flatten();
-            data.map(|(key, value)| (key.clone(), value.0.clone()))
-                .collect()
-        };
         let mut data: ExistingSecrets = self
             .read
             .iter()
@@ -116,6 +112,13 @@ impl TenantSecrets {
     }
 }
 
+/// The entries of a Secret.
+pub(super) fn entries(secret: &Secret) -> SecretData {
+    let data = secret.data.iter().flatten();
+    data.map(|(key, value)| (key.clone(), value.0.clone()))
+        .collect()
+}
+
 fn is_guarded(metadata: &ObjectMeta) -> bool {
     let finalizers = metadata.finalizers.iter().flatten();
     finalizers.into_iter().any(|name| name == KEY_FINALIZER)
@@ -139,23 +142,8 @@ pub(super) async fn release(
     if !is_guarded(&found.metadata) || !is_owned(found.owner_references(), uid) {
         return Ok(());
     }
-    let mut finalizers = found.finalizers().to_vec();
-    finalizers.retain(|name| name != KEY_FINALIZER);
-    let patch = serde_json::json!({ "metadata": {
-        "finalizers": finalizers, "resourceVersion": found.resource_version(),
-    }});
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.into()),
-        ..PatchParams::default()
-    };
-    match secrets
-        .patch_metadata(name, &params, &Patch::Merge(&patch))
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(failed(error)),
-    }
+    let written = set_finalizer(&secrets, &found.metadata, KEY_FINALIZER, false).await;
+    written.map_err(failed)
 }
 
 /// Whether a Secret is the tenant's with this uid, or nobody's yet. What a former tenant of the same name left behind
