@@ -13,6 +13,10 @@
 mod bare;
 #[path = "operator_support/promptness.rs"]
 mod promptness;
+#[path = "operator_support/silent_pool.rs"]
+mod silent_pool;
+#[path = "support/stalling_proxy.rs"]
+mod stalling_proxy;
 
 use std::time::Instant;
 
