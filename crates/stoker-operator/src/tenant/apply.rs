@@ -72,7 +72,7 @@ pub(super) async fn apply(
     let mut ground = match store::place(object, tenant, lives, ctx) {
         Ok(place) => {
             let identified = identify(object, tenant, &place, state, ctx, findings);
-            match turn.awaiting(identified).await {
+            match turn.awaiting(identified.boxed()).await {
                 Ok(identity) => Some((place, identity)),
                 Err(error) => applied.fails(findings, Aspect::DataStoreReady, error),
             }
@@ -90,7 +90,7 @@ pub(super) async fn apply(
         let claimed = claim_place(object, ground.as_ref(), state, ctx);
         tokio::join!(claimed, apply_service(tenant, state, ctx))
     };
-    let (claimed, service) = turn.awaiting(both).await;
+    let (claimed, service) = turn.awaiting(both.boxed()).await;
     drop(pool_turn);
     match claimed {
         Ok(Some(check)) => findings.found(Aspect::DataStoreReady, check),

@@ -1,5 +1,6 @@
 //! Keys and their copy in the escrow: kept before anything relies on them, and put back when they are lost.
 
+use futures::FutureExt;
 use stoker_control_plane::{KeysError, Names};
 use time::OffsetDateTime;
 
@@ -43,7 +44,10 @@ impl Pass<'_> {
             };
             if read.is_none() {
                 let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-                read = Some(turn.awaiting(escrow::read(self.id, pool, key)).await);
+                read = Some(
+                    turn.awaiting(escrow::read(self.id, pool, key).boxed())
+                        .await,
+                );
             }
             let entries = |copy: &Copy| copy.secret(&self.tenant.name, &secret);
             let lost = match &read {
@@ -74,7 +78,10 @@ impl Pass<'_> {
             return Ok(None);
         }
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        match turn.awaiting(escrow::read(self.id, pool, key)).await {
+        match turn
+            .awaiting(escrow::read(self.id, pool, key).boxed())
+            .await
+        {
             Ok(Some(copy)) if copy == wanted.copy => {
                 *lock(&self.state.escrowed) = wanted.digests();
                 Ok(None)
@@ -107,7 +114,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        turn.awaiting(escrow::keep(self.id, &wanted.copy, pool, key))
+        turn.awaiting(escrow::keep(self.id, &wanted.copy, pool, key).boxed())
             .await?;
         *lock(&self.state.escrowed) = digests;
         Ok(())
