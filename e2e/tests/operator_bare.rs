@@ -11,6 +11,8 @@
 
 #[path = "operator_support/bare.rs"]
 mod bare;
+#[path = "operator_support/namespace.rs"]
+mod namespace;
 #[path = "operator_support/pod_trouble.rs"]
 mod pod_trouble;
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use bare::{Bare, until};
 use clap::Parser as _;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -112,7 +112,7 @@ async fn change(bare: &Bare, spec: Value) {
     tenants.patch("one", &params, &patch).await.unwrap();
 }
 
-/// Born, scaled, given another certificate while a pod runs, and deleted.
+/// Born, scaled, given another certificate while a pod runs, and deleted with its namespace.
 async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
     bare.data_store("default", bare.data_store_spec()).await;
     bare.namespace("a").await;
@@ -125,7 +125,7 @@ async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
         "metadata": { "name": "one", "labels": {
             "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
         }},
-        "spec": { "containers": [{ "name": "one", "image": "one" }] },
+        "spec": { "nodeName": "node", "containers": [{ "name": "one", "image": "one" }] },
     });
     let pod = serde_json::from_value(pod).unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
@@ -145,11 +145,16 @@ async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
         asked.lock().unwrap().contains(&("patch", "pods"))
     })
     .await;
+    let (tenants, params) = (bare.tenants("a"), DeleteParams::default());
+    let namespaces: Api<Namespace> = Api::all(bare.client.clone());
+    namespaces.delete("a", &params).await.unwrap();
+    pods.delete("one", &params).await.unwrap();
+    until("the pod is hurried", async || {
+        asked.lock().unwrap().contains(&("delete", "pods"))
+    })
+    .await;
     let at_once = DeleteParams::default().grace_period(0);
     pods.delete("one", &at_once).await.unwrap();
-    let tenants = bare.tenants("a");
-    let params = DeleteParams::default();
-    tenants.delete("one", &params).await.unwrap();
     until("the tenant is gone", async || {
         tenants.get_opt("one").await.unwrap().is_none()
     })

@@ -4,10 +4,12 @@
 //! test process is killed.
 
 mod api_server;
+mod controller_manager;
 mod etcd;
 mod guarded;
 
 pub use api_server::{BareApiServer, ServerSettings};
+pub use controller_manager::BareControllerManager;
 pub use etcd::BareEtcd;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -71,6 +71,18 @@ const RULES: &[Rule] = &[
     ),
     cluster(
         "stoker.dev",
+        &["tenantcontrolplanes"],
+        &["delete"],
+        "tenants of a namespace that is being deleted go first, in order",
+    ),
+    cluster(
+        "",
+        &["namespaces"],
+        &["list", "watch"],
+        "sees which namespaces are being deleted",
+    ),
+    cluster(
+        "stoker.dev",
         &["datastores/status", "tenantcontrolplanes/status"],
         &["patch"],
         "reports what it did",
@@ -109,8 +121,8 @@ const RULES: &[Rule] = &[
     cluster(
         "",
         &["pods"],
-        &["list", "patch", "watch"],
-        "sees control-plane pods start and end; an annotation makes the kubelet refresh Secrets",
+        &["delete", "list", "patch", "watch"],
+        "sees control-plane pods start and end; an annotation makes the kubelet refresh Secrets; those of a deleted tenant need not drain",
     ),
     cluster(
         "events.k8s.io",

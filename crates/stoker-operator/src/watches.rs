@@ -1,6 +1,7 @@
 //! Watches of the management cluster: they fill the caches and wake whom an event concerns.
 
 mod data_stores;
+mod namespaces;
 mod networks;
 mod owned;
 mod pods;
@@ -64,6 +65,7 @@ impl Watches {
         let status = |deployment: &mut Deployment| deployment.spec = None;
         tasks.spawn(owned::watch_cached(self.deployments, ctx.clone(), status));
         tasks.spawn(owned::watch_metadata(ctx.clone()));
+        tasks.spawn(namespaces::watch_namespaces(ctx.clone()));
         tasks.spawn(pods::watch_pods(ctx.clone(), pods_listed));
         tasks.spawn(networks::watch_networks(
             self.networks,

@@ -1,4 +1,4 @@
-//! Deleting a tenant, in an order that loses nothing by accident: stop the pods → settle the data
+//! Deleting a tenant, in an order that loses nothing by accident: stop the pods, which need not drain → settle the data
 //! (purge it, or keep it for its retention) with user and role revoked → let the object go, and
 //! with it, by owner reference, everything made for it. Every step may be cut off and run again.
 
@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::core::ApiResource;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
@@ -30,6 +31,8 @@ use crate::data_store::OpenPool;
 use crate::data_store::pools::Entry;
 use crate::metrics::{Controller, Outcome};
 
+/// Time for a pod of a deleted tenant to end, seconds.
+const HURRY_SECONDS: u32 = 1;
 /// Pods announce their end; this is only the net under that.
 const RECHECK: Duration = Duration::from_secs(5);
 /// The usual wait of a deletion; every other reason is a problem.
@@ -151,11 +154,34 @@ async fn stop_pods(object: &TenantControlPlane, ctx: &Context) -> Result<bool, E
         return Ok(false);
     }
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
-    let params = ListParams::default()
-        .labels(&format!("{TENANT}={name}"))
-        .limit(1);
+    let params = ListParams::default().labels(&format!("{TENANT}={name}"));
     let left = pods.list_metadata(&params).await.map_err(failed)?;
+    for pod in &left.items {
+        hurry(&pods, &pod.metadata).await.map_err(failed)?;
+    }
     Ok(left.items.is_empty())
+}
+
+/// Gives a pod that is ending no time to drain: nobody is to be served by it any more.
+async fn hurry(pods: &Api<Pod>, pod: &ObjectMeta) -> Result<(), kube::Error> {
+    let ending = pod.deletion_timestamp.is_some();
+    let long = pod.deletion_grace_period_seconds > Some(HURRY_SECONDS.into());
+    if !ending || !long {
+        return Ok(());
+    }
+    let only_this = Preconditions {
+        uid: pod.uid.clone(),
+        resource_version: None,
+    };
+    let params = DeleteParams::default()
+        .grace_period(HURRY_SECONDS)
+        .preconditions(only_this);
+    let name = pod.name.as_deref().unwrap_or_default();
+    match pods.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 enum WayOut {
