@@ -15,8 +15,8 @@ use stoker_pki::EscrowKey;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::args::Args;
-use crate::data_store::Pools;
 use crate::data_store::reconcile::data_store_of;
+use crate::data_store::{Looks, Pools};
 use crate::management_networks::Networks;
 use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
@@ -69,6 +69,8 @@ pub struct Context {
     pub escrow_key: EscrowKey,
     /// Connections to the `DataStore`s.
     pub pools: Pools,
+    /// When to look at the `DataStore`s.
+    pub looks: Looks,
     /// What is kept in memory per tenant.
     pub tenants: Tenants,
     /// Bounds the tenants worked on at the same time on the management side. Work inside a tenant holds none:
@@ -111,8 +113,14 @@ impl Context {
         }
     }
 
-    /// Asks for a pass over a `DataStore` in a moment: its tenants came or went, or its pool has failed one.
+    /// Has a `DataStore` looked at in a moment: its pool has failed a tenant, or the data of one may be kept there now.
     pub fn wake_data_store_soon(&self, name: &str) {
+        self.looks.ask(name);
+        self.recount_data_store(name);
+    }
+
+    /// Has the tenants of a `DataStore` counted in a moment: many that come at once are one reason.
+    pub fn recount_data_store(&self, name: &str) {
         if !lock(&self.soon).insert(name.to_owned()) {
             return;
         }
@@ -129,8 +137,9 @@ impl Context {
         });
     }
 
-    /// Asks for a pass over a `DataStore`.
+    /// Has a `DataStore` looked at.
     pub fn wake_data_store(&self, name: &str) {
+        self.looks.ask(name);
         let _ = self.wake_data_store.send(ObjectRef::new(name));
     }
 

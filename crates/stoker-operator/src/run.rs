@@ -152,6 +152,7 @@ pub(crate) fn parts(
         stranger: Notify::default(),
         escrow_key,
         pools: data_store::Pools::default(),
+        looks: data_store::Looks::default(),
         tenants: tenant::Tenants::default(),
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         wake,

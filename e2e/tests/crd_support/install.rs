@@ -158,6 +158,7 @@ pub(crate) async fn the_installed_operator_may_do_its_work_and_nothing_else(
     }
     for (verb, resource, namespace) in [
         ("watch", "stoker.dev/tenantcontrolplanes", ""),
+        ("delete", "stoker.dev/tenantcontrolplanes", "any"),
         ("patch", "/secrets", "any"),
         ("create", "events.k8s.io/events", "any"),
         (
@@ -175,7 +176,9 @@ pub(crate) async fn the_installed_operator_may_do_its_work_and_nothing_else(
     for (verb, resource, namespace) in [
         ("create", "/pods", "any"),
         ("get", "/nodes", ""),
-        ("delete", "stoker.dev/tenantcontrolplanes", "any"),
+        ("create", "stoker.dev/tenantcontrolplanes", "any"),
+        ("delete", "stoker.dev/datastores", ""),
+        ("delete", "/namespaces", ""),
         ("deletecollection", "/secrets", "any"),
         (
             "create",

@@ -49,7 +49,7 @@ impl Error {
     }
 }
 
-/// Looks at the store, says what it found, wakes its tenants when that is news.
+/// Counts the store's tenants; when it is due, looks at the store too.
 ///
 /// # Errors
 /// The management API refused a write.
@@ -58,17 +58,39 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
     let name = object.name_any();
     let used_by = tenants_of(&ctx, &name);
     let leaving = object.meta().deletion_timestamp.is_some();
-    if !leaving {
-        set_finalizer(&object, &ctx, true).await?;
+    if let (Some((status, wait)), false) = (ctx.looks.last(&name), leaving) {
+        status::count(&object, &ctx, status, used_by.clone()).await?;
+        ctx.looks.counted(&name, used_by);
+        ctx.metrics.finished(Controller::DataStore, Outcome::Done);
+        return Ok(Action::requeue(wait));
     }
-    let look = look(&object, &ctx).await;
-    let stock = take_stock(&look, &name, &ctx).await;
+    ctx.looks.begin(&name);
+    let done = look_at(&object, used_by, &ctx).await;
+    if done.is_err() {
+        ctx.looks.ask(&name);
+    }
+    done
+}
+
+/// Looks at the store, says what it found, wakes its tenants when that is news.
+async fn look_at(
+    object: &DataStore,
+    used_by: Vec<String>,
+    ctx: &Arc<Context>,
+) -> Result<Action, Error> {
+    let name = object.name_any();
+    let leaving = object.meta().deletion_timestamp.is_some();
+    if !leaving {
+        set_finalizer(object, ctx, true).await?;
+    }
+    let look = look(object, ctx).await;
+    let stock = take_stock(&look, &name, ctx).await;
     let kept_by = if leaving {
         let version = object.status.as_ref().map(|status| &status.version);
         let opened = look.facts.is_some() || version.is_some_and(Option::is_some);
         let mut kept_by = kept_by(&name, &used_by, stock.as_ref(), opened);
         if let (Some(_), Some(stock), true) = (&kept_by, &stock, used_by.is_empty())
-            && let Some(heir) = heir(&name, stock, &ctx).await
+            && let Some(heir) = heir(&name, stock, ctx).await
         {
             tracing::info!(
                 heir,
@@ -78,7 +100,7 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
         }
         let abandoned = used_by.is_empty() && object.annotations().get(ABANDON_DATA) == Some(&name);
         if kept_by.is_none() || abandoned {
-            return let_go(&object, &ctx, kept_by).await;
+            return let_go(object, ctx, kept_by).await;
         }
         kept_by
     } else {
@@ -88,7 +110,8 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
     let next = next(&look, &verdict, stock.as_ref());
     let version = look.facts.map(|facts| facts.cluster_version.to_string());
     let news = ctx.pools.set(&name, look.entry);
-    status::write(&object, &ctx, &verdict, version, used_by).await?;
+    let status = status::write(object, ctx, &verdict, version, used_by).await?;
+    ctx.looks.done(&name, status, next);
     if news {
         ctx.wake_tenants_of(&name);
     }

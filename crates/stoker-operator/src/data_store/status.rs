@@ -68,7 +68,25 @@ fn available(facts: Option<&PoolFacts>) -> (&'static str, String) {
     }
 }
 
-/// Writes the status, and events on what has become another.
+/// Writes which tenants use the store into the status that was `last` written.
+///
+/// # Errors
+/// The management API refused.
+pub async fn count(
+    object: &DataStore,
+    ctx: &Context,
+    last: DataStoreStatus,
+    used_by: Vec<String>,
+) -> Result<(), Error> {
+    let new = DataStoreStatus {
+        used_by,
+        ..last.clone()
+    };
+    let written = stoker_kube::write_status(&ctx.client, object, Some(&last), &new).await;
+    written.map(drop).map_err(Error::WriteStatus)
+}
+
+/// Writes the status, and events on what has become another; returns the status.
 ///
 /// # Errors
 /// The management API refused.
@@ -78,7 +96,7 @@ pub async fn write(
     verdict: &Verdict,
     version: Option<String>,
     used_by: Vec<String>,
-) -> Result<(), Error> {
+) -> Result<DataStoreStatus, Error> {
     let old = object.status.clone().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
     let mut new = DataStoreStatus {
@@ -109,7 +127,7 @@ pub async fn write(
         .await
         .map_err(Error::WriteStatus)?;
     if !written {
-        return Ok(());
+        return Ok(new);
     }
     let reference = object.object_ref(&());
     for condition in changed(&old.conditions, &new.conditions) {
@@ -120,7 +138,7 @@ pub async fn write(
             .publish(&reference, problem, reason, "Check", message)
             .await;
     }
-    Ok(())
+    Ok(new)
 }
 
 /// The conditions that people should hear of: with another status or reason than before. That all is as it should be

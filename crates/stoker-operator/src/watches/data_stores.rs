@@ -42,6 +42,7 @@ pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context
                 let name = store.name_any();
                 known.remove(&name);
                 ctx.pools.remove(&name);
+                ctx.looks.ask(&name);
                 ctx.data_store_failures.succeeded(&reference(&name));
                 ctx.wake_tenants_of(&name);
             }

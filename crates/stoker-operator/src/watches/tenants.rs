@@ -94,8 +94,11 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
 /// Has the `DataStore`s counted again that a tenant left and came to.
 fn moved(ctx: &Context, from: Option<String>, to: Option<String>) {
     if from != to {
-        for name in from.into_iter().chain(to) {
-            ctx.wake_data_store_soon(&name);
+        if let Some(from) = from {
+            ctx.wake_data_store_soon(&from);
+        }
+        if let Some(to) = to {
+            ctx.recount_data_store(&to);
         }
     }
 }
