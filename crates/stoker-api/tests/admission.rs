@@ -13,7 +13,7 @@ use kube::core::cel::Validator;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::{DataStore, JsonPatch, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, JsonPatch, KubeconfigGenerator, TenantControlPlane};
 
 fn schema<K: CustomResourceExt>() -> Value {
     let crd = serde_json::to_value(K::crd()).unwrap();
@@ -60,6 +60,11 @@ fn tenant_control_planes_are_accepted_and_refused_as_the_table_says() {
 #[test]
 fn data_stores_are_accepted_and_refused_as_the_table_says() {
     check::<DataStore>(&cases::data_stores());
+}
+
+#[test]
+fn kubeconfig_generators_are_accepted_and_refused_as_the_table_says() {
+    check::<KubeconfigGenerator>(&cases::kubeconfig_generators());
 }
 
 #[test]
@@ -153,7 +158,12 @@ fn an_explicit_null_is_a_value() {
 
 #[test]
 fn every_message_of_a_rule_is_seen_in_a_refusal() {
-    let expected: Vec<String> = [cases::tenant_control_planes(), cases::data_stores()]
+    let tables = [
+        cases::tenant_control_planes(),
+        cases::data_stores(),
+        cases::kubeconfig_generators(),
+    ];
+    let expected: Vec<String> = tables
         .iter()
         .flat_map(|table| &table.cases)
         .filter(|case| !case.by_schema)
@@ -162,6 +172,7 @@ fn every_message_of_a_rule_is_seen_in_a_refusal() {
     let mut messages = Vec::new();
     collect_messages(&schema::<TenantControlPlane>(), &mut messages);
     collect_messages(&schema::<DataStore>(), &mut messages);
+    collect_messages(&schema::<KubeconfigGenerator>(), &mut messages);
     messages.retain(|message| !expected.iter().any(|text| message.contains(text)));
     assert!(
         messages.is_empty(),

@@ -37,9 +37,14 @@ pub(crate) fn with_organizations(
 
 /// The elements of a sequence, each as DER.
 fn elements(sequence: &[u8]) -> ASN1Result<Vec<Vec<u8>>> {
+    let mut elements = Vec::new();
     yasna::parse_der(sequence, |reader| {
-        reader.collect_sequence_of(|element| element.read_der())
-    })
+        reader.read_sequence_of(|element| {
+            elements.push(element.read_der()?);
+            Ok(())
+        })
+    })?;
+    Ok(elements)
 }
 
 fn sequence(elements: &[Vec<u8>]) -> Vec<u8> {

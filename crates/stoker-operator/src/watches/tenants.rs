@@ -35,6 +35,8 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
         match broken("TenantControlPlane", event) {
             Some(Event::Apply(tenant) | Event::InitApply(tenant)) => {
                 let reference = ObjectRef::from_obj(&tenant);
+                // By its labels generators select it, and its status tells when there is something to make from.
+                ctx.kubeconfigs.saw_tenant(&reference);
                 let now = fingerprint(&tenant);
                 if known.insert(reference.clone(), now.clone()) != Some(now) {
                     ctx.wake(reference);
@@ -44,6 +46,7 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
                 let reference = ObjectRef::from_obj(&tenant);
                 known.remove(&reference);
                 ctx.tenants.remove(&reference);
+                ctx.kubeconfigs.forget(&reference);
                 ctx.tenant_failures.succeeded(&reference);
             }
             Some(Event::InitDone) => {
