@@ -196,7 +196,7 @@ fn holds(stored: &Value, written: &Value) -> bool {
 
 pub(crate) async fn the_examples_are_accepted_and_come_back_as_written(version: KubernetesVersion) {
     let (_server, client) = server_with_crds(version).await;
-    for file in ["tenant", "datastore", "workload"] {
+    for file in ["tenant", "datastore", "workload", "kubeconfiggenerator"] {
         for document in documents(&format!("examples/{file}.yaml")) {
             let stored = create(&client, &collection(&document), &document)
                 .await
