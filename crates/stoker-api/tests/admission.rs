@@ -92,6 +92,7 @@ fn what_later_steps_rely_on_is_checked_again() {
         "required with serviceType NodePort",
         "has no usable plugin",
         "extraArgs",
+        "must be the storage id",
     ];
     let table = cases::tenant_control_planes();
     for text in relied_on {
