@@ -42,7 +42,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let bare = Bare::start().await;
+        let bare = Box::pin(Bare::start()).await;
         bare.data_store("default", bare.data_store_spec()).await;
         bare.namespace("a").await;
         Self {
