@@ -65,7 +65,7 @@ const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
-        &["datastores", "tenantcontrolplanes"],
+        &["datastores", "kubeconfiggenerators", "tenantcontrolplanes"],
         &["get", "list", "patch", "watch"],
         "reads what is asked for, afresh where a write was outrun; patches finalizers",
     ),
@@ -76,14 +76,12 @@ const RULES: &[Rule] = &[
         "tenants of a namespace that is being deleted go first, in order",
     ),
     cluster(
-        "",
-        &["namespaces"],
-        &["list", "watch"],
-        "sees which namespaces are being deleted",
-    ),
-    cluster(
         "stoker.dev",
-        &["datastores/status", "tenantcontrolplanes/status"],
+        &[
+            "datastores/status",
+            "kubeconfiggenerators/status",
+            "tenantcontrolplanes/status",
+        ],
         &["patch"],
         "reports what it did",
     ),
@@ -129,6 +127,12 @@ const RULES: &[Rule] = &[
         &["events"],
         &["create"],
         "tells people what happens",
+    ),
+    cluster(
+        "",
+        &["namespaces"],
+        &["list", "watch"],
+        "sees which are being deleted; labels by which a KubeconfigGenerator selects, from when one does",
     ),
     cluster(
         "",
