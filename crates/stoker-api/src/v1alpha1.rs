@@ -10,9 +10,11 @@ mod control_plane;
 mod core;
 mod data_store;
 mod deployment;
+mod kubeconfig_generator;
 mod kubernetes;
 mod network;
 mod rules;
+mod selector;
 mod service;
 mod status;
 mod tenant_control_plane;
@@ -32,11 +34,16 @@ pub use deployment::{
     ComponentVolumeMounts, ControlPlaneDeployment, ExtraArgs, ProbeTiming, Probes,
     RegistrySettings, RollingUpdate, Strategy, StrategyType,
 };
+pub use kubeconfig_generator::{
+    CompoundValue, KubeconfigGenerator, KubeconfigGeneratorError, KubeconfigGeneratorSpec,
+    KubeconfigGeneratorStatus, MASTERS, RESERVED_NAMES,
+};
 pub use kubernetes::{
     Cgroupfs, JsonPatch, JsonPatchOperation, Kubelet, Kubernetes, NodeAddressType,
 };
 pub use network::NetworkProfile;
 pub(crate) use network::{DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR};
+pub use selector::{Operator, Requirement, Selector};
 pub use service::{
     AdditionalPort, ControlPlaneService, IpFamily, IpFamilyPolicy, Protocol, ServiceType,
 };

@@ -22,6 +22,7 @@ mod disruption;
 mod encryption;
 pub mod entry;
 mod exposure;
+mod generated_kubeconfig;
 mod guards;
 mod keys;
 mod kubeadm;
@@ -36,6 +37,7 @@ mod storage;
 
 pub use encryption::{EncryptionError, EncryptionKeys};
 pub use exposure::{Endpoint, Exposure, Host, exposure};
+pub use generated_kubeconfig::{generated_kubeconfig, generated_name};
 pub use guards::{Guards, guards};
 pub use keys::{Keys, KeysError, Loss, keys};
 pub use kubeadm::cluster_configuration;

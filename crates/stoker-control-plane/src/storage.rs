@@ -51,7 +51,7 @@ pub enum StoragePeer {
     Pods {
         /// Name of the namespace.
         namespace: String,
-        /// Labels that a pod must have, as a Service's selector says them; all pods of the namespace when empty.
+        /// Labels that a pod must have, as a Service's selector says them. Without any no pod is meant.
         labels: BTreeMap<String, String>,
         /// TCP port of the pods.
         port: PodPort,
@@ -73,7 +73,7 @@ pub enum PodPort {
 pub fn storage_client_request(id: &StorageId) -> LeafRequest {
     LeafRequest {
         common_name: id.user().to_owned(),
-        organization: None,
+        organizations: Vec::new(),
         usage: LeafUsage::Client,
         dns_names: Vec::new(),
         ip_addresses: Vec::new(),

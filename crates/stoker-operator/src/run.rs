@@ -18,13 +18,17 @@ use tracing::Instrument;
 use crate::args::Args;
 use crate::context::{Context, DATA_STORE_LAG, Stores, TENANT_LAG, TenantClient};
 use crate::health::{self, Health};
+use crate::kubeconfig_generator::{self, Kubeconfigs};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Side};
 use crate::soon::Soon;
 use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 
-/// Passes at the same time for each that may work on the management side: most of them wait for a tenant.
-const PASSES: u16 = 16;
+/// Passes at the same time for each that may work on the management side: most of them wait for a tenant or a pool. A
+/// pool that falls silent holds all of its tenants that are at work then, until the first call to it has timed out.
+const PASSES: u16 = 32;
+/// `DataStore`s looked at at the same time: one that hangs takes seconds.
+const DATA_STORE_PASSES: u16 = 16;
 
 /// Runs until the process is told to stop or loses the lease.
 ///
@@ -119,6 +123,7 @@ pub(crate) struct Parts {
     /// Whom `ctx` woke.
     pub(crate) woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
     pub(crate) woken_data_stores: mpsc::UnboundedReceiver<ObjectRef<DataStore>>,
+    pub(crate) woken_kubeconfigs: kubeconfig_generator::state::Woken,
 }
 
 pub(crate) fn parts(
@@ -134,6 +139,8 @@ pub(crate) fn parts(
     let (deployments, deployments_writer) = reflector::store();
     let (wake, woken) = mpsc::unbounded_channel();
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
+    let (generators, generators_writer) = reflector::store();
+    let (kubeconfigs, woken_kubeconfigs) = Kubeconfigs::new(generators);
     let (networks, management_networks) = watch::channel(Networks::default());
     let ctx = Context {
         writer: Writer::new(client.clone(), FIELD_MANAGER),
@@ -149,6 +156,7 @@ pub(crate) fn parts(
         escrow_key,
         pools: data_store::Pools::default(),
         tenants: tenant::Tenants::default(),
+        kubeconfigs,
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         soon: Soon::new(wake.clone(), TENANT_LAG),
         data_stores_soon: Soon::new(wake_data_store.clone(), DATA_STORE_LAG),
@@ -166,12 +174,14 @@ pub(crate) fn parts(
         watches: watches::Watches {
             tenants: tenants_writer,
             data_stores: data_stores_writer,
+            generators: generators_writer,
             services: services_writer,
             deployments: deployments_writer,
             networks,
         },
         woken,
         woken_data_stores,
+        woken_kubeconfigs,
     }
 }
 
@@ -193,6 +203,7 @@ pub async fn work(
         watches,
         woken,
         woken_data_stores,
+        woken_kubeconfigs,
     } = parts(args, client, tenant_client, metrics, escrow_key);
     let counted = Arc::clone(&ctx);
     ctx.metrics.follow(move || counted.fleet());
@@ -214,6 +225,10 @@ pub async fn work(
         let mut loops = JoinSet::new();
         loops.spawn(tenants_loop(ctx.clone(), woken));
         loops.spawn(data_stores_loop(ctx.clone(), woken_data_stores));
+        loops.spawn(kubeconfig_generator::work::work(
+            ctx.clone(),
+            woken_kubeconfigs,
+        ));
         loops.join_all().await;
         anyhow::Ok(())
     };
@@ -276,7 +291,7 @@ fn tenant_failed(
 }
 
 async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<ObjectRef<DataStore>>) {
-    let config = controller::Config::default().concurrency(4);
+    let config = controller::Config::default().concurrency(DATA_STORE_PASSES);
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
     let reconcile = |object: Arc<DataStore>, ctx: Arc<Context>| {
         let span = tracing::info_span!("data_store", data_store = object.name_any());

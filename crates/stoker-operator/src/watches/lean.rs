@@ -4,14 +4,15 @@
 use std::borrow::Cow;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
-use k8s_openapi::api::core::v1::{Pod, PodStatus, Service, ServiceSpec, ServiceStatus};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodStatus, Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::watcher::Event;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use stoker_api::v1alpha1::{
-    DataStore, DataStoreSpec, DataStoreStatus, TenantControlPlane, TenantControlPlaneSpec,
+    DataStore, DataStoreSpec, DataStoreStatus, KubeconfigGenerator, KubeconfigGeneratorSpec,
+    KubeconfigGeneratorStatus, TenantControlPlane, TenantControlPlaneSpec,
     TenantControlPlaneStatus,
 };
 use stoker_kube::SparseMeta;
@@ -83,62 +84,31 @@ impl<K: Resource<DynamicType = ()>> Resource for Lean<K> {
     }
 }
 
-impl Kind for Pod {
-    type Sent = Sent<Option<IgnoredAny>, Option<PodStatus>>;
+type Unread = Option<IgnoredAny>;
 
-    fn read(sent: Self::Sent) -> Self {
-        Self {
-            metadata: sent.metadata.into(),
-            spec: None,
-            status: sent.status,
+/// Kinds, their spec and status as they are read, and what of them is kept.
+macro_rules! kinds {
+    ($($kind:ident: $spec:ty, $status:ty, |$sent:ident| ($kept_spec:expr, $kept_status:expr);)+) => { $(
+        impl Kind for $kind {
+            type Sent = Sent<$spec, $status>;
+
+            fn read($sent: Self::Sent) -> Self {
+                Self {
+                    metadata: $sent.metadata.into(),
+                    spec: $kept_spec,
+                    status: $kept_status,
+                }
+            }
         }
-    }
+    )+ };
 }
 
-impl Kind for Deployment {
-    type Sent = Sent<Option<IgnoredAny>, Option<DeploymentStatus>>;
-
-    fn read(sent: Self::Sent) -> Self {
-        Self {
-            metadata: sent.metadata.into(),
-            spec: None,
-            status: sent.status,
-        }
-    }
-}
-
-impl Kind for Service {
-    type Sent = Sent<Option<ServiceSpec>, Option<ServiceStatus>>;
-
-    fn read(sent: Self::Sent) -> Self {
-        Self {
-            metadata: sent.metadata.into(),
-            spec: sent.spec,
-            status: sent.status,
-        }
-    }
-}
-
-impl Kind for TenantControlPlane {
-    type Sent = Sent<TenantControlPlaneSpec, Option<TenantControlPlaneStatus>>;
-
-    fn read(sent: Self::Sent) -> Self {
-        Self {
-            metadata: sent.metadata.into(),
-            spec: sent.spec,
-            status: sent.status,
-        }
-    }
-}
-
-impl Kind for DataStore {
-    type Sent = Sent<DataStoreSpec, Option<DataStoreStatus>>;
-
-    fn read(sent: Self::Sent) -> Self {
-        Self {
-            metadata: sent.metadata.into(),
-            spec: sent.spec,
-            status: sent.status,
-        }
-    }
+kinds! {
+    Pod: Unread, Option<PodStatus>, |sent| (None, sent.status);
+    Deployment: Unread, Option<DeploymentStatus>, |sent| (None, sent.status);
+    Service: Option<ServiceSpec>, Option<ServiceStatus>, |sent| (sent.spec, sent.status);
+    Namespace: Unread, Unread, |sent| (None, None);
+    TenantControlPlane: TenantControlPlaneSpec, Option<TenantControlPlaneStatus>, |sent| (sent.spec, sent.status);
+    DataStore: DataStoreSpec, Option<DataStoreStatus>, |sent| (sent.spec, sent.status);
+    KubeconfigGenerator: KubeconfigGeneratorSpec, Option<KubeconfigGeneratorStatus>, |sent| (sent.spec, sent.status);
 }
