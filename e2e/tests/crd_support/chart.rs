@@ -253,7 +253,7 @@ pub(crate) async fn helm_installs_upgrades_and_uninstalls_the_chart(version: Kub
 
     helm.on(&server, &["uninstall", "stoker"]);
     let crds = server.kubectl(&["get", "crd", "--output=name"]);
-    assert_eq!(crds.lines().count(), 2, "{crds}");
+    assert_eq!(crds.lines().count(), 3, "{crds}");
     let left = server.kubectl(&[
         "get",
         "clusterroles",

@@ -21,7 +21,7 @@ pub(super) async fn watch_namespaces(ctx: Arc<Context>) {
         return;
     }
     let leaving = watcher::Config::default().fields("status.phase=Terminating");
-    let stream = events(Api::<Namespace>::all(ctx.client.clone()), leaving);
+    let stream = events::<Namespace>(ctx.client.clone(), leaving);
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         if let Some(Event::Apply(namespace) | Event::InitApply(namespace)) =
