@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod rbac;
 pub mod retry;
 pub mod run;
+pub mod soon;
 pub mod tenant;
 pub mod watches;
 

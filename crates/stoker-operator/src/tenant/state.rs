@@ -40,6 +40,8 @@ pub struct TenantState {
     pub storage_id: Mutex<Option<StorageId>>,
     /// The status as this process last wrote it: the cached object may lag behind.
     pub written: Mutex<Option<TenantControlPlaneStatus>>,
+    /// When it was.
+    pub written_at: Mutex<Option<Instant>>,
     /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
@@ -88,6 +90,7 @@ impl Default for TenantState {
             minted: Mutex::default(),
             storage_id: Mutex::default(),
             written: Mutex::default(),
+            written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
             settled: Mutex::default(),
