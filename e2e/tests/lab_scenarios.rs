@@ -4,6 +4,7 @@
 //! how long each took, and takes the lab down, also after failures.
 //! - `STOKER_KEEP_LAB=1` leaves it up, and a later run goes on with it.
 //! - `STOKER_LAB_AS_IT_IS=1` takes a lab that is up and the operator on it as they are.
+//! - `STOKER_LAB_NAME=NAME` takes another lab than `e2e`.
 //! - `STOKER_OPERATOR=PATH` installs that operator instead of building this tree's.
 //!
 //! Logs of a failed scenario are collected in `target/lab-logs/<scenario>`.
@@ -25,6 +26,8 @@ mod kills;
 mod main_job;
 #[path = "lab_support/network.rs"]
 mod network;
+#[path = "lab_support/people.rs"]
+mod people;
 #[path = "lab_support/pods.rs"]
 mod pods;
 #[path = "lab_support/pool_restart.rs"]
@@ -66,7 +69,7 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 13] = scenarios![
+const SCENARIOS: [Scenario; 14] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
@@ -75,6 +78,7 @@ const SCENARIOS: [Scenario; 13] = scenarios![
     secrets::derived_secrets_heal_and_the_running_api_server_takes_the_new_certificate,
     exposure::cluster_ip_and_node_port_tenants_become_ready,
     exposure::a_node_port_out_of_range_is_reported_and_can_be_mended,
+    people::a_generated_kubeconfig_is_of_exactly_its_user_and_groups,
     deletion::deletion_leaves_nothing_or_exactly_the_data,
     deletion::deleting_the_namespace_ends_and_leaves_nothing,
     kills::a_killed_operator_is_replaced_and_every_birth_and_deletion_ends_right,

@@ -43,7 +43,8 @@ impl World {
         if !flag("STOKER_LAB_AS_IT_IS") {
             build_lab_program().await?;
         }
-        let lab = Lab::new(LabOptions::named("e2e"))?;
+        let name = std::env::var("STOKER_LAB_NAME").unwrap_or_else(|_| "e2e".to_owned());
+        let lab = Lab::new(LabOptions::named(&name))?;
         let started = async {
             if !flag("STOKER_LAB_AS_IT_IS") {
                 lab.up().await?;

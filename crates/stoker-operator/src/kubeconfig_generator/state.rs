@@ -145,7 +145,10 @@ impl Kubeconfigs {
         }
         let names = Names::of_named(&tenant.name);
         if name == names.ca || name == names.admin_kubeconfig {
-            self.state(tenant).unsettle();
+            // Without a state nothing is settled; and none is made for a tenant that is on its way out.
+            if let Some(state) = known {
+                state.unsettle();
+            }
             self.wake(tenant.clone());
             return;
         }

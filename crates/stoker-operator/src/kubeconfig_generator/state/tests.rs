@@ -127,6 +127,12 @@ fn without_a_generator_nothing_is_kept_and_nobody_is_woken() {
     assert!(woken.tenants.try_recv().is_err());
     kubeconfigs.saw_tenant(&one);
     assert_eq!(woken.tenants.try_recv().unwrap(), one);
+    // The Secrets of a tenant go after it.
+    kubeconfigs.forget(&one);
+    for name in ["one-ca", "one-audit"] {
+        kubeconfigs.saw_secret(&one, &change(name, "3", name == "one-audit", true));
+    }
+    assert!(kubeconfigs.get(&one).is_none());
 }
 
 #[test]
