@@ -12,6 +12,7 @@ mod data_store;
 mod deployment;
 mod kubernetes;
 mod network;
+mod routes;
 mod rules;
 mod service;
 mod status;
@@ -37,6 +38,10 @@ pub use kubernetes::{
 };
 pub use network::NetworkProfile;
 pub(crate) use network::{DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR};
+pub use routes::{
+    AccessPoint, ControlPlaneGateway, ControlPlaneIngress, GatewayStatus, IngressLoadBalancer,
+    IngressPoint, IngressStatus, ParentReference, RouteParent, RouteReference,
+};
 pub use service::{
     AdditionalPort, ControlPlaneService, IpFamily, IpFamilyPolicy, Protocol, ServiceType,
 };

@@ -20,6 +20,7 @@ use crate::data_store::reconcile::data_store_of;
 use crate::management_networks::Networks;
 use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
+use crate::routes::Routes;
 use crate::tenant::Tenants;
 
 /// How long `status.usedBy` of a `DataStore` may lag behind new tenants.
@@ -63,6 +64,8 @@ pub struct Context {
     pub stores: Stores,
     /// Networks that control-plane pods must not reach.
     pub management_networks: watch::Receiver<Networks>,
+    /// Routes by hostname.
+    pub routes: Routes,
     /// Tells that a control-plane pod may have an address in none of them.
     pub stranger: Notify,
     /// Seals the copies of tenants' keys.

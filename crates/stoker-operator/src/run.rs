@@ -20,6 +20,7 @@ use crate::context::{Context, Stores, TenantClient};
 use crate::health::{self, Health};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Outcome, Side};
+use crate::routes::Routes;
 use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 
 /// Passes at the same time for each that may work on the management side: most of them wait for a tenant.
@@ -146,6 +147,7 @@ pub(crate) fn parts(
             deployments,
         },
         management_networks,
+        routes: Routes::default(),
         stranger: Notify::default(),
         escrow_key,
         pools: data_store::Pools::default(),

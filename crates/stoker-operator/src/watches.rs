@@ -4,6 +4,7 @@ mod data_stores;
 mod networks;
 mod owned;
 mod pods;
+mod routes;
 mod tenants;
 
 use std::sync::Arc;
@@ -64,6 +65,8 @@ impl Watches {
         let status = |deployment: &mut Deployment| deployment.spec = None;
         tasks.spawn(owned::watch_cached(self.deployments, ctx.clone(), status));
         tasks.spawn(owned::watch_metadata(ctx.clone()));
+        tasks.spawn(routes::watch_ingresses(ctx.clone()));
+        tasks.spawn(routes::watch_tls_routes(ctx.clone()));
         tasks.spawn(pods::watch_pods(ctx.clone(), pods_listed));
         tasks.spawn(networks::watch_networks(
             self.networks,

@@ -17,6 +17,7 @@ use super::error::Error;
 use super::identity;
 use super::inside::Inside;
 use super::pods::Pods;
+use super::routes::Heard;
 use crate::metrics::CertificateDates;
 
 /// One tenant, in memory.
@@ -40,6 +41,8 @@ pub struct TenantState {
     pub storage_id: Mutex<Option<StorageId>>,
     /// The status as this process last wrote it: the cached object may lag behind.
     pub written: Mutex<Option<TenantControlPlaneStatus>>,
+    /// What the controllers of its routes last said.
+    pub routes: Mutex<Heard>,
     /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
@@ -88,6 +91,7 @@ impl Default for TenantState {
             minted: Mutex::default(),
             storage_id: Mutex::default(),
             written: Mutex::default(),
+            routes: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
             settled: Mutex::default(),
@@ -188,8 +192,8 @@ impl Tenants {
             .clone()
     }
 
-    /// The state of the object `uid` named `tenant`. Of a former object of that name only the pods, which
-    /// the watch of pods alone keeps, are carried over.
+    /// The state of the object `uid` named `tenant`. Of a former object of that name only the pods and what
+    /// was said of routes, which watches alone keep, are carried over.
     pub fn state_of(
         &self,
         tenant: &ObjectRef<TenantControlPlane>,
@@ -202,9 +206,11 @@ impl Tenants {
             return state;
         }
         let pods = std::mem::take(&mut *lock(&state.pods));
+        let routes = std::mem::take(&mut *lock(&state.routes));
         let fresh = Arc::new(TenantState {
             uid: Mutex::new(uid.map(str::to_owned)),
             pods: Mutex::new(pods),
+            routes: Mutex::new(routes),
             ..TenantState::default()
         });
         tenants.insert(tenant.clone(), fresh.clone());
