@@ -11,3 +11,6 @@ if command -v cargo-deny >/dev/null; then
   # Advisories need a database from outside.
   cargo deny --offline check bans licenses sources
 fi
+
+# A suite that does not exist is not a suite that passed.
+if hack/test.sh no-such-suite 2>/dev/null; then exit 1; fi

@@ -18,6 +18,13 @@ suite() {
   report+=("$(printf '%-12s %3d:%02d of %d min%s' "$name" $((took / 60)) $((took % 60)) "$budget" "$note")")
 }
 wanted=("$@")
+suites=$(sed -n 's/^suite \([a-z]*\) .*/\1/p' hack/test.sh | tr '\n' ' ')
+for name in "$@"; do
+  if [[ " $suites " != *" $name "* ]]; then
+    echo "no suite $name; there are: $suites" >&2
+    exit 2
+  fi
+done
 
 e2e() { for test in "$@"; do cargo test --quiet --package e2e --test "$test" -- --nocapture --test-threads="${threads:-2}"; done; }
 suites_of() { local file; for file in e2e/tests/"$1"*.rs; do basename "$file" .rs; done; }

@@ -11,6 +11,8 @@
 
 #[path = "operator_support/bare.rs"]
 mod bare;
+#[path = "operator_support/promptness.rs"]
+mod promptness;
 
 use std::time::Instant;
 

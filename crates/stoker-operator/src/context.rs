@@ -1,7 +1,7 @@
 //! What every pass shares.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,11 +22,11 @@ use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
 use crate::routes::Routes;
 use crate::tenant::Tenants;
+use crate::tenant::state::lock;
 
-/// How long `status.usedBy` of a `DataStore` may lag behind new tenants.
-const SOON: Duration = Duration::from_secs(30);
-/// How long a `DataStore` whose pool failed a tenant may go on being called ready.
-const SUSPECTED: Duration = Duration::from_millis(500);
+/// How long a `DataStore` may lag behind its tenants: many that come, go or are failed by their pool at once are one
+/// reason to look at it.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Makes the client towards a tenant's API server: [`stoker_kube::tenant_client`], or that with a layer
 /// around it.
@@ -81,8 +81,8 @@ pub struct Context {
     pub wake: mpsc::UnboundedSender<ObjectRef<TenantControlPlane>>,
     /// Asks for a pass over a `DataStore`.
     pub wake_data_store: mpsc::UnboundedSender<ObjectRef<DataStore>>,
-    /// `DataStore`s that are to be woken after a while, and after which.
-    pub soon: Arc<Mutex<BTreeSet<(String, Duration)>>>,
+    /// `DataStore`s that are to be woken in a moment.
+    pub soon: Arc<Mutex<BTreeSet<String>>>,
     /// Failures in a row, per tenant.
     pub tenant_failures: Backoff<ObjectRef<TenantControlPlane>>,
     /// Failures in a row, per `DataStore`.
@@ -114,30 +114,21 @@ impl Context {
         }
     }
 
-    /// Asks for a pass over a `DataStore` in a while: many tenants made at once are one reason.
+    /// Asks for a pass over a `DataStore` in a moment: its tenants came or went, or its pool has failed one.
     pub fn wake_data_store_soon(&self, name: &str) {
-        self.wake_data_store_after(name, SOON);
-    }
-
-    /// Asks for a pass over a `DataStore` whose pool has just failed a tenant: many that failed are one reason.
-    pub fn suspect_data_store(&self, name: &str) {
-        self.wake_data_store_after(name, SUSPECTED);
-    }
-
-    fn wake_data_store_after(&self, name: &str, wait: Duration) {
-        let due = (name.to_owned(), wait);
-        let mut waiting = self.soon.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiting.insert(due.clone()) {
+        if !lock(&self.soon).insert(name.to_owned()) {
             return;
         }
-        let (wake, soon) = (self.wake_data_store.clone(), self.soon.clone());
+        let (wake, soon, name) = (
+            self.wake_data_store.clone(),
+            self.soon.clone(),
+            name.to_owned(),
+        );
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            soon.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&due);
+            tokio::time::sleep(SOON).await;
+            lock(&soon).remove(&name);
             // Nobody listens any more only while the process ends.
-            let _ = wake.send(ObjectRef::new(&due.0));
+            let _ = wake.send(ObjectRef::new(&name));
         });
     }
 

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
+
+use crate::tenant::state::lock;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LAST: Duration = Duration::from_mins(5);
@@ -26,7 +28,7 @@ impl<K: Hash + Eq> Backoff<K> {
     /// Counts one more failure of `key` and returns how long to wait: 0.5 s doubling to 5 min, with
     /// up to a quarter of jitter so that a fleet does not come back in step.
     pub fn after_failure(&self, key: K) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.failures);
         let count = failures.entry(key).or_insert(0);
         *count = count.saturating_add(1);
         delay(*count, jitter())
@@ -34,10 +36,7 @@ impl<K: Hash + Eq> Backoff<K> {
 
     /// Forgets `key`'s failures.
     pub fn succeeded(&self, key: &K) {
-        self.failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        lock(&self.failures).remove(key);
     }
 }
 

@@ -54,9 +54,6 @@ pub(super) async fn identify(
         identity::record(object, &ctx.client, &storage).await?;
         *lock(&state.storage_id) = Some(id.clone());
     }
-    if known.is_none() {
-        ctx.wake_data_store_soon(&place.name);
-    }
     // Not before: an identity that could not be recorded under the finalizer must not get into status.
     findings.storage = Some(storage);
     let mut born = is_born(object, state);

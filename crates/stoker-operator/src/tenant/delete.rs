@@ -124,9 +124,6 @@ async fn next_step(
     state.let_go();
     tracing::info!("tenant deleted");
     ctx.metrics.finished(Controller::Tenant, Outcome::Done);
-    if let Some(store) = crate::data_store::reconcile::data_store_of(object) {
-        ctx.wake_data_store(store);
-    }
     Ok(Action::await_change())
 }
 

@@ -61,7 +61,7 @@ fn suspect_store(object: &TenantControlPlane, ctx: &Context) {
     let latest = ctx.stores.tenants.get(&ObjectRef::from_obj(object));
     let latest = latest.as_deref().unwrap_or(object);
     if let Some(store) = data_store_of(latest) {
-        ctx.suspect_data_store(store);
+        ctx.wake_data_store_soon(store);
     }
 }
 

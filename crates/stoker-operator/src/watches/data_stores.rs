@@ -12,7 +12,7 @@ use stoker_api::v1alpha1::DataStore;
 
 use super::{broken, cached, events};
 use crate::context::Context;
-use crate::data_store::reconcile::reference;
+use crate::data_store::reconcile::{FINALIZER, reference};
 
 pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context>) {
     let mut known = HashMap::new();
@@ -31,7 +31,10 @@ pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context
                     store.metadata.deletion_timestamp.is_some(),
                     store.annotations().get(ABANDON_DATA).cloned(),
                 );
-                if known.insert(name.clone(), now.clone()) != Some(now) {
+                let held = store.finalizers().iter().any(|name| name == FINALIZER);
+                let before = known.insert(name.clone(), (now.clone(), held));
+                // Also when somebody took our finalizer away.
+                if before.is_none_or(|(before, was_held)| before != now || (was_held && !held)) {
                     ctx.wake_data_store(&name);
                 }
             }

@@ -1,4 +1,5 @@
-//! Tenants: what people write asks for a pass, what we write does not.
+//! Tenants: what people write asks for a pass, what we write does not. Whose place in a pool is new or gone, its
+//! `DataStore` counts again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,21 +12,48 @@ use stoker_api::v1alpha1::TenantControlPlane;
 
 use super::{broken, cached, events};
 use crate::context::Context;
+use crate::data_store::reconcile::data_store_of;
+use crate::tenant::identity::has_finalizer;
 
-/// What of a tenant asks for a pass: everything that people write, nothing that we write.
-fn fingerprint(
-    tenant: &TenantControlPlane,
-) -> (Option<String>, Option<i64>, bool, BTreeMap<String, String>) {
-    (
-        tenant.uid(),
-        tenant.metadata.generation,
-        tenant.metadata.deletion_timestamp.is_some(),
-        tenant.annotations().clone(),
-    )
+/// What is kept of a tenant to tell what the next event of it means.
+#[derive(Clone, PartialEq)]
+struct Seen {
+    uid: Option<String>,
+    generation: Option<i64>,
+    leaving: bool,
+    annotations: BTreeMap<String, String>,
+    /// Whether our finalizer holds it.
+    held: bool,
+    data_store: Option<String>,
+}
+
+impl Seen {
+    fn of(tenant: &TenantControlPlane) -> Self {
+        Self {
+            uid: tenant.uid(),
+            generation: tenant.metadata.generation,
+            leaving: tenant.metadata.deletion_timestamp.is_some(),
+            annotations: tenant.annotations().clone(),
+            held: has_finalizer(tenant),
+            data_store: data_store_of(tenant).map(str::to_owned),
+        }
+    }
+
+    /// Whether a pass is due: for everything that people write, nothing that we write.
+    fn asks(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| {
+            let ours = Self {
+                held: before.held && self.held,
+                data_store: before.data_store.clone(),
+                ..self.clone()
+            };
+            ours != *before
+        })
+    }
 }
 
 pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Context>) {
-    let mut known = HashMap::new();
+    let mut known: HashMap<_, Seen> = HashMap::new();
     let stream = events(
         Api::<TenantControlPlane>::all(ctx.client.clone()),
         watcher::Config::default(),
@@ -35,14 +63,21 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
         match broken("TenantControlPlane", event) {
             Some(Event::Apply(tenant) | Event::InitApply(tenant)) => {
                 let reference = ObjectRef::from_obj(&tenant);
-                let now = fingerprint(&tenant);
-                if known.insert(reference.clone(), now.clone()) != Some(now) {
+                let now = Seen::of(&tenant);
+                let before = known.insert(reference.clone(), now.clone());
+                if now.asks(before.as_ref()) {
                     ctx.wake(reference);
                 }
+                moved(
+                    &ctx,
+                    before.and_then(|before| before.data_store),
+                    now.data_store,
+                );
             }
             Some(Event::Delete(tenant)) => {
                 let reference = ObjectRef::from_obj(&tenant);
-                known.remove(&reference);
+                let before = known.remove(&reference);
+                moved(&ctx, before.and_then(|before| before.data_store), None);
                 ctx.tenants.remove(&reference);
                 ctx.tenant_failures.succeeded(&reference);
             }
@@ -52,6 +87,15 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
                 ctx.wake_all_tenants();
             }
             Some(Event::Init) | None => {}
+        }
+    }
+}
+
+/// Has the `DataStore`s counted again that a tenant left and came to.
+fn moved(ctx: &Context, from: Option<String>, to: Option<String>) {
+    if from != to {
+        for name in from.into_iter().chain(to) {
+            ctx.wake_data_store_soon(&name);
         }
     }
 }

@@ -241,3 +241,54 @@ async fn what_a_new_list_does_not_name_is_deleted_before_the_list_is_done() {
     assert_eq!(told, expected);
     assert_eq!(store.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_we_write_wakes_no_tenant_but_a_finalizer_that_is_taken_away_does() {
+    const TENANTS: &str = "/apis/stoker.dev/v1alpha1/tenantcontrolplanes";
+    let (parts, mut server) = operator(&[]);
+    let Parts {
+        ctx,
+        watches,
+        mut woken,
+        mut woken_data_stores,
+    } = parts;
+    let version = |version: &str, finalizers: &[&str], status: &Value| {
+        json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": {
+                "name": "one", "namespace": "a", "uid": "u", "generation": 1,
+                "resourceVersion": version, "finalizers": finalizers,
+            },
+            "spec": {
+                "controlPlane": { "service": { "serviceType": "ClusterIP" } },
+                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+            },
+            "status": status,
+        })
+    };
+    let _watching = JoinSet::from_iter([tenants::watch_tenants(watches.tenants, ctx.clone())]);
+    let unborn = version("3", &[], &json!({}));
+    server.list(TENANTS, "TenantControlPlane", &[unborn]).await;
+    let tenant = ObjectRef::new("one").within("a");
+    // The object, and the end of the list.
+    for _ in 0..2 {
+        assert_eq!(next(&mut woken).await.name, tenant.name);
+    }
+    let placed = json!({ "storage": {
+        "driver": "etcd", "dataStoreName": "pool", "setup": { "schema": "s", "user": "s" },
+    }});
+    let held = [stoker_api::labels::FINALIZER];
+    let ours = [
+        ("MODIFIED", version("6", &held, &json!({}))),
+        ("MODIFIED", version("7", &held, &placed)),
+    ];
+    server.watch(TENANTS, &ours).await;
+    assert_eq!(next(&mut woken_data_stores).await.name, "pool");
+    assert!(woken.try_recv().is_err(), "what we write is no news");
+    let bared = [("MODIFIED", version("8", &[], &placed))];
+    server.watch(TENANTS, &bared).await;
+    assert_eq!(next(&mut woken).await, tenant);
+    let gone = [("DELETED", version("9", &[], &placed))];
+    server.watch(TENANTS, &gone).await;
+    assert_eq!(next(&mut woken_data_stores).await.name, "pool");
+}
