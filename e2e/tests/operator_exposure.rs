@@ -10,6 +10,7 @@
 )]
 
 #[path = "operator_support/bare.rs"]
+#[expect(dead_code, reason = "nobody looks into the pool here")]
 mod bare;
 #[path = "operator_support/reached.rs"]
 mod reached;
@@ -21,7 +22,7 @@ mod tls_route;
 use bare::{Bare, until};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use reached::Reached;
 use serde_json::{Value, json};
@@ -192,7 +193,8 @@ async fn an_ingress_is_made_healed_and_removed() {
         .await
         .unwrap();
     until("the Ingress is healed", made).await;
-    ingresses.delete("one", &Default::default()).await.unwrap();
+    let params = DeleteParams::default();
+    ingresses.delete("one", &params).await.unwrap();
     until("the Ingress is back", made).await;
 
     // No longer asked for while nobody looks.

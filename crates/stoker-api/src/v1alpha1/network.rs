@@ -40,7 +40,7 @@ use super::rules::{DNS_NAME, QUALIFIED_NAME, WILDCARD_DNS_NAME, is_default};
 )]
 pub struct NetworkProfile {
     /// Address that nodes and people dial. Left out, it is the load balancer's or the Service's;
-    /// required for `NodePort`.
+    /// required for `NodePort`, unless there is an `advertiseAddress`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).isGlobalUnicast()").message(

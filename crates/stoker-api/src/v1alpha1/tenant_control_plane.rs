@@ -106,7 +106,8 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
         "dataStore cannot be changed or removed once set: the tenant's state would stay behind"
     ),
     validation = Rule::new(
-        "self.controlPlane.service.serviceType != 'NodePort' || has(self.networkProfile.address)"
+        "self.controlPlane.service.serviceType != 'NodePort' || has(self.networkProfile.address) || \
+         has(self.networkProfile.advertiseAddress)"
     ).message(
         "networkProfile.address is required with serviceType NodePort: give the address of the \
          nodes that people dial"
