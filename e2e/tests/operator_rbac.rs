@@ -115,7 +115,7 @@ async fn change(bare: &Bare, spec: Value) {
     tenants.patch("one", &params, &patch).await.unwrap();
 }
 
-/// Reached by an Ingress, then by a TLSRoute, then by neither.
+/// Reached by an Ingress, then by a `TLSRoute`, then by neither.
 async fn routes_of_a_tenant(bare: &Bare, asked: &Asked) {
     bare.create_crd(tls_route::crd(&["v1"])).await;
     let route = |ingress: Value, gateway: Value| {
