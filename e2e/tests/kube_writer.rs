@@ -11,7 +11,7 @@ mod endpoint;
 mod leadership;
 #[path = "kube_support/reporting.rs"]
 mod reporting;
-#[path = "kube_support/stalling_proxy.rs"]
+#[path = "support/stalling_proxy.rs"]
 mod stalling_proxy;
 #[path = "kube_support/writing.rs"]
 mod writing;

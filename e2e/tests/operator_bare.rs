@@ -11,6 +11,8 @@
 
 #[path = "operator_support/bare.rs"]
 mod bare;
+#[path = "operator_support/pod_trouble.rs"]
+mod pod_trouble;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

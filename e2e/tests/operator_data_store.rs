@@ -13,6 +13,10 @@
 mod bare;
 #[path = "operator_support/promptness.rs"]
 mod promptness;
+#[path = "operator_support/silent_pool.rs"]
+mod silent_pool;
+#[path = "support/stalling_proxy.rs"]
+mod stalling_proxy;
 
 use std::time::Instant;
 
@@ -161,6 +165,40 @@ async fn a_store_with_retained_data_is_let_go_only_on_demand() {
         keys.iter().any(|key| key.starts_with("stoker.dev/owners/")),
         "letting go deletes nothing: {keys:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_stores_with_one_pool_the_last_remembers_what_is_retained() {
+    let bare = Bare::start().await;
+    let other = BareEtcd::start_secured(stoker_lab::versions::ETCD)
+        .await
+        .unwrap();
+    bare.data_store("one", bare.data_store_spec()).await;
+    bare.data_store("two", bare.data_store_spec()).await;
+    bare.data_store("other", Bare::spec_of(&other)).await;
+    let _operator = bare.operator();
+    bare.namespace("a").await;
+    let keep = json!({ "dataStore": "one", "deletion": { "dataRetentionSeconds": 3600 } });
+    bare.tenant("a", "one", keep).await;
+    bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
+        .await;
+    let tenants = bare.tenants("a");
+    tenants
+        .delete("one", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("the tenant is gone", async || {
+        tenants.get_opt("one").await.unwrap().is_none()
+    })
+    .await;
+    for store in ["two", "other"] {
+        store_reason(&bare, store, "Ready", "Available").await;
+    }
+    delete(&bare, "one").await;
+    until("one is gone", async || is_gone(&bare, "one").await).await;
+    delete(&bare, "two").await;
+    let message = store_reason(&bare, "two", "Ready", "DeletionBlocked").await;
+    assert!(message.contains("1 deleted tenant(s)"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,7 +75,9 @@ fn open_ports(tenant: &Tenant) -> Vec<NetworkPolicyPort> {
 }
 
 fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {
-    let peers: BTreeSet<_> = peers.iter().collect();
+    // An empty selector would open the whole namespace.
+    let is_narrow = |peer: &&StoragePeer| !matches!(peer, StoragePeer::Pods { labels, .. } if labels.is_empty());
+    let peers: BTreeSet<_> = peers.iter().filter(is_narrow).collect();
     peers
         .into_iter()
         .map(|peer| {
@@ -92,10 +94,10 @@ fn pool(peers: &[StoragePeer]) -> Vec<NetworkPolicyEgressRule> {
                         PodPort::Number(number) => int(*number),
                         PodPort::Name(name) => IntOrString::String(name.clone()),
                     };
-                    let pods = (!labels.is_empty()).then(|| LabelSelector {
+                    let pods = LabelSelector {
                         match_labels: Some(labels.clone()),
                         ..LabelSelector::default()
-                    });
+                    };
                     (namespace(name, pods), tcp(port))
                 }
             };
@@ -125,7 +127,7 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
         ..LabelSelector::default()
     };
     NetworkPolicyEgressRule {
-        to: Some(vec![namespace("kube-system", Some(pods))]),
+        to: Some(vec![namespace("kube-system", pods)]),
         ports: Some(vec![on(int(53), "UDP"), tcp(int(53))]),
     }
 }
@@ -162,13 +164,13 @@ fn block(network: IpNet, except: Vec<String>) -> NetworkPolicyPeer {
     }
 }
 
-fn namespace(name: &str, pods: Option<LabelSelector>) -> NetworkPolicyPeer {
+fn namespace(name: &str, pods: LabelSelector) -> NetworkPolicyPeer {
     NetworkPolicyPeer {
         namespace_selector: Some(LabelSelector {
             match_labels: Some([(NAMESPACE_NAME.to_owned(), name.to_owned())].into()),
             ..LabelSelector::default()
         }),
-        pod_selector: pods,
+        pod_selector: Some(pods),
         ..NetworkPolicyPeer::default()
     }
 }

@@ -51,7 +51,7 @@ pub enum StoragePeer {
     Pods {
         /// Name of the namespace.
         namespace: String,
-        /// Labels that a pod must have, as a Service's selector says them; all pods of the namespace when empty.
+        /// Labels that a pod must have, as a Service's selector says them. Without any no pod is meant.
         labels: BTreeMap<String, String>,
         /// TCP port of the pods.
         port: PodPort,

@@ -7,6 +7,8 @@ use crate::member::CALL_TIMEOUT;
 
 /// No further try starts after this long.
 const PATIENCE: Duration = CALL_TIMEOUT.saturating_mul(2);
+/// Nor, where there is no other member to ask, after one that hung.
+const PATIENCE_WITH_ONE: Duration = CALL_TIMEOUT;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How often each member may fail to answer before the call fails.
@@ -40,7 +42,12 @@ impl Tries {
     }
 
     pub(crate) fn next(&mut self, answer: Answer, elapsed: Duration) -> Next {
-        if elapsed >= PATIENCE {
+        let patience = if self.members == 1 {
+            PATIENCE_WITH_ONE
+        } else {
+            PATIENCE
+        };
+        if elapsed >= patience {
             return Next::GiveUp;
         }
         let pause = FIRST_PAUSE
@@ -79,6 +86,13 @@ mod tests {
         }
         assert_eq!(last, LONGEST_PAUSE);
         assert_eq!(tries.next(Answer::TryAgain, PATIENCE), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_member_that_hung_is_asked_again_only_when_there_is_another() {
+        let next = |members| Tries::new(members).next(Answer::NoConnection, CALL_TIMEOUT);
+        assert_eq!(next(1), Next::GiveUp);
+        assert!(matches!(next(2), Next::Elsewhere(_)));
     }
 
     #[test]

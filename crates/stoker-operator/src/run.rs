@@ -23,8 +23,11 @@ use crate::metrics::{Controller, Metrics, Outcome, Side};
 use crate::routes::Routes;
 use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 
-/// Passes at the same time for each that may work on the management side: most of them wait for a tenant.
-const PASSES: u16 = 16;
+/// Passes at the same time for each that may work on the management side: most of them wait for a tenant or a pool. A
+/// pool that falls silent holds all of its tenants that are at work then, until the first call to it has timed out.
+const PASSES: u16 = 32;
+/// `DataStore`s looked at at the same time: one that hangs takes seconds.
+const DATA_STORE_PASSES: u16 = 16;
 /// A new API server makes its namespaces within a second of its first `/readyz`.
 const NAMESPACE_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -282,7 +285,7 @@ fn tenant_failed(
 }
 
 async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<ObjectRef<DataStore>>) {
-    let config = controller::Config::default().concurrency(4);
+    let config = controller::Config::default().concurrency(DATA_STORE_PASSES);
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
     let reconcile = |object: Arc<DataStore>, ctx: Arc<Context>| {
         let span = tracing::info_span!("data_store", data_store = object.name_any());

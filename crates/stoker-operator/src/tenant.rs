@@ -20,6 +20,7 @@ pub mod state;
 pub mod status;
 pub mod storage_client;
 mod store;
+mod trouble;
 mod turn;
 
 pub use error::Error;

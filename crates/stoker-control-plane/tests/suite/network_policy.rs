@@ -111,6 +111,21 @@ fn a_family_that_is_management_as_a_whole_is_closed() {
 }
 
 #[test]
+fn pods_without_labels_are_not_all_pods_of_their_namespace() {
+    let peer = StoragePeer::Pods {
+        namespace: "etcd".to_owned(),
+        labels: [].into(),
+        port: PodPort::Number(2379),
+    };
+    let scenario = cluster_ip().pool(&["192.0.2.1:2379"], vec![peer]);
+    let policy = serde_json::to_string(&scenario.guards().network_policy).unwrap();
+    assert!(
+        !policy.contains("2379") && !policy.contains("podSelector\":{}"),
+        "{policy}"
+    );
+}
+
+#[test]
 fn cluster_dns_is_reached_only_for_a_pool_known_by_names() {
     let shown = |endpoints: &[&str]| {
         let peer = StoragePeer::Pods {

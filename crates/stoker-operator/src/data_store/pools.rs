@@ -75,6 +75,20 @@ impl Pools {
         before.as_ref().map(summary) != Some(news)
     }
 
+    /// Records why a pool has failed, until what is found of it next is recorded. That tenants look again then is
+    /// certain, for they may be told of it meanwhile.
+    pub fn suspect(&self, name: &str, problem: (&'static str, String)) {
+        let mut pools = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Entry::Open(open)) = pools.get_mut(name)
+            && open.problem.is_none()
+        {
+            *open = Arc::new(OpenPool {
+                problem: Some(problem),
+                ..OpenPool::clone(open)
+            });
+        }
+    }
+
     /// Forgets a deleted `DataStore`.
     pub fn remove(&self, name: &str) {
         self.by_name

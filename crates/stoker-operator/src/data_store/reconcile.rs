@@ -66,7 +66,16 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
     let kept_by = if leaving {
         let version = object.status.as_ref().map(|status| &status.version);
         let opened = look.facts.is_some() || version.is_some_and(Option::is_some);
-        let kept_by = kept_by(&name, &used_by, stock.as_ref(), opened);
+        let mut kept_by = kept_by(&name, &used_by, stock.as_ref(), opened);
+        if let (Some(_), Some(stock), true) = (&kept_by, &stock, used_by.is_empty())
+            && let Some(heir) = heir(&name, stock, &ctx).await
+        {
+            tracing::info!(
+                heir,
+                "another DataStore has the same pool and keeps what is in it"
+            );
+            kept_by = None;
+        }
         let abandoned = used_by.is_empty() && object.annotations().get(ABANDON_DATA) == Some(&name);
         if kept_by.is_none() || abandoned {
             return let_go(&object, &ctx, kept_by).await;
@@ -124,6 +133,28 @@ fn kept_by(name: &str, used_by: &[String], stock: Option<&Stock>, opened: bool) 
     Some(format!(
         "it is being deleted, but the pool holds {left}: wait, or, to leave that behind for ever, annotate this object with {ABANDON_DATA}={name}"
     ))
+}
+
+/// Another `DataStore` that stays and has the same pool: it remembers what is left there.
+async fn heir(name: &str, stock: &Stock, ctx: &Context) -> Option<String> {
+    for other in ctx.stores.data_stores.state() {
+        let heir = other.name_any();
+        let leaving = other.meta().deletion_timestamp.is_some();
+        let Some(Entry::Open(open)) = ctx.pools.get(&heir) else {
+            continue;
+        };
+        if heir == name || leaving || open.problem.is_some() {
+            continue;
+        }
+        match open.pool.owners().await {
+            Ok(records) if stock.is_among(&records) => return Some(heir),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(data_store = heir, error = %error, "owner records not read");
+            }
+        }
+    }
+    None
 }
 
 /// Lets the object go; `forgotten` is what it leaves behind.

@@ -17,7 +17,7 @@ pub struct Stock {
     /// Data to be purged: its retention is over, or its purge was begun.
     due: Vec<StorageId>,
     /// When the retention of each other deleted tenant ends.
-    retained: Vec<Timestamp>,
+    retained: Vec<(Timestamp, StorageId)>,
     /// Claims without a tenant.
     strangers: Vec<Stranger>,
 }
@@ -61,7 +61,7 @@ impl Stock {
             if due || record.purging {
                 stock.due.push(id);
             } else if let Some(until) = record.retained_until {
-                stock.retained.push(until);
+                stock.retained.push((until, id));
             } else if !living.contains(id.as_str()) {
                 let (owner, claimed_at) = (record.owner, record.claimed_at);
                 stock.strangers.push(Stranger {
@@ -77,14 +77,14 @@ impl Stock {
     /// When the next retention ends.
     #[must_use]
     pub fn next(&self) -> Option<Timestamp> {
-        self.retained.iter().min().copied()
+        self.retained.iter().map(|(until, _)| *until).min()
     }
 
     /// What would be forgotten with the `DataStore`; `None` when nothing would.
     #[must_use]
     pub fn left(&self) -> Option<String> {
         let mut parts = Vec::new();
-        if let Some(last) = self.retained.iter().max() {
+        if let Some((last, _)) = self.retained.iter().max() {
             let count = self.retained.len();
             parts.push(format!(
                 "the retained data of {count} deleted tenant(s), the last until {last}"
@@ -99,6 +99,17 @@ impl Stock {
             ));
         }
         (!parts.is_empty()).then(|| parts.join(" and "))
+    }
+
+    /// Whether whatever would be forgotten is in the pool of these records too: then it is the same pool, since ids are
+    /// random. A cluster id would not prove it: etcd makes the same one for clusters that are set up alike.
+    #[must_use]
+    pub fn is_among(&self, records: &[(StorageId, OwnerRecord)]) -> bool {
+        let there: BTreeSet<_> = records.iter().map(|(id, _)| id.as_str()).collect();
+        let retained = self.retained.iter().map(|(_, id)| id);
+        let strangers = self.strangers.iter().map(|stranger| &stranger.id);
+        let mut left = retained.chain(strangers);
+        left.all(|id| there.contains(id.as_str()))
     }
 
     /// Claims that no tenant stands behind, as a message; `None` when there are none. Nothing is done to them.
@@ -196,6 +207,18 @@ mod tests {
         let stock = Stock::of(vec![living, record(Some(1), false)], &ids, minute(60));
         assert_eq!((stock.left(), stock.orphans(minute(60))), (None, None));
         assert_eq!(stock.next(), None);
+    }
+
+    #[test]
+    fn the_same_pool_is_known_by_every_id_that_would_be_forgotten() {
+        let all = vec![
+            record(Some(30), false),
+            record(None, false),
+            record(Some(40), false),
+        ];
+        let stock = Stock::of(all.clone(), &BTreeSet::new(), minute(20));
+        assert!(stock.is_among(&all));
+        assert!(!stock.is_among(&all[1..]) && !stock.is_among(&all[..1]));
     }
 
     #[test]

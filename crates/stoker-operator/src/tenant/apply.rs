@@ -21,7 +21,7 @@ use stoker_kube::{Desired, Error as KubeError, ObjectKey};
 use time::OffsetDateTime;
 
 use super::build::Wanted;
-use super::claim::{Identity, claim_place, identify, is_born};
+use super::claim::{Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
 use super::secrets::{TenantSecrets, refresh_pods, release};
@@ -73,7 +73,7 @@ pub(super) async fn apply(
     let mut ground = match store::place(object, tenant, lives, ctx) {
         Ok(place) => {
             let identified = identify(object, tenant, &place, state, ctx, findings);
-            match turn.awaiting(identified).await {
+            match turn.awaiting(identified.boxed()).await {
                 Ok(identity) => Some((place, identity)),
                 Err(error) => applied.fails(findings, Aspect::DataStoreReady, error),
             }
@@ -89,11 +89,13 @@ pub(super) async fn apply(
     let Ok(stable_name) = stable_name(object, ground.as_ref(), state, ctx) else {
         return applied;
     };
+    let pool_turn = turn.queueing(pool_turn(ground.as_ref(), state)).await;
     let both = async {
         let claimed = claim_place(object, ground.as_ref(), state, ctx);
         tokio::join!(claimed, apply_service(tenant, state, ctx))
     };
-    let (claimed, service) = turn.awaiting(both).await;
+    let (claimed, service) = turn.awaiting(both.boxed()).await;
+    drop(pool_turn);
     match claimed {
         Ok(Some(check)) => findings.found(Aspect::DataStoreReady, check),
         Ok(None) => {}
@@ -130,7 +132,9 @@ pub(super) async fn apply(
             born,
             started,
         };
-        pass.bring_up(&mut applied, findings).boxed().await;
+        pass.bring_up(&mut turn, &mut applied, findings)
+            .boxed()
+            .await;
     }
     applied
 }
@@ -226,14 +230,14 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// Applies what is not known to be so already.
-    async fn bring_up(&self, applied: &mut Applied, findings: &mut Findings) {
+    async fn bring_up(&self, turn: &mut Turn<'_>, applied: &mut Applied, findings: &mut Findings) {
         findings.applied = self.born;
         findings.deployment = cached_deployment(self.tenant, self.ctx);
         if !self
             .state
             .is_settled(&self.inputs, OffsetDateTime::now_utc())
         {
-            match self.apply_objects().boxed().await {
+            match self.apply_objects(turn).boxed().await {
                 Ok((keys, deployment)) => {
                     let took = self.started.elapsed();
                     self.ctx.metrics.step(Step::Apply, took);
@@ -251,9 +255,12 @@ impl Pass<'_> {
         findings.holds(Aspect::ControlPlaneApplied, "Applied", message);
     }
 
-    async fn apply_objects(&self) -> Result<(Keys, Option<Deployment>), Error> {
+    async fn apply_objects(
+        &self,
+        turn: &mut Turn<'_>,
+    ) -> Result<(Keys, Option<Deployment>), Error> {
         let disturbances = self.state.disturbances();
-        let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted());
+        let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted(turn));
         let wanted = mounted?;
         guarded?;
         let dates = wanted.dates();
@@ -287,14 +294,14 @@ impl Pass<'_> {
     }
 
     /// The keys first, each written once and copied to the escrow; then what was made with them.
-    async fn apply_mounted(&self) -> Result<Wanted, Error> {
+    async fn apply_mounted(&self, turn: &mut Turn<'_>) -> Result<Wanted, Error> {
         for name in Names::of(self.tenant).irreplaceable() {
             let namespace = Some(self.tenant.namespace.as_str());
             let key = ObjectKey::of::<Secret>(namespace, name);
             self.state.ledger.expect(&key);
         }
         let mut existing = TenantSecrets::read(self.tenant, self.born, self.ctx).await?;
-        let mut wanted = self.build(&mut existing).await?;
+        let mut wanted = self.build(&mut existing, turn).await?;
         self.ctx.metrics.step(Step::Prepare, self.started.elapsed());
         let leaving = existing.leaving();
         let (leave, stay): (Vec<_>, Vec<_>) = wanted
@@ -310,7 +317,7 @@ impl Pass<'_> {
             // Looked at again: soon it is the only one.
             lock(&self.state.escrowed).clear();
         }
-        self.keep_copy(&wanted).await?;
+        self.keep_copy(&wanted, turn).await?;
         for (key, stored) in leave {
             let name = key.key().name();
             release(name, &self.tenant.namespace, &self.tenant.uid, self.ctx).await?;

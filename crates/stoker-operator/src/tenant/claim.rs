@@ -6,6 +6,7 @@ use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use stoker_control_plane::Names;
 use stoker_etcd::Owner;
+use tokio::sync::SemaphorePermit;
 
 use super::error::Error;
 use super::identity;
@@ -65,7 +66,20 @@ pub(super) async fn identify(
     Ok(Identity { id, born })
 }
 
-/// Claims the place in the pool, where there is one, and says what to report of it.
+/// A turn among those who claim a place in the same pool; `None` where nothing is to be claimed.
+pub(super) async fn pool_turn<'a>(
+    ground: Option<&'a (Place, Identity)>,
+    state: &TenantState,
+) -> Option<SemaphorePermit<'a>> {
+    let (place, _) = ground?;
+    if state.is_claimed() || place.open.problem.is_some() {
+        return None;
+    }
+    // Closed never: the semaphore lives as long as the pool is known.
+    place.open.turns.acquire().await.ok()
+}
+
+/// Claims the place in the pool, where there is one, and says what to report of it; to be called in a [`pool_turn`].
 ///
 /// # Errors
 /// The pool refused, or has failed others meanwhile.
@@ -88,7 +102,7 @@ pub(super) async fn claim_place(
 }
 
 /// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
-/// server or the pool was away. Claims in one pool wait for each other, not for those in others.
+/// server or the pool was away.
 ///
 /// # Errors
 /// The pool refused, or has failed others meanwhile.
@@ -106,8 +120,6 @@ async fn claim(
     if state.is_claimed() {
         return Ok(());
     }
-    // Closed never: the semaphore lives as long as the pool is known.
-    let _turn = place.open.turns.acquire().await.ok();
     if let Some((reason, message)) = ctx.pools.problem(&place.name) {
         let message = format!("DataStore {}: {message}", place.name);
         return Err(Error::PoolAway { reason, message });

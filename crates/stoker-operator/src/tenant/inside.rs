@@ -21,6 +21,7 @@ use super::connection::{Connection, Task, answers, connect, owned_kinds, poll_re
 use super::error::Error;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
+use super::trouble::Trouble;
 use crate::FIELD_MANAGER;
 use crate::context::Context;
 use crate::metrics::Step;
@@ -110,11 +111,8 @@ async fn keep_up(
     let Some(address) = current_address(&inside, state) else {
         *inside = Inside::Closed;
         state.set_claimed(false);
-        findings.fails(
-            Aspect::ApiServerAvailable,
-            "PodsStarting",
-            "no control-plane pod has an address yet",
-        );
+        let usual = "no control-plane pod has an address yet";
+        not_yet(state, findings, "PodsStarting", usual.to_owned());
         return Ok(());
     };
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
@@ -125,11 +123,8 @@ async fn keep_up(
         ..
     } = &*inside
     else {
-        findings.fails(
-            Aspect::ApiServerAvailable,
-            "APIServerStarting",
-            format!("the API server at {address} does not answer /readyz yet"),
-        );
+        let usual = format!("the API server at {address} does not answer /readyz yet");
+        not_yet(state, findings, "APIServerStarting", usual);
         return Ok(());
     };
     if lock(&state.pods).any_ready() {
@@ -140,11 +135,8 @@ async fn keep_up(
         );
     } else {
         // Until the kubelet's probe says so too, the Service leads nowhere. What belongs inside need not wait.
-        findings.fails(
-            Aspect::ApiServerAvailable,
-            "PodsStarting",
-            "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody",
-        );
+        let usual = "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody";
+        not_yet(state, findings, "PodsStarting", usual.to_owned());
     }
     let Some(endpoint) = &exposure.endpoint else {
         findings.fails(
@@ -193,6 +185,23 @@ async fn keep_up(
         "every object inside the tenant is applied",
     );
     Ok(())
+}
+
+/// No API server is there for people yet: because of what keeps its pods from running, else as `usual`.
+fn not_yet(state: &TenantState, findings: &mut Findings, reason: &'static str, usual: String) {
+    let trouble = lock(&state.pods).trouble().cloned();
+    let refused = || {
+        let deployment = findings.deployment.as_ref();
+        let without_pods = || lock(&state.pods).is_empty();
+        deployment
+            .and_then(Trouble::of_deployment)
+            .filter(|_| without_pods())
+    };
+    let (reason, message) = match trouble.or_else(refused) {
+        Some(trouble) => (trouble.reason, trouble.message),
+        None => (reason, usual),
+    };
+    findings.fails(Aspect::ApiServerAvailable, reason, message);
 }
 
 /// Stays with the pod that is connected while it serves.

@@ -1,5 +1,6 @@
 //! Keys and their copy in the escrow: kept before anything relies on them, and put back when they are lost.
 
+use futures::FutureExt;
 use stoker_control_plane::{KeysError, Names};
 use time::OffsetDateTime;
 
@@ -9,12 +10,17 @@ use super::error::Error;
 use super::escrow::{self, Copy};
 use super::secrets::TenantSecrets;
 use super::state::lock;
+use super::turn::Turn;
 
 const NO_COPY: &str = "the pool holds no escrow copy of it";
 
 impl Pass<'_> {
     /// Builds; keys whose Secrets are lost come back from their copy in the escrow, which is read once.
-    pub(super) async fn build(&self, existing: &mut TenantSecrets) -> Result<Wanted, Error> {
+    pub(super) async fn build(
+        &self,
+        existing: &mut TenantSecrets,
+        turn: &mut Turn<'_>,
+    ) -> Result<Wanted, Error> {
         let mut read = None;
         loop {
             let materials = Materials {
@@ -27,7 +33,7 @@ impl Pass<'_> {
             };
             let (secret, reason) = match build(&materials, OffsetDateTime::now_utc()) {
                 Err(Error::Keys(KeysError::Lost { secret, reason })) => (secret, reason),
-                Ok(wanted) => match self.changed(&wanted, existing).await? {
+                Ok(wanted) => match self.changed(&wanted, existing, turn).await? {
                     Some(copy) => {
                         self.put_back(&copy, existing);
                         continue;
@@ -38,7 +44,10 @@ impl Pass<'_> {
             };
             if read.is_none() {
                 let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-                read = Some(escrow::read(self.id, pool, key).await);
+                read = Some(
+                    turn.awaiting(escrow::read(self.id, pool, key).boxed())
+                        .await,
+                );
             }
             let entries = |copy: &Copy| copy.secret(&self.tenant.name, &secret);
             let lost = match &read {
@@ -61,6 +70,7 @@ impl Pass<'_> {
         &self,
         wanted: &Wanted,
         existing: &TenantSecrets,
+        turn: &mut Turn<'_>,
     ) -> Result<Option<Copy>, Error> {
         let known = *lock(&self.state.escrowed) == wanted.digests();
         let problem = self.place.open.problem.is_some();
@@ -68,7 +78,10 @@ impl Pass<'_> {
             return Ok(None);
         }
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        match escrow::read(self.id, pool, key).await {
+        match turn
+            .awaiting(escrow::read(self.id, pool, key).boxed())
+            .await
+        {
             Ok(Some(copy)) if copy == wanted.copy => {
                 *lock(&self.state.escrowed) = wanted.digests();
                 Ok(None)
@@ -90,14 +103,19 @@ impl Pass<'_> {
     }
 
     /// Nothing relies on keys that exist only once: the pods come after this.
-    pub(super) async fn keep_copy(&self, wanted: &Wanted) -> Result<(), Error> {
+    pub(super) async fn keep_copy(
+        &self,
+        wanted: &Wanted,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Error> {
         let digests = wanted.digests();
         let known = *lock(&self.state.escrowed) == digests;
         if known || (self.born && self.place.open.problem.is_some()) {
             return Ok(());
         }
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        escrow::keep(self.id, &wanted.copy, pool, key).await?;
+        turn.awaiting(escrow::keep(self.id, &wanted.copy, pool, key).boxed())
+            .await?;
         *lock(&self.state.escrowed) = digests;
         Ok(())
     }

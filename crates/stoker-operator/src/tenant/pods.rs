@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
+use super::trouble::Trouble;
+
 /// A tenant's pods by name.
 #[derive(Debug, Default)]
 pub struct Pods {
     by_name: BTreeMap<String, PodFacts>,
+    troubles: BTreeMap<String, Trouble>,
 }
 
 /// What matters of a pod.
@@ -58,12 +61,24 @@ impl PodFacts {
 impl Pods {
     /// Records a pod; returns whether that is news.
     pub fn saw(&mut self, pod: &Pod) -> bool {
-        let facts = PodFacts::of(pod);
-        self.by_name.insert(pod.name_any(), facts) != Some(facts)
+        let (name, facts) = (pod.name_any(), PodFacts::of(pod));
+        let trouble = Trouble::of(pod).filter(|_| !facts.ending);
+        let before = self.troubles.get(&name);
+        let same = match (before, &trouble) {
+            (Some(before), Some(trouble)) => before.is_like(trouble),
+            (before, trouble) => before.is_none() && trouble.is_none(),
+        };
+        if !same {
+            self.troubles.remove(&name);
+            self.troubles
+                .extend(trouble.map(|trouble| (name.clone(), trouble)));
+        }
+        self.by_name.insert(name, facts) != Some(facts) || !same
     }
 
     /// Records that a pod is gone; returns whether that is news.
     pub fn gone(&mut self, name: &str) -> bool {
+        self.troubles.remove(name);
         self.by_name.remove(name).is_some()
     }
 
@@ -71,6 +86,7 @@ impl Pods {
     pub fn keep_only(&mut self, names: &BTreeSet<String>) -> bool {
         let before = self.by_name.len();
         self.by_name.retain(|name, _| names.contains(name));
+        self.troubles.retain(|name, _| names.contains(name));
         self.by_name.len() < before
     }
 
@@ -111,6 +127,15 @@ impl Pods {
     #[must_use]
     pub fn any_ready(&self) -> bool {
         self.by_name.values().any(|pod| pod.ready && !pod.ending)
+    }
+
+    /// What keeps a pod from running, that of one which has failed for good last: another takes its place.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        let all = || self.troubles.values();
+        all()
+            .find(|trouble| !trouble.is_final())
+            .or_else(|| all().next())
     }
 
     /// The best address to dial: a ready pod's, else one that is starting.

@@ -50,17 +50,18 @@ pub async fn reconcile(
     if let Err(Error::Pool(error)) = &result
         && error.is_of_pool()
     {
-        suspect_store(&object, &ctx);
+        suspect_store(&object, (error.category(), error.to_string()), &ctx);
     }
     result
 }
 
-/// Has the `DataStore` looked at, whose pool has failed a tenant.
-fn suspect_store(object: &TenantControlPlane, ctx: &Context) {
+/// Asks nothing more of a pool that has failed a tenant until it was looked at: others need not wait for it too.
+fn suspect_store(object: &TenantControlPlane, problem: (&'static str, String), ctx: &Context) {
     // Recorded before anything was asked of the pool, by a first pass too.
     let latest = ctx.stores.tenants.get(&ObjectRef::from_obj(object));
     let latest = latest.as_deref().unwrap_or(object);
     if let Some(store) = data_store_of(latest) {
+        ctx.pools.suspect(store, problem);
         ctx.wake_data_store_soon(store);
     }
 }

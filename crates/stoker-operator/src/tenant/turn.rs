@@ -32,8 +32,17 @@ impl<'a> Turn<'a> {
     /// Awaits what depends on a pool. When it takes long, others have the turn until it is done: tenants of a pool
     /// that hangs wait for themselves alone.
     pub(super) async fn awaiting<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        self.lending_after(PATIENCE, wait).await
+    }
+
+    /// Awaits other tenants of the same pool: who must wait at all lends the turn at once.
+    pub(super) async fn queueing<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        self.lending_after(Duration::ZERO, wait).await
+    }
+
+    async fn lending_after<T>(&mut self, patience: Duration, wait: impl Future<Output = T>) -> T {
         let mut wait = pin!(wait);
-        if let Ok(done) = tokio::time::timeout(PATIENCE, wait.as_mut()).await {
+        if let Ok(done) = tokio::time::timeout(patience, wait.as_mut()).await {
             return done;
         }
         self.held = None;
@@ -61,5 +70,19 @@ mod tests {
         let long = turn.awaiting(tokio::time::sleep(PATIENCE * 4));
         assert_eq!(tokio::join!(long, others).1, (0, 1));
         assert_eq!(work.available_permits(), 0, "it has its turn again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_queues_lets_others_work_at_once_unless_there_is_no_queue() {
+        let (work, metrics) = (Semaphore::new(1), Metrics::default());
+        let mut turn = Turn::of(&work, &metrics).await;
+        turn.queueing(async { assert_eq!(work.available_permits(), 0) })
+            .await;
+        let others = async {
+            tokio::time::sleep(PATIENCE / 10).await;
+            work.available_permits()
+        };
+        let long = turn.queueing(tokio::time::sleep(PATIENCE));
+        assert_eq!(tokio::join!(long, others).1, 1);
     }
 }

@@ -16,7 +16,7 @@ use super::Answer;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks up `endpoints` (`host:port`): an address is taken as it is, a Service name (`name.namespace.svc…`, or that of
-/// a pod behind it) means the Service's pods, any other name its addresses.
+/// a pod behind it) means the pods that the Service selects, any other name its addresses.
 pub async fn look_up(endpoints: &[String], client: &Client) -> BTreeMap<String, Answer> {
     let one = async |endpoint: &String| {
         let answer = tokio::time::timeout(LIMIT, answer(endpoint, client));
@@ -41,8 +41,18 @@ async fn answer(endpoint: &str, client: &Client) -> Answer {
         return Ok(vec![StoragePeer::Address { ip, port }]);
     }
     if let Some(name) = ServiceName::of(host) {
-        return Ok(vec![behind(name, port, client).await?]);
+        let service = read(&name, client).await?;
+        return match behind(&name, &service, port)? {
+            Behind::Pods(pods) => Ok(vec![pods]),
+            Behind::Name(other) => addresses(&other, port).await,
+            Behind::Itself => addresses(host, port).await,
+        };
     }
+    addresses(host, port).await
+}
+
+/// What DNS says of a name.
+async fn addresses(host: &str, port: u16) -> Answer {
     let found = tokio::net::lookup_host((host, port)).await;
     let found = found.map_err(|error| error.to_string())?;
     let peers: Vec<_> = found
@@ -57,28 +67,57 @@ async fn answer(endpoint: &str, client: &Client) -> Answer {
     Ok(peers)
 }
 
-/// The pods behind a Service.
-async fn behind(name: ServiceName, port: u16, client: &Client) -> Result<StoragePeer, String> {
+async fn read(name: &ServiceName, client: &Client) -> Result<Service, String> {
     let services: Api<Service> = Api::namespaced(client.clone(), &name.namespace);
-    let service = services.get(&name.service).await.map_err(|error| {
+    services.get(&name.service).await.map_err(|error| {
         let why = match &error {
             kube::Error::Api(status) => status.message.clone(),
             other => other.to_string(),
         };
         format!("Service {}/{}: {why}", name.namespace, name.service)
-    })?;
-    Ok(StoragePeer::Pods {
+    })
+}
+
+/// Where the way to a Service leads.
+#[derive(Debug, PartialEq)]
+enum Behind {
+    /// To the pods that it selects.
+    Pods(StoragePeer),
+    /// To what has this name.
+    Name(String),
+    /// To the addresses that its own name has: somebody else says which.
+    Itself,
+}
+
+/// What is behind a Service. One that selects no pods must not open its namespace: it is followed where DNS says the
+/// addresses that packets will have, and refused where it says a virtual one.
+fn behind(name: &ServiceName, service: &Service, port: u16) -> Result<Behind, String> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let refused = |why: &str| Err(format!("Service {}/{} {why}", name.namespace, name.service));
+    if let Some(other) = spec.external_name {
+        if ServiceName::of(&other).is_some() {
+            return refused("is another name of a Service: name that one");
+        }
+        return Ok(Behind::Name(other));
+    }
+    let labels = spec.selector.unwrap_or_default();
+    if labels.is_empty() {
+        if spec.cluster_ip.as_deref() == Some("None") {
+            return Ok(Behind::Itself);
+        }
+        return refused(
+            "selects no pods: make it headless (clusterIP: None), or list the members by address",
+        );
+    }
+    Ok(Behind::Pods(StoragePeer::Pods {
         port: if name.is_pod {
             PodPort::Number(port)
         } else {
-            pod_port(&service, port)
+            pod_port(service, port)
         },
-        labels: service
-            .spec
-            .and_then(|spec| spec.selector)
-            .unwrap_or_default(),
-        namespace: name.namespace,
-    })
+        labels,
+        namespace: name.namespace.clone(),
+    }))
 }
 
 /// The port of the pods behind `port` of a Service. A `NetworkPolicy` sees packets after the Service has been
@@ -217,6 +256,47 @@ mod tests {
             port: PodPort::Number(2379),
         };
         assert_eq!(found[&endpoints[0]], Ok(vec![pods]));
+    }
+
+    /// What is behind Service `pool/etcd` with this spec.
+    fn found(spec: &Value) -> Result<Behind, String> {
+        let service = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        behind(&ServiceName::of("etcd.pool.svc").unwrap(), &service, 2379)
+    }
+
+    #[test]
+    fn a_service_that_selects_no_pods_does_not_open_its_namespace() {
+        let external = |name| json!({ "type": "ExternalName", "externalName": name });
+        let elsewhere = Ok(Behind::Name("etcd.example.com".to_owned()));
+        assert_eq!(found(&external("etcd.example.com")), elsewhere);
+        let why = found(&external("etcd.other.svc.cluster.local")).unwrap_err();
+        assert!(
+            why.contains("pool/etcd") && why.contains("name that one"),
+            "{why}"
+        );
+        for selector in [json!(null), json!({})] {
+            let spec = |ip: &str| json!({ "clusterIP": ip, "selector": selector });
+            assert_eq!(found(&spec("None")), Ok(Behind::Itself));
+            let why = found(&spec("10.0.0.7")).unwrap_err();
+            assert!(
+                why.contains("pool/etcd") && why.contains("headless"),
+                "{why}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_external_name_is_followed() {
+        let (client, mut handle) = api();
+        let endpoints = ["etcd.pool.svc:2379".to_owned()];
+        let object = json!({ "spec": { "type": "ExternalName", "externalName": "localhost" } });
+        let (found, _) = tokio::join!(
+            look_up(&endpoints, &client),
+            serve(&mut handle, 200, object)
+        );
+        let peers = found[&endpoints[0]].clone().unwrap();
+        let local = |peer: &StoragePeer| matches!(peer, StoragePeer::Address { ip, port: 2379 } if ip.is_loopback());
+        assert!(!peers.is_empty() && peers.iter().all(local), "{peers:?}");
     }
 
     #[tokio::test]
