@@ -30,6 +30,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use stoker_api::v1alpha1::KubeconfigGenerator;
 use stoker_kube::Election;
 use stoker_operator::args::Args;
 use stoker_operator::rbac::rules;
@@ -40,9 +41,10 @@ const ACCOUNT: &str = "system:serviceaccount:stoker-system:stoker-operator";
 type Asked = Arc<Mutex<BTreeSet<(&'static str, &'static str)>>>;
 
 /// Rights that this life of a tenant does not use.
-const UNUSED: [(&str, &str, &str); 6] = [
+const UNUSED: [(&str, &str, &str); 7] = [
     ("list", "networkpolicies", "a watch that starts over"),
     ("get", "datastores", "a status that was outrun"),
+    ("get", "kubeconfiggenerators", "a status that was outrun"),
     ("get", "configmaps", "a deletion that was outrun"),
     ("get", "poddisruptionbudgets", "a deletion that was outrun"),
     ("get", "services", "a pool that is named by its Service"),
@@ -151,6 +153,7 @@ async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
     bare.tenant("a", "one", replicas(2)).await;
     bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
         .await;
+    life_of_a_generator(bare).await;
     let pods: Api<Pod> = Api::namespaced(bare.client.clone(), "a");
     let pod = json!({
         "metadata": { "name": "one", "labels": {
@@ -192,6 +195,34 @@ async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
     .await;
 }
 
+/// Selects by namespace, makes a kubeconfig and takes it along.
+async fn life_of_a_generator(bare: &Bare) {
+    let generators: Api<KubeconfigGenerator> = Api::all(bare.client.clone());
+    let generator = json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "KubeconfigGenerator",
+        "metadata": { "name": "audit" },
+        "spec": {
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "a" } },
+            "user": { "stringValue": "auditor" },
+        },
+    });
+    let generator = serde_json::from_value(generator).unwrap();
+    let params = PostParams::default();
+    generators.create(&params, &generator).await.unwrap();
+    let secrets = bare.secrets("a");
+    until("the kubeconfig is there", async || {
+        secrets.get_opt("one-audit").await.unwrap().is_some()
+    })
+    .await;
+    let params = DeleteParams::default();
+    generators.delete("audit", &params).await.unwrap();
+    until("the generator is gone", async || {
+        generators.get_opt("audit").await.unwrap().is_none()
+    })
+    .await;
+    assert!(secrets.get_opt("one-audit").await.unwrap().is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_needs_every_right_that_it_has_and_no_other() {
     let bare = Bare::start().await;
@@ -222,7 +253,8 @@ async fn the_operator_needs_every_right_that_it_has_and_no_other() {
         }
     }
     // Its own kinds are applied as what is there already.
-    let created = ["datastores", "tenantcontrolplanes"].map(|resource| ("create", resource));
+    let created = ["datastores", "kubeconfiggenerators", "tenantcontrolplanes"]
+        .map(|resource| ("create", resource));
     let beyond: Vec<_> = needed
         .difference(&granted)
         .filter(|right| !created.contains(right))

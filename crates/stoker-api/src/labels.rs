@@ -27,3 +27,9 @@ pub const KEY_FINALIZER: &str = "stoker.dev/key";
 /// Set by a person to the storage id: delete the tenant although its pool is gone, leaving there
 /// whatever is left.
 pub const ABANDON_DATA: &str = "stoker.dev/abandon-data";
+/// The `KubeconfigGenerator` that a kubeconfig was made by.
+pub const GENERATED_BY: &str = "stoker.dev/managed-by";
+/// The tenant that a kubeconfig was made for.
+pub const GENERATED_FOR: &str = "stoker.dev/managed-for";
+/// Finalizer of a `KubeconfigGenerator`: its Secrets are still there.
+pub const GENERATOR_FINALIZER: &str = "stoker.dev/kubeconfigs";

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use kube::ResourceExt;
 
 use crate::arguments::RefusedArgument;
+use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
     Addons, ControlPlaneDeployment, ControlPlaneGateway, ControlPlaneIngress, ControlPlaneService,
     DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet, NetworkProfile, ServiceType,
@@ -54,6 +55,8 @@ pub struct Tenant {
     pub addons: Addons,
     /// `DataStore` asked for.
     pub data_store: Option<String>,
+    /// Identity in the pool asked for, of a deleted tenant whose data is kept.
+    pub storage_id: Option<StorageId>,
     /// How long the data outlives the object, seconds.
     pub data_retention_seconds: i64,
 }
@@ -156,6 +159,8 @@ pub enum InvalidTenant {
         "spec.controlPlane.deployment.additionalVolumes: {0} is not exactly one of configMap, emptyDir, projected and secret, or asks for a token of the management cluster"
     )]
     Volume(String),
+    #[error("spec.dataStoreSchema: {0}")]
+    StorageId(#[from] InvalidStorageId),
 }
 
 impl Tenant {
@@ -199,6 +204,11 @@ impl Tenant {
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),
+            storage_id: spec
+                .data_store_schema
+                .as_deref()
+                .map(str::parse)
+                .transpose()?,
             data_retention_seconds: spec.deletion.data_retention_seconds,
         })
     }

@@ -10,10 +10,12 @@ mod control_plane;
 mod core;
 mod data_store;
 mod deployment;
+mod kubeconfig_generator;
 mod kubernetes;
 mod network;
 mod routes;
 mod rules;
+mod selector;
 mod service;
 mod status;
 mod tenant_control_plane;
@@ -33,6 +35,10 @@ pub use deployment::{
     ComponentVolumeMounts, ControlPlaneDeployment, ExtraArgs, ProbeTiming, Probes,
     RegistrySettings, RollingUpdate, Strategy, StrategyType,
 };
+pub use kubeconfig_generator::{
+    CompoundValue, KubeconfigGenerator, KubeconfigGeneratorError, KubeconfigGeneratorSpec,
+    KubeconfigGeneratorStatus, MASTERS, RESERVED_NAMES,
+};
 pub use kubernetes::{
     Cgroupfs, JsonPatch, JsonPatchOperation, Kubelet, Kubernetes, NodeAddressType,
 };
@@ -42,6 +48,7 @@ pub use routes::{
     AccessPoint, ControlPlaneGateway, ControlPlaneIngress, GatewayStatus, IngressLoadBalancer,
     IngressPoint, IngressStatus, ParentReference, RouteParent, RouteReference,
 };
+pub use selector::{Operator, Requirement, Selector};
 pub use service::{
     AdditionalPort, ControlPlaneService, IpFamily, IpFamilyPolicy, Protocol, ServiceType,
 };

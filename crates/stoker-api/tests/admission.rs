@@ -13,7 +13,7 @@ use kube::core::cel::Validator;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::{DataStore, JsonPatch, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, JsonPatch, KubeconfigGenerator, TenantControlPlane};
 
 fn schema<K: CustomResourceExt>() -> Value {
     let crd = serde_json::to_value(K::crd()).unwrap();
@@ -63,6 +63,11 @@ fn data_stores_are_accepted_and_refused_as_the_table_says() {
 }
 
 #[test]
+fn kubeconfig_generators_are_accepted_and_refused_as_the_table_says() {
+    check::<KubeconfigGenerator>(&cases::kubeconfig_generators());
+}
+
+#[test]
 fn what_admission_accepts_the_operator_can_serve() {
     let table = cases::tenant_control_planes();
     for case in table.cases.iter().filter(|case| case.refused.is_none()) {
@@ -87,6 +92,7 @@ fn what_later_steps_rely_on_is_checked_again() {
         "required with serviceType NodePort",
         "has no usable plugin",
         "extraArgs",
+        "must be the storage id",
     ];
     let table = cases::tenant_control_planes();
     for text in relied_on {
@@ -153,7 +159,12 @@ fn an_explicit_null_is_a_value() {
 
 #[test]
 fn every_message_of_a_rule_is_seen_in_a_refusal() {
-    let expected: Vec<String> = [cases::tenant_control_planes(), cases::data_stores()]
+    let tables = [
+        cases::tenant_control_planes(),
+        cases::data_stores(),
+        cases::kubeconfig_generators(),
+    ];
+    let expected: Vec<String> = tables
         .iter()
         .flat_map(|table| &table.cases)
         .filter(|case| !case.by_schema)
@@ -162,6 +173,7 @@ fn every_message_of_a_rule_is_seen_in_a_refusal() {
     let mut messages = Vec::new();
     collect_messages(&schema::<TenantControlPlane>(), &mut messages);
     collect_messages(&schema::<DataStore>(), &mut messages);
+    collect_messages(&schema::<KubeconfigGenerator>(), &mut messages);
     messages.retain(|message| !expected.iter().any(|text| message.contains(text)));
     assert!(
         messages.is_empty(),

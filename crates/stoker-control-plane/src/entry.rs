@@ -61,3 +61,5 @@ pub const ENCRYPTION: &str = "encryption-config.yaml";
 pub const AUTHENTICATION: &str = "authentication-config.yaml";
 /// kubeadm's `ClusterConfiguration`.
 pub const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";
+/// The kubeconfig in a Secret that a `KubeconfigGenerator` asked for.
+pub const GENERATED_KUBECONFIG: &str = "value";

@@ -209,7 +209,7 @@ impl Issuer<'_> {
 fn client_request(common_name: &str, organization: Option<&str>) -> LeafRequest {
     LeafRequest {
         common_name: common_name.to_owned(),
-        organization: organization.map(str::to_owned),
+        organizations: organization.map(str::to_owned).into_iter().collect(),
         usage: LeafUsage::Client,
         dns_names: Vec::new(),
         ip_addresses: Vec::new(),
@@ -259,7 +259,7 @@ fn serving_request(tenant: &Tenant, exposure: &Exposure) -> LeafRequest {
     }
     LeafRequest {
         common_name: "kube-apiserver".to_owned(),
-        organization: None,
+        organizations: Vec::new(),
         usage: LeafUsage::Server,
         dns_names: dns_names.into_iter().collect(),
         ip_addresses: ip_addresses.into_iter().collect(),

@@ -23,6 +23,7 @@ mod disruption;
 mod encryption;
 pub mod entry;
 mod exposure;
+mod generated_kubeconfig;
 mod guards;
 mod keys;
 mod kubeadm;
@@ -38,6 +39,7 @@ mod storage;
 
 pub use encryption::{EncryptionError, EncryptionKeys};
 pub use exposure::{Endpoint, Exposure, Host, exposure};
+pub use generated_kubeconfig::{generated_kubeconfig, generated_name};
 pub use guards::{Guards, guards};
 pub use keys::{Keys, KeysError, Loss, keys};
 pub use kubeadm::cluster_configuration;

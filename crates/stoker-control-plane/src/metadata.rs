@@ -42,14 +42,19 @@ fn merged(
 
 /// Labels of an object of `tenant`.
 pub(crate) fn object_labels(tenant: &Tenant, component: &str) -> BTreeMap<String, String> {
+    labels_of(&tenant.name, component)
+}
+
+/// Labels of an object of the tenant called `tenant`.
+pub(crate) fn labels_of(tenant: &str, component: &str) -> BTreeMap<String, String> {
     [
         (labels::NAME, "tenant-control-plane"),
-        (labels::INSTANCE, &tenant.name),
+        (labels::INSTANCE, tenant),
         (labels::COMPONENT, component),
         (labels::MANAGED_BY, labels::MANAGED_BY_VALUE),
         (labels::PART_OF, "stoker"),
         (labels::PROJECT, "stoker"),
-        (labels::TENANT, &tenant.name),
+        (labels::TENANT, tenant),
         (COMPONENT, component),
     ]
     .into_iter()
@@ -72,11 +77,16 @@ pub(crate) fn pod_match(tenant: &Tenant) -> BTreeMap<String, String> {
 }
 
 fn owner(tenant: &Tenant) -> OwnerReference {
+    owner_of(&tenant.name, &tenant.uid)
+}
+
+/// The reference to the tenant called `tenant`.
+pub(crate) fn owner_of(tenant: &str, uid: &str) -> OwnerReference {
     OwnerReference {
         api_version: "stoker.dev/v1alpha1".to_owned(),
         kind: "TenantControlPlane".to_owned(),
-        name: tenant.name.clone(),
-        uid: tenant.uid.clone(),
+        name: tenant.to_owned(),
+        uid: uid.to_owned(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }

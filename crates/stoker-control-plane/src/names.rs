@@ -173,3 +173,19 @@ impl Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stoker_api::v1alpha1::RESERVED_NAMES;
+
+    use super::SECRETS;
+
+    /// Else a generator could be named so that its Secret is one of a tenant's own.
+    #[test]
+    fn no_generator_is_named_like_a_secret_of_ours() {
+        for suffix in SECRETS {
+            let name = suffix.trim_start_matches('-');
+            assert!(RESERVED_NAMES.contains(&name), "{name} is not reserved");
+        }
+    }
+}

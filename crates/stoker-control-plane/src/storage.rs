@@ -73,7 +73,7 @@ pub enum PodPort {
 pub fn storage_client_request(id: &StorageId) -> LeafRequest {
     LeafRequest {
         common_name: id.user().to_owned(),
-        organization: None,
+        organizations: Vec::new(),
         usage: LeafUsage::Client,
         dns_names: Vec::new(),
         ip_addresses: Vec::new(),

@@ -126,6 +126,14 @@ pub enum Error {
         /// Set when that owner is gone and its data is kept until then.
         retained_until: Option<Timestamp>,
     },
+    /// An id that was asked for by name is unknown: identities are never reused, nor made up.
+    #[error(
+        "the pool knows no storage id {id}: nothing of it is kept here, or its retention is over; leave the id out for a new tenant"
+    )]
+    NothingToAdopt {
+        /// The id.
+        id: StorageId,
+    },
     /// The deletion of the id's data has begun.
     #[error("the data of storage id {id} is being deleted; choose another id")]
     BeingPurged {
@@ -212,6 +220,7 @@ impl Error {
             Self::OutOfSpace => "OutOfSpace",
             Self::Corrupt => "Corrupt",
             Self::AlreadyOwned { .. } => "StorageIdOwned",
+            Self::NothingToAdopt { .. } => "NothingToAdopt",
             Self::BeingPurged { .. } => "StorageIdPurging",
             Self::Unowned { .. } => "StorageIdUnowned",
             Self::DamagedOwnerRecord { .. } => "OwnerRecordDamaged",
@@ -228,6 +237,7 @@ impl Error {
         !matches!(
             self,
             Self::AlreadyOwned { .. }
+                | Self::NothingToAdopt { .. }
                 | Self::BeingPurged { .. }
                 | Self::Unowned { .. }
                 | Self::DamagedOwnerRecord { .. }

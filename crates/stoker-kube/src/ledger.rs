@@ -84,6 +84,12 @@ impl Ledger {
         self.lock().entry(key.clone()).or_default();
     }
 
+    /// Whether the object was applied, or changes of it are [expected](Self::expect).
+    #[must_use]
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// Takes note of an observed change. While a write of that object is on its way the answer is
     /// [`Observation::Echo`]: [`crate::Writer::apply_all`] looks at it when the answer arrives.
     pub fn observe(&self, change: &Change) -> Observation {

@@ -30,7 +30,7 @@ pub fn authority(common_name: &str) -> Result<Authority> {
 pub fn client(authority: &Authority, user: &str, group: Option<&str>) -> Result<KeyedCertificate> {
     let request = LeafRequest {
         common_name: user.to_owned(),
-        organization: group.map(str::to_owned),
+        organizations: group.map(str::to_owned).into_iter().collect(),
         usage: LeafUsage::Client,
         dns_names: Vec::new(),
         ip_addresses: Vec::new(),
@@ -53,7 +53,7 @@ pub fn server(
 ) -> Result<KeyedCertificate> {
     let request = LeafRequest {
         common_name: common_name.to_owned(),
-        organization: None,
+        organizations: Vec::new(),
         usage: LeafUsage::ServerAndClient,
         dns_names: dns_names.iter().map(|&name| name.to_owned()).collect(),
         ip_addresses: ip_addresses.to_vec(),

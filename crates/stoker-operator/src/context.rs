@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use crate::args::Args;
 use crate::data_store::Pools;
 use crate::data_store::reconcile::data_store_of;
+use crate::kubeconfig_generator::Kubeconfigs;
 use crate::management_networks::Networks;
 use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
@@ -74,6 +75,8 @@ pub struct Context {
     pub pools: Pools,
     /// What is kept in memory per tenant.
     pub tenants: Tenants,
+    /// Kubeconfigs that generators ask for.
+    pub kubeconfigs: Kubeconfigs,
     /// Bounds the tenants worked on at the same time on the management side. Work inside a tenant holds none:
     /// tenants whose webhooks hang wait for themselves alone.
     pub work: Semaphore,

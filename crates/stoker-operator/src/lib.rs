@@ -20,6 +20,7 @@ pub mod data_store;
 pub mod escrow_key;
 mod finalizer;
 pub mod health;
+pub mod kubeconfig_generator;
 pub mod management_networks;
 pub mod metrics;
 pub mod rbac;

@@ -24,6 +24,10 @@ pub enum Controller {
     Tenant,
     /// `DataStore`.
     DataStore,
+    /// `KubeconfigGenerator`.
+    KubeconfigGenerator,
+    /// The generated kubeconfigs of a tenant.
+    Kubeconfigs,
 }
 
 /// How a pass ended.

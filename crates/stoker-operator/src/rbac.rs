@@ -68,13 +68,17 @@ const ROUTE: &[&str] = &["create", "delete", "list", "patch", "watch"];
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
-        &["datastores", "tenantcontrolplanes"],
+        &["datastores", "kubeconfiggenerators", "tenantcontrolplanes"],
         &["get", "list", "patch", "watch"],
         "reads what is asked for, afresh where a write was outrun; patches finalizers",
     ),
     cluster(
         "stoker.dev",
-        &["datastores/status", "tenantcontrolplanes/status"],
+        &[
+            "datastores/status",
+            "kubeconfiggenerators/status",
+            "tenantcontrolplanes/status",
+        ],
         &["patch"],
         "reports what it did",
     ),
@@ -132,6 +136,12 @@ const RULES: &[Rule] = &[
         &["events"],
         &["create"],
         "tells people what happens",
+    ),
+    cluster(
+        "",
+        &["namespaces"],
+        &["list", "watch"],
+        "labels by which a KubeconfigGenerator selects; not asked for until one does",
     ),
     cluster(
         "",

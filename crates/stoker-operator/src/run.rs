@@ -18,6 +18,7 @@ use tracing::Instrument;
 use crate::args::Args;
 use crate::context::{Context, Stores, TenantClient};
 use crate::health::{self, Health};
+use crate::kubeconfig_generator::{self, Kubeconfigs};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Outcome, Side};
 use crate::routes::Routes;
@@ -124,6 +125,7 @@ pub(crate) struct Parts {
     /// Whom `ctx` woke.
     pub(crate) woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
     pub(crate) woken_data_stores: mpsc::UnboundedReceiver<ObjectRef<DataStore>>,
+    pub(crate) woken_kubeconfigs: kubeconfig_generator::state::Woken,
 }
 
 pub(crate) fn parts(
@@ -139,6 +141,8 @@ pub(crate) fn parts(
     let (deployments, deployments_writer) = reflector::store();
     let (wake, woken) = mpsc::unbounded_channel();
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
+    let (generators, generators_writer) = reflector::store();
+    let (kubeconfigs, woken_kubeconfigs) = Kubeconfigs::new(generators);
     let (networks, management_networks) = watch::channel(Networks::default());
     let ctx = Context {
         writer: Writer::new(client.clone(), FIELD_MANAGER),
@@ -155,6 +159,7 @@ pub(crate) fn parts(
         escrow_key,
         pools: data_store::Pools::default(),
         tenants: tenant::Tenants::default(),
+        kubeconfigs,
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         wake,
         wake_data_store,
@@ -171,12 +176,14 @@ pub(crate) fn parts(
         watches: watches::Watches {
             tenants: tenants_writer,
             data_stores: data_stores_writer,
+            generators: generators_writer,
             services: services_writer,
             deployments: deployments_writer,
             networks,
         },
         woken,
         woken_data_stores,
+        woken_kubeconfigs,
     }
 }
 
@@ -198,6 +205,7 @@ pub async fn work(
         watches,
         woken,
         woken_data_stores,
+        woken_kubeconfigs,
     } = parts(args, client, tenant_client, metrics, escrow_key);
     let counted = Arc::clone(&ctx);
     ctx.metrics.follow(move || counted.fleet());
@@ -219,6 +227,10 @@ pub async fn work(
         let mut loops = JoinSet::new();
         loops.spawn(tenants_loop(ctx.clone(), woken));
         loops.spawn(data_stores_loop(ctx.clone(), woken_data_stores));
+        loops.spawn(kubeconfig_generator::work::work(
+            ctx.clone(),
+            woken_kubeconfigs,
+        ));
         loops.join_all().await;
         anyhow::Ok(())
     };

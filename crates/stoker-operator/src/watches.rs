@@ -1,6 +1,7 @@
 //! Watches of the management cluster: they fill the caches and wake whom an event concerns.
 
 mod data_stores;
+mod kubeconfig_generators;
 mod networks;
 mod owned;
 mod pods;
@@ -19,7 +20,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE};
-use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -32,6 +33,8 @@ pub struct Watches {
     pub tenants: Writer<TenantControlPlane>,
     /// Cache of `DataStore`s.
     pub data_stores: Writer<DataStore>,
+    /// Cache of `KubeconfigGenerator`s.
+    pub generators: Writer<KubeconfigGenerator>,
     /// Cache of our Services.
     pub services: Writer<Service>,
     /// Cache of our Deployments.
@@ -60,6 +63,11 @@ impl Watches {
             self.data_stores,
             ctx.clone(),
         ));
+        tasks.spawn(kubeconfig_generators::watch_generators(
+            self.generators,
+            ctx.clone(),
+        ));
+        tasks.spawn(kubeconfig_generators::watch_namespaces(ctx.clone()));
         tasks.spawn(owned::watch_cached(self.services, ctx.clone(), |_| {}));
         // Of a Deployment only the status is read again.
         let status = |deployment: &mut Deployment| deployment.spec = None;

@@ -5,8 +5,9 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::X509Certificate;
 
-use crate::certificate::{certificate_der, parse};
+use crate::certificate::{certificate_der, certificate_pem, parse};
 use crate::key::read_key;
+use crate::subject::with_organizations;
 use crate::{Error, KeyedCertificate, LeafRequest, MINIMUM_LIFETIME, PrivateKey};
 
 /// How far a certificate's begin lies before its issue, so that a host whose clock is behind
@@ -161,9 +162,15 @@ impl Authority {
         params.not_after = end(now, request.lifetime)?.min(self.not_after);
 
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Sign)?;
-        let certificate = params.signed_by(&pair, &self.issuer).map_err(Error::Sign)?;
+        let signed = params.signed_by(&pair, &self.issuer).map_err(Error::Sign)?;
+        let certificate = if request.organizations.len() > 1 {
+            let der = with_organizations(signed.der(), request, self.issuer.key())?;
+            certificate_pem(&der)
+        } else {
+            signed.pem()
+        };
         Ok(KeyedCertificate {
-            certificate: certificate.pem(),
+            certificate,
             key: PrivateKey::from_pair(&pair),
         })
     }

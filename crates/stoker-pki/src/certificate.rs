@@ -1,5 +1,8 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::Error;
@@ -7,6 +10,28 @@ use crate::Error;
 /// The first certificate of a PEM text, as DER.
 pub(crate) fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, Error> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NotPem("certificate"))
+}
+
+/// A certificate as PEM.
+pub(crate) fn certificate_pem(der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let text = STANDARD.encode(der);
+    let lines = (0..text.len()).step_by(LINE).map(|begin| {
+        let end = text.len().min(begin + LINE);
+        format!("{}\n", &text[begin..end])
+    });
+    let body: String = lines.collect();
+    format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
+}
+
+/// The end of the first certificate of a PEM text.
+///
+/// # Errors
+/// [`Error::NotPem`] or [`Error::ReadCertificate`].
+pub fn not_after(pem: &str) -> Result<OffsetDateTime, Error> {
+    let der = certificate_der(pem)?;
+    let certificate = parse(&der)?;
+    Ok(certificate.validity().not_after.to_datetime())
 }
 
 /// Parses one DER certificate; the result borrows from `der`.

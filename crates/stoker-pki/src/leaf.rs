@@ -39,8 +39,8 @@ impl LeafUsage {
 pub struct LeafRequest {
     /// For a client, the Kubernetes or etcd user name.
     pub common_name: String,
-    /// For a client, its Kubernetes group. At most one: rcgen keeps one value per attribute.
-    pub organization: Option<String>,
+    /// For a client, its Kubernetes groups. Order and repetition do not matter.
+    pub organizations: Vec<String>,
     /// What the leaf may be used for.
     pub usage: LeafUsage,
     /// DNS names it serves, a leading `*.` allowed. Order, case and repetition do not matter.
@@ -65,11 +65,17 @@ impl LeafRequest {
         self.ip_addresses.iter().copied().collect()
     }
 
+    /// Sorted, each once.
+    pub(crate) fn organization_set(&self) -> BTreeSet<&str> {
+        self.organizations.iter().map(String::as_str).collect()
+    }
+
     /// Everything but validity and serial number.
     pub(crate) fn params(&self) -> Result<CertificateParams, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        if let Some(organization) = &self.organization {
+        // rcgen keeps one value per attribute: of several, the rest is added by `crate::subject`.
+        if let [organization] = self.organizations.as_slice() {
             params
                 .distinguished_name
                 .push(DnType::OrganizationName, organization.as_str());

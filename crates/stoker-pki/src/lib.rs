@@ -23,9 +23,10 @@ mod kubeconfig;
 mod leaf;
 mod rotation;
 mod service_account;
+mod subject;
 
 pub use authority::Authority;
-pub use certificate::ca_hash;
+pub use certificate::{ca_hash, not_after};
 pub use error::Error;
 pub use escrow::{EscrowError, EscrowKey};
 pub use key::{KeyedCertificate, PrivateKey, encryption_key};

@@ -33,7 +33,7 @@ pub enum ReissueReason {
     WrongAuthority,
     /// For another usage, or itself an authority.
     UsageChanged,
-    /// Another common name or organization.
+    /// Another common name or other organizations.
     SubjectChanged,
     /// A wanted DNS name or address is not in it.
     MissingName(String),
@@ -169,12 +169,11 @@ fn subject(leaf: &X509Certificate<'_>) -> Option<Vec<(String, String)>> {
 
 /// X.520: 2.5.4.10 is the organization, 2.5.4.3 the common name.
 fn wanted_subject(request: &LeafRequest) -> Vec<(String, String)> {
-    let organization = request
-        .organization
-        .iter()
-        .map(|value| ("2.5.4.10".to_owned(), value.clone()));
+    let organizations = request.organization_set().into_iter();
+    let organizations = organizations.map(|value| ("2.5.4.10".to_owned(), value.to_owned()));
     let common_name = ("2.5.4.3".to_owned(), request.common_name.clone());
-    organization.chain([common_name]).collect()
+    // Sorted, as the attributes of a certificate are above: by object identifier as text.
+    organizations.chain([common_name]).collect()
 }
 
 /// DNS names in lower case, and addresses; `None` when there is a name of another kind.

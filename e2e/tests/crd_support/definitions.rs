@@ -6,7 +6,7 @@ use http::Method;
 use kube::core::Status;
 use kube::{Client, CustomResourceExt};
 use serde_json::{Value, json};
-use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
 use stoker_lab::bare::BareApiServer;
 use stoker_lab::versions::KubernetesVersion;
 
@@ -15,19 +15,25 @@ use crate::{create, documents, send};
 
 const TENANTS: &str = "/apis/stoker.dev/v1alpha1/namespaces/default/tenantcontrolplanes";
 const DATA_STORES: &str = "/apis/stoker.dev/v1alpha1/datastores";
+const GENERATORS: &str = "/apis/stoker.dev/v1alpha1/kubeconfiggenerators";
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// The API server with the CRDs served.
 async fn server_with_crds(version: KubernetesVersion) -> (BareApiServer, Client) {
     let server = BareApiServer::start_version(version).await.unwrap();
     let client = server.client().await.unwrap();
-    for crd in [TenantControlPlane::crd(), DataStore::crd()] {
+    let crds = [
+        TenantControlPlane::crd(),
+        DataStore::crd(),
+        KubeconfigGenerator::crd(),
+    ];
+    for crd in crds {
         create(&client, CRDS, &serde_json::to_value(crd).unwrap())
             .await
             .unwrap();
     }
     let begun = Instant::now();
-    for path in [TENANTS, DATA_STORES] {
+    for path in [TENANTS, DATA_STORES, GENERATORS] {
         while send(&client, Method::GET, path, &Value::Null)
             .await
             .is_err()
@@ -105,6 +111,7 @@ pub(crate) async fn the_api_server_accepts_and_refuses_as_the_tables_say(
     let (_server, client) = server_with_crds(version).await;
     let mut wrong = check(&client, TENANTS, &cases::tenant_control_planes()).await;
     wrong.extend(check(&client, DATA_STORES, &cases::data_stores()).await);
+    wrong.extend(check(&client, GENERATORS, &cases::kubeconfig_generators()).await);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -139,6 +146,16 @@ pub(crate) async fn the_documented_defaults_are_filled_in(version: KubernetesVer
                 "serviceCidr": "10.96.0.0/16",
                 "podCidr": "10.244.0.0/16",
             },
+        })
+    );
+    let generator = create(&client, GENERATORS, &cases::kubeconfig_generators().base).await;
+    let generator = generator.unwrap()["spec"].clone();
+    assert_eq!(
+        generator,
+        json!({
+            "user": { "stringValue": "auditor" },
+            "controlPlaneEndpointFrom": "admin.svc",
+            "expirationSeconds": 86_400,
         })
     );
     let scale = send(
@@ -179,7 +196,7 @@ fn holds(stored: &Value, written: &Value) -> bool {
 
 pub(crate) async fn the_examples_are_accepted_and_come_back_as_written(version: KubernetesVersion) {
     let (_server, client) = server_with_crds(version).await;
-    for file in ["tenant", "datastore", "workload"] {
+    for file in ["tenant", "datastore", "workload", "kubeconfiggenerator"] {
         for document in documents(&format!("examples/{file}.yaml")) {
             let stored = create(&client, &collection(&document), &document)
                 .await

@@ -152,7 +152,7 @@ fn issue(
 ) -> Result<KeyedCertificate> {
     let request = LeafRequest {
         common_name: name.to_owned(),
-        organization: None,
+        organizations: Vec::new(),
         usage,
         dns_names: dns_names.iter().map(|&name| name.to_owned()).collect(),
         ip_addresses: Vec::new(),

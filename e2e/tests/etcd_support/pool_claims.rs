@@ -196,6 +196,32 @@ async fn an_id_has_one_owner() -> Result<()> {
 }
 
 #[tokio::test]
+async fn only_what_the_pool_knows_and_nobody_has_is_adopted() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let (id, other) = (new_id(), owner("other"));
+    // Nothing is made up: whoever asks for an id that was never, or is no more, gets none.
+    for result in [
+        fixture.pool.check_adoption(&id, &other).await,
+        fixture.pool.adopt(&id, &other).await.map(drop),
+    ] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::NothingToAdopt { .. }), "{error}");
+        assert!(!error.is_transient() && !error.is_of_pool());
+    }
+    assert_eq!(fixture.traces(&id).await, [""; 0]);
+
+    fixture.pool.claim(&id, &owner("one")).await?;
+    let error = fixture.pool.check_adoption(&id, &other).await.unwrap_err();
+    assert!(matches!(error, Error::AlreadyOwned { .. }), "{error}");
+    fixture.pool.check_adoption(&id, &owner("one")).await?;
+    fixture.pool.retain(&id, &owner("one"), in_a_week()).await?;
+    fixture.pool.check_adoption(&id, &other).await?;
+    let (_, record) = fixture.pool.owners().await?.remove(0);
+    assert_eq!(record.owner, owner("one"), "a look changes nothing");
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_owner_is_listed_across_pages() -> Result<()> {
     let fixture = Fixture::start().await?;
     let record =

@@ -17,7 +17,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
-use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
 use stoker_lab::command::cargo;
 use tenants::smallest;
@@ -78,7 +78,11 @@ impl Bare {
             api_server,
             directory: tempfile::tempdir().unwrap(),
         };
-        for crd in [TenantControlPlane::crd(), DataStore::crd()] {
+        for crd in [
+            TenantControlPlane::crd(),
+            DataStore::crd(),
+            KubeconfigGenerator::crd(),
+        ] {
             bare.create_crd(crd).await;
         }
         bare.namespace("stoker-system").await;

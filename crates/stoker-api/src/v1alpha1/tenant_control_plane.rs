@@ -35,6 +35,10 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
         "spec.dataStore cannot change: the tenant's state is in the DataStore of \
          status.storage.dataStoreName"
     ),
+    validation = Rule::new(SCHEMA_IS_THE_ONE_IN_USE).message(
+        "spec.dataStoreSchema: the tenant lives under status.storage.setup.schema already; another \
+         one can only be given to a new tenant"
+    ),
     validation = Rule::new(no_second_upgrade()).message(
         "spec.kubernetes.version: the upgrade before is still under way; wait until \
          status.kubernetesResources.version.version shows it"
@@ -106,6 +110,18 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
         "dataStore cannot be changed or removed once set: the tenant's state would stay behind"
     ),
     validation = Rule::new(
+        "!has(oldSelf.dataStoreSchema) || (has(self.dataStoreSchema) && \
+         self.dataStoreSchema == oldSelf.dataStoreSchema)"
+    ).message("dataStoreSchema cannot be changed or removed once set: it is the tenant's identity"),
+    validation = Rule::new(
+        "!has(oldSelf.dataStoreUsername) || (has(self.dataStoreUsername) && \
+         self.dataStoreUsername == oldSelf.dataStoreUsername)"
+    ).message("dataStoreUsername cannot be changed or removed once set: it is the tenant's identity"),
+    validation = Rule::new(
+        "!has(self.dataStoreUsername) || (has(self.dataStoreSchema) && \
+         self.dataStoreUsername == self.dataStoreSchema)"
+    ).message("dataStoreUsername is the same storage id as dataStoreSchema; it may be left out"),
+    validation = Rule::new(
         "self.controlPlane.service.serviceType != 'NodePort' || has(self.networkProfile.address) || \
          has(self.networkProfile.advertiseAddress)"
     ).message(
@@ -140,6 +156,19 @@ pub struct TenantControlPlaneSpec {
         "dataStore must be the name of a DataStore: lower-case letters, digits, '-' and '.'"
     ))]
     pub data_store: Option<String>,
+    /// Storage id of a deleted tenant whose data the `DataStore` keeps (`status.storage.setup.schema` it was): this tenant takes
+    /// over its objects and its keys. Refused while the id has another owner. Left out, a new id is minted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{32}$')").message(
+        "dataStoreSchema must be the storage id of a deleted tenant, 32 characters of 0-9 and a-f; \
+         leave it out for a new tenant"
+    ))]
+    pub data_store_schema: Option<String>,
+    /// The user of that storage id in the `DataStore`: the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub data_store_username: Option<String>,
     /// How the control plane runs and is exposed.
     pub control_plane: ControlPlane,
     /// The Kubernetes release of the control plane and the settings of its kubelets.
@@ -172,6 +201,12 @@ const DATA_STORE_IS_THE_ONE_IN_USE: &str = "\
     == (has(oldSelf.spec.dataStore) ? oldSelf.spec.dataStore : '') \
     || !has(oldSelf.status) || !has(oldSelf.status.storage) \
     || (has(self.spec.dataStore) && self.spec.dataStore == oldSelf.status.storage.dataStoreName)";
+
+/// CEL: a `spec.dataStoreSchema` that is set later may only write down what is so already.
+const SCHEMA_IS_THE_ONE_IN_USE: &str = "\
+    !has(self.spec.dataStoreSchema) || has(oldSelf.spec.dataStoreSchema) \
+    || !has(oldSelf.status) || !has(oldSelf.status.storage) \
+    || self.spec.dataStoreSchema == oldSelf.status.storage.setup.schema";
 
 /// CEL: the class stays what it is from one `LoadBalancer` to the next.
 const SAME_CLASS: &str = "\

@@ -77,3 +77,8 @@ pub(crate) fn tenant_control_planes() -> Table {
 pub(crate) fn data_stores() -> Table {
     Table::parse(include_str!("data_stores.yaml"))
 }
+
+/// `KubeconfigGenerator`'s table.
+pub(crate) fn kubeconfig_generators() -> Table {
+    Table::parse(include_str!("kubeconfig_generators.yaml"))
+}

@@ -35,6 +35,28 @@ enum Takeover {
     Released,
 }
 
+/// Whether the id of this record may become `owner`'s.
+fn check_takeover(
+    id: &StorageId,
+    owner: &Owner,
+    takeover: Takeover,
+    stored: &StoredRecord,
+) -> Result<(), Error> {
+    let old = &stored.record;
+    let may_take = old.retained_until.is_some() && takeover == Takeover::Released;
+    if !old.owner.is_same(owner) && !may_take {
+        return Err(Error::AlreadyOwned {
+            id: id.clone(),
+            owner: Box::new(old.owner.clone()),
+            retained_until: old.retained_until,
+        });
+    }
+    if old.purging {
+        return Err(Error::BeingPurged { id: id.clone() });
+    }
+    Ok(())
+}
+
 impl Pool {
     /// Gives `id` to `owner`: owner record, role with exactly the id's range, user without a
     /// password. Heals whatever differs; a complete id costs four concurrent reads and no write.
@@ -49,11 +71,20 @@ impl Pool {
         Box::pin(self.claim_as(id, owner, Takeover::Never)).await
     }
 
-    /// Like [`Self::claim`], and also takes over an id whose data is retained after its owner was
-    /// deleted. Only for an id that someone asked for by name.
+    /// Whether [`Self::adopt`] would give `id` to `owner`. Changes nothing.
     ///
     /// # Errors
-    /// As [`Self::claim`]; [`Error::AlreadyOwned`] while the other owner lives.
+    /// Those of [`Self::adopt`].
+    pub async fn check_adoption(&self, id: &StorageId, owner: &Owner) -> Result<(), Error> {
+        let stored = self.known_record(id).await?;
+        check_takeover(id, owner, Takeover::Released, &stored)
+    }
+
+    /// Like [`Self::claim`], and also takes over an id whose data is retained after its owner was
+    /// deleted. Only for an id that someone asked for by name, and that the pool knows.
+    ///
+    /// # Errors
+    /// As [`Self::claim`]; [`Error::AlreadyOwned`] while the other owner lives; [`Error::NothingToAdopt`].
     pub async fn adopt(&self, id: &StorageId, owner: &Owner) -> Result<Claim, Error> {
         Box::pin(self.claim_as(id, owner, Takeover::Released)).await
     }
@@ -64,11 +95,14 @@ impl Pool {
         owner: &Owner,
         takeover: Takeover,
     ) -> Result<Claim, Error> {
-        let (stored, observed, ()) = tokio::try_join!(
-            self.create_record(id, owner),
-            self.observe(id),
-            self.require_auth(),
-        )?;
+        let record = async {
+            match takeover {
+                Takeover::Never => self.create_record(id, owner).await,
+                Takeover::Released => self.known_record(id).await.map(Some),
+            }
+        };
+        let (stored, observed, ()) =
+            tokio::try_join!(record, self.observe(id), self.require_auth(),)?;
         let mut changes = match stored {
             None => vec![Change::OwnerRecorded],
             Some(stored) => self.take_record(id, owner, takeover, &stored).await?,
@@ -92,24 +126,13 @@ impl Pool {
         takeover: Takeover,
         stored: &StoredRecord,
     ) -> Result<Vec<Change>, Error> {
+        check_takeover(id, owner, takeover, stored)?;
         let old = &stored.record;
-        let released = old.retained_until.is_some();
-        let may_take = released && takeover == Takeover::Released;
-        if !old.owner.is_same(owner) && !may_take {
-            return Err(Error::AlreadyOwned {
-                id: id.clone(),
-                owner: Box::new(old.owner.clone()),
-                retained_until: old.retained_until,
-            });
-        }
-        if old.purging {
-            return Err(Error::BeingPurged { id: id.clone() });
-        }
         let mut changes = Vec::new();
         if old.owner != *owner {
             changes.push(Change::OwnerUpdated);
         }
-        if released {
+        if old.retained_until.is_some() {
             changes.push(Change::RetentionEnded);
         }
         if !changes.is_empty() {
@@ -122,6 +145,11 @@ impl Pool {
             self.replace_record(id, stored, record).await?;
         }
         Ok(changes)
+    }
+
+    async fn known_record(&self, id: &StorageId) -> Result<StoredRecord, Error> {
+        let unknown = || Error::NothingToAdopt { id: id.clone() };
+        self.record(id).await?.ok_or_else(unknown)
     }
 
     async fn observe(&self, id: &StorageId) -> Result<Observed, Error> {

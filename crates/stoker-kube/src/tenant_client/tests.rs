@@ -7,7 +7,7 @@ fn endpoint(address: SocketAddr) -> TenantEndpoint {
     let authority = Authority::generate("tests", time::Duration::days(1), now).unwrap();
     let request = LeafRequest {
         common_name: "tester".to_owned(),
-        organization: None,
+        organizations: Vec::new(),
         usage: LeafUsage::Client,
         dns_names: Vec::new(),
         ip_addresses: Vec::new(),

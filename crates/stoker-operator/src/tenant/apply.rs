@@ -21,7 +21,7 @@ use stoker_kube::{Desired, Error as KubeError, ObjectKey};
 use time::OffsetDateTime;
 
 use super::build::Wanted;
-use super::claim::{Identity, claim_place, identify, is_born, pool_turn};
+use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
 use super::secrets::{TenantSecrets, refresh_pods, release};
@@ -128,6 +128,7 @@ pub(super) async fn apply(
             ctx,
             place: &place,
             id: &id,
+            adopts: claim::adopts(object, &id, state),
             inputs: inputs(tenant, exposure, &place, ctx),
             born,
             started,
@@ -223,6 +224,8 @@ pub(super) struct Pass<'a> {
     pub(super) ctx: &'a Context,
     pub(super) place: &'a Place,
     pub(super) id: &'a StorageId,
+    /// Whether the identity is that of a deleted tenant, taken over in this pass.
+    pub(super) adopts: bool,
     pub(super) inputs: Inputs,
     pub(super) born: bool,
     pub(super) started: Instant,

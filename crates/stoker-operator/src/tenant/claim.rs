@@ -48,8 +48,14 @@ pub(super) async fn identify(
         let secret = Names::of(tenant).datastore_config;
         identity::recorded(object, &ctx.client, &secret).await?
     };
-    let minted = recorded.is_none();
-    let id = recorded.map_or_else(|| state.mint(), Ok)?;
+    let adopted = tenant.storage_id.as_ref();
+    if let (None, Some(id)) = (&recorded, adopted) {
+        // Before it is recorded: an identity that is another's must not become this one's.
+        place.open.pool.check_adoption(id, &owner(object)).await?;
+    }
+    let minted = recorded.is_none() && adopted.is_none();
+    let id = recorded.or_else(|| adopted.cloned());
+    let id = id.map_or_else(|| state.mint(), Ok)?;
     let storage = identity::storage_status(&id, &place.name, &tenant.name);
     if known.is_none() || !identity::has_finalizer(object) {
         identity::record(object, &ctx.client, &storage).await?;
@@ -57,7 +63,8 @@ pub(super) async fn identify(
     }
     // Not before: an identity that could not be recorded under the finalizer must not get into status.
     findings.storage = Some(storage);
-    let mut born = is_born(object, state);
+    // With the identity of a tenant that has lived come its keys: they are lost if they cannot be found, not to be made.
+    let mut born = is_born(object, state) || adopted == Some(&id);
     if !born && !minted && place.open.problem.is_none() {
         // Status may have been lost. A place in the pool that holds keys was in use: whatever
         // cannot be found of this tenant's own keys is lost, not yet to be made.
@@ -92,13 +99,21 @@ pub(super) async fn claim_place(
     let Some((place, identity)) = ground else {
         return Ok(None);
     };
-    claim(object, &identity.id, place, state, ctx).await?;
+    let adopts = adopts(object, &identity.id, state);
+    claim(object, &identity.id, adopts, place, state, ctx).await?;
     Ok(Some(match &place.open.problem {
         None => Check::holds("Claimed", format!("in {}", place.name)),
         Some((reason, message)) => {
             Check::fails(reason, format!("DataStore {}: {message}", place.name))
         }
     }))
+}
+
+/// Whether the tenant is about to take over the identity of one that was deleted.
+#[must_use]
+pub(super) fn adopts(object: &TenantControlPlane, id: &StorageId, state: &TenantState) -> bool {
+    let asked = object.spec.data_store_schema.as_deref() == Some(id.as_str());
+    asked && !is_born(object, state)
 }
 
 /// Makes sure of the tenant's place in the pool: once per life of this process, and again after its API
@@ -109,6 +124,7 @@ pub(super) async fn claim_place(
 async fn claim(
     object: &TenantControlPlane,
     id: &StorageId,
+    adopts: bool,
     place: &Place,
     state: &TenantState,
     ctx: &Context,
@@ -124,7 +140,12 @@ async fn claim(
         let message = format!("DataStore {}: {message}", place.name);
         return Err(Error::PoolAway { reason, message });
     }
-    place.open.pool.claim(id, &owner(object)).await?;
+    let (pool, owner) = (&place.open.pool, owner(object));
+    if adopts {
+        pool.adopt(id, &owner).await?;
+    } else {
+        pool.claim(id, &owner).await?;
+    }
     state.set_claimed(true);
     Ok(())
 }

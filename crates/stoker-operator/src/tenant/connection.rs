@@ -85,7 +85,7 @@ pub(super) async fn connect(
     };
     let request = LeafRequest {
         common_name: "stoker-operator".to_owned(),
-        organization: Some("system:masters".to_owned()),
+        organizations: vec!["system:masters".to_owned()],
         usage: LeafUsage::Client,
         dns_names: Vec::new(),
         ip_addresses: Vec::new(),

@@ -125,13 +125,26 @@ impl Pass<'_> {
         if restored.is_empty() {
             return;
         }
-        tracing::warn!(secrets = restored, "keys restored from the escrow");
-        let note = format!(
-            "the keys of {restored} were lost and came back from the escrow: who deletes or changes them?"
+        tracing::warn!(
+            secrets = restored,
+            self.adopts,
+            "keys restored from the escrow"
         );
+        let (reason, note) = if self.adopts {
+            let note = format!(
+                "the keys of {restored} came with the data of storage id {}",
+                self.id
+            );
+            ("KeysAdopted", note)
+        } else {
+            let note = format!(
+                "the keys of {restored} were lost and came back from the escrow: who deletes or changes them?"
+            );
+            ("KeysRestored", note)
+        };
         let events = &self.ctx.events;
         events
-            .publish(&self.reference, true, "KeysRestored", "Reconcile", &note)
+            .publish(&self.reference, !self.adopts, reason, "Reconcile", &note)
             .await;
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -73,10 +74,16 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
     };
     let mut changes = std::pin::pin!(stoker_kube::watch_owned(ctx.client.clone(), watch));
     while let Some(change) = changes.next().await {
-        if let Some(change) = broken("metadata", change)
-            && saw(&ctx, &change)
-            && let Some(tenant) = tenant_of(&change.metadata)
-        {
+        let Some(change) = broken("metadata", change) else {
+            continue;
+        };
+        let Some(tenant) = tenant_of(&change.metadata) else {
+            continue;
+        };
+        if change.key.kind() == Secret::KIND {
+            ctx.kubeconfigs.saw_secret(&tenant, &change);
+        }
+        if saw(&ctx, &change) {
             ctx.wake(tenant);
         }
     }

@@ -63,6 +63,8 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
         match broken("TenantControlPlane", event) {
             Some(Event::Apply(tenant) | Event::InitApply(tenant)) => {
                 let reference = ObjectRef::from_obj(&tenant);
+                // By its labels generators select it, and its status tells when there is something to make from.
+                ctx.kubeconfigs.saw_tenant(&reference);
                 let now = Seen::of(&tenant);
                 let before = known.insert(reference.clone(), now.clone());
                 if now.asks(before.as_ref()) {
@@ -79,6 +81,7 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
                 let before = known.remove(&reference);
                 moved(&ctx, before.and_then(|before| before.data_store), None);
                 ctx.tenants.remove(&reference);
+                ctx.kubeconfigs.forget(&reference);
                 ctx.tenant_failures.succeeded(&reference);
             }
             Some(Event::InitDone) => {

@@ -251,6 +251,7 @@ async fn what_we_write_wakes_no_tenant_but_a_finalizer_that_is_taken_away_does()
         watches,
         mut woken,
         mut woken_data_stores,
+        ..
     } = parts;
     let version = |version: &str, finalizers: &[&str], status: &Value| {
         json!({

@@ -32,7 +32,7 @@ fn authority() -> Authority {
 fn server_request() -> LeafRequest {
     LeafRequest {
         common_name: "kube-apiserver".into(),
-        organization: None,
+        organizations: Vec::new(),
         usage: LeafUsage::Server,
         dns_names: vec!["kubernetes.default.svc".into(), "api.example.com".into()],
         ip_addresses: vec!["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
@@ -43,7 +43,7 @@ fn server_request() -> LeafRequest {
 fn client_request() -> LeafRequest {
     LeafRequest {
         common_name: "kubernetes-admin".into(),
-        organization: Some("kubeadm:cluster-admins".into()),
+        organizations: vec!["kubeadm:cluster-admins".into()],
         usage: LeafUsage::Client,
         dns_names: vec![],
         ip_addresses: vec![],

@@ -14,7 +14,7 @@ fn requests() -> impl Strategy<Value = LeafRequest> {
     let longest = Duration::days(7300).whole_milliseconds();
     (
         "[a-z:-]{1,40}",
-        proptest::option::of("[a-z:-]{1,40}"),
+        proptest::collection::vec("[a-z:-]{1,40}", 0..4),
         prop_oneof![
             Just(LeafUsage::Server),
             Just(LeafUsage::Client),
@@ -28,9 +28,9 @@ fn requests() -> impl Strategy<Value = LeafRequest> {
         shortest..longest,
     )
         .prop_map(
-            |(common_name, organization, usage, dns_names, ip_addresses, lifetime)| LeafRequest {
+            |(common_name, organizations, usage, dns_names, ip_addresses, lifetime)| LeafRequest {
                 common_name,
-                organization,
+                organizations,
                 usage,
                 dns_names,
                 ip_addresses,

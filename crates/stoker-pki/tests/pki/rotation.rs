@@ -2,6 +2,7 @@ use stoker_pki::{
     Authority, KeyedCertificate, LeafRequest, LeafState, LeafUsage, ReissueReason, leaf_state,
 };
 use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{YEAR, authority, client_request, fixture, now, server_request};
 
@@ -136,7 +137,7 @@ fn a_tampered_leaf_fails_its_signature() {
     der[at..at + name.len()].copy_from_slice(b"system:masters:no:more");
     let forged = pem(&der);
     let request = LeafRequest {
-        organization: Some("system:masters:no:more".into()),
+        organizations: vec!["system:masters:no:more".into()],
         ..client_request()
     };
     let state = leaf_state(&forged, leaf.key.as_pem(), &request, &authority, now());
@@ -196,12 +197,15 @@ fn each_change_of_the_request_has_its_reason() {
         subject
     );
     assert_eq!(
-        server_case(|request| request.organization = Some("group".into())),
+        server_case(|request| request.organizations = vec!["group".into()]),
         subject
     );
-    assert_eq!(client_case(|request| request.organization = None), subject);
     assert_eq!(
-        client_case(|request| request.organization = Some("group".into())),
+        client_case(|request| request.organizations.clear()),
+        subject
+    );
+    assert_eq!(
+        client_case(|request| request.organizations = vec!["group".into()]),
         subject
     );
 
@@ -283,4 +287,46 @@ fn reasons_read_as_phrases() {
             .to_string()
             .contains("a.b")
     );
+}
+
+/// rcgen writes one organization; the rest is ours, and signed anew.
+#[test]
+fn a_client_is_in_all_its_groups_and_in_no_other() {
+    let authorities = [
+        authority(),
+        Authority::from_pem(&fixture("rsa.crt"), &fixture("rsa-pkcs1.key")).unwrap(),
+        Authority::from_pem(&fixture("p384.crt"), &fixture("p384-sec1.key")).unwrap(),
+    ];
+    let groups = |groups: &[&str]| LeafRequest {
+        organizations: groups.iter().map(|group| (*group).to_owned()).collect(),
+        ..client_request()
+    };
+    for authority in &authorities {
+        let wanted = groups(&["platform", "ops: é", "auditors"]);
+        let leaf = authority.issue(&wanted, now()).unwrap();
+        let der = crate::der(&leaf.certificate);
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        let said: Vec<_> = parsed.subject().iter_organization().collect();
+        let said: Vec<_> = said.iter().map(|name| name.as_str().unwrap()).collect();
+        assert_eq!(said, ["auditors", "ops: é", "platform"]);
+        let judged = |request: &LeafRequest| {
+            leaf_state(
+                &leaf.certificate,
+                leaf.key.as_pem(),
+                request,
+                authority,
+                now(),
+            )
+        };
+        let state = judged(&groups(&["auditors", "platform", "ops: é", "platform"]));
+        assert!(matches!(state, LeafState::Valid { .. }), "{state:?}");
+        for other in [&["platform", "auditors"][..], &["platform"], &[]] {
+            assert_eq!(
+                reason(judged(&groups(other))),
+                ReissueReason::SubjectChanged
+            );
+        }
+        let end = stoker_pki::not_after(&leaf.certificate).unwrap();
+        assert_eq!(end, parsed.validity().not_after.to_datetime());
+    }
 }

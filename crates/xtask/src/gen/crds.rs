@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use kube::CustomResourceExt;
-use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
 
 use super::yaml;
 
@@ -10,6 +10,10 @@ use super::yaml;
 pub(super) fn all() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("crds/stoker.dev_datastores.yaml", crd::<DataStore>()?),
+        (
+            "crds/stoker.dev_kubeconfiggenerators.yaml",
+            crd::<KubeconfigGenerator>()?,
+        ),
         (
             "crds/stoker.dev_tenantcontrolplanes.yaml",
             crd::<TenantControlPlane>()?,

@@ -1,0 +1,122 @@
+//! A deleted tenant whose data was kept comes back under its storage id, with its objects and its keys; nobody else's id does.
+//! The operator's process against a real API server and pool, without nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail, and prints its figures"
+)]
+
+#[path = "operator_support/bare.rs"]
+#[expect(dead_code, reason = "the operator is not killed here")]
+mod bare;
+
+use std::collections::BTreeMap;
+
+use bare::{Bare, until};
+use k8s_openapi::ByteString;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+const KEYS: [&str; 4] = [
+    "ca",
+    "encryption-config",
+    "front-proxy-ca-certificate",
+    "sa-certificate",
+];
+
+type Data = Option<BTreeMap<String, ByteString>>;
+
+async fn keys(bare: &Bare, tenant: &str) -> Vec<Data> {
+    let secrets = bare.secrets("a");
+    let mut found = Vec::new();
+    for name in KEYS {
+        let secret = secrets.get_opt(&format!("{tenant}-{name}")).await.unwrap();
+        found.push(secret.and_then(|secret| secret.data));
+    }
+    found
+}
+
+async fn storage_id(bare: &Bare, tenant: &str) -> Option<String> {
+    let tenant = bare.tenants("a").get(tenant).await.unwrap();
+    Some(tenant.status?.storage?.setup.schema)
+}
+
+async fn applied(bare: &Bare, tenant: &str) {
+    bare.tenant_reason("a", tenant, "ControlPlaneApplied", "Applied")
+        .await;
+}
+
+async fn delete(bare: &Bare, tenant: &str) {
+    let tenants = bare.tenants("a");
+    let params = DeleteParams::default();
+    tenants.delete(tenant, &params).await.unwrap();
+    until("the tenant is gone", async || {
+        tenants.get_opt(tenant).await.unwrap().is_none()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_data_comes_back_with_its_keys_and_nobody_gets_what_is_anothers() {
+    let bare = Bare::start().await;
+    bare.data_store("default", bare.data_store_spec()).await;
+    let _operator = bare.operator();
+    bare.namespace("a").await;
+    let kept = json!({ "deletion": { "dataRetentionSeconds": 3600 } });
+    bare.tenant("a", "one", kept).await;
+    applied(&bare, "one").await;
+    let id = storage_id(&bare, "one").await.unwrap();
+    let before = keys(&bare, "one").await;
+    assert!(before.iter().all(Option::is_some));
+    let object = format!("/{id}/registry/configmaps/default/precious");
+    bare.etcdctl(&["put", &object, "value"]).await;
+
+    // While its owner lives, and of an id that never was.
+    let asks = |id: &str| json!({ "dataStoreSchema": id });
+    bare.tenant("a", "thief", asks(&id)).await;
+    let message = bare
+        .tenant_reason("a", "thief", "DataStoreReady", "StorageIdOwned")
+        .await;
+    assert!(message.contains("a/one"), "{message}");
+    let unknown = "0123456789abcdef0123456789abcdef";
+    bare.tenant("a", "lost", asks(unknown)).await;
+    let message = bare
+        .tenant_reason("a", "lost", "DataStoreReady", "NothingToAdopt")
+        .await;
+    assert!(message.contains(unknown), "{message}");
+    for refused in ["thief", "lost"] {
+        assert_eq!(storage_id(&bare, refused).await, None, "{refused}");
+        assert!(keys(&bare, refused).await.iter().all(Option::is_none));
+        delete(&bare, refused).await;
+    }
+    assert_eq!(bare.pool_users().await, [id.as_str()]);
+
+    // Under another name, too: its keys have none.
+    delete(&bare, "one").await;
+    assert!(bare.pool_users().await.is_empty());
+    assert!(keys(&bare, "one").await.iter().all(Option::is_none));
+    let username = json!({ "dataStoreSchema": id, "dataStoreUsername": id });
+    bare.tenant("a", "two", username).await;
+    applied(&bare, "two").await;
+    assert_eq!(storage_id(&bare, "two").await.as_ref(), Some(&id));
+    assert_eq!(keys(&bare, "two").await, before);
+    assert_eq!(bare.etcdctl(&["get", &object]).await[1], "value");
+    assert_eq!(bare.pool_users().await, [id.as_str()]);
+    let record = bare
+        .etcdctl(&["get", &format!("stoker.dev/owners/{id}")])
+        .await;
+    assert!(
+        record[1].contains(r#""name":"two""#) && !record[1].contains("retainedUntil"),
+        "{record:?}"
+    );
+    // As any other from now on: what is kept nowhere goes with it.
+    delete(&bare, "two").await;
+    let left = bare.pool_keys().await;
+    assert!(!left.iter().any(|key| key.contains(&id)), "{left:?}");
+    bare.tenant("a", "late", asks(&id)).await;
+    bare.tenant_reason("a", "late", "DataStoreReady", "NothingToAdopt")
+        .await;
+}
