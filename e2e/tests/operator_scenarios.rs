@@ -336,8 +336,8 @@ async fn a_tenant_is_configured_in_order_and_whichever_call_fails() {
     let begun = Instant::now();
     // All at once in every way, and each alone in one way.
     let ways = FAILURES.map(|(_, failure)| failure);
-    let young = [(calls.as_slice(), Failure::Status(404))].into_iter();
-    let all = young.chain(ways.iter().map(|failure| (calls.as_slice(), *failure)));
+    let gone = [(calls.as_slice(), Failure::Status(404))].into_iter();
+    let all = gone.chain(ways.iter().map(|failure| (calls.as_slice(), *failure)));
     let alone = calls.iter().zip(ways.iter().cycle());
     let alone = alone.map(|(call, failure)| (std::slice::from_ref(call), *failure));
     let mut turn = 0;

@@ -25,9 +25,11 @@ mod ledger;
 mod management_client;
 mod observe;
 mod once;
+mod readiness;
 mod requests;
 #[cfg(test)]
 mod scenario;
+mod sparse;
 mod status;
 mod tenant_client;
 
@@ -41,6 +43,8 @@ pub use ledger::{Ledger, Observation};
 pub use management_client::management_client;
 pub use observe::{Change, OwnedWatch, watch_owned};
 pub use once::Stored;
+pub use readiness::{namespaces_made, ready};
 pub use requests::{CountRequests, Counted, RequestCounter};
+pub use sparse::SparseMeta;
 pub use status::write_status;
-pub use tenant_client::{TenantEndpoint, ready, tenant_client};
+pub use tenant_client::{TenantEndpoint, tenant_client};

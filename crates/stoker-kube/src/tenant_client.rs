@@ -96,26 +96,6 @@ pub fn tenant_client(endpoint: &TenantEndpoint, counter: RequestCounter) -> Resu
     ))
 }
 
-/// Whether the API server answers `/readyz` with success; `false` when it answers that it is not
-/// ready yet.
-///
-/// # Errors
-/// [`Error::AskReadiness`]: its category tells `ConnectionRefused` (nothing listens yet),
-/// `Unauthorized`, `Timeout`, `TlsFailed` and `Unreachable` apart.
-pub async fn ready(client: &Client) -> Result<bool, Error> {
-    let failed = |source| Error::AskReadiness {
-        source: Box::new(source),
-    };
-    let request = Request::get("/readyz")
-        .body(Vec::new())
-        .map_err(|error| failed(kube::Error::HttpError(error)))?;
-    match client.request_text(request).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code >= 500 => Ok(false),
-        Err(source) => Err(failed(source)),
-    }
-}
-
 /// Dials the endpoint's address whatever the request's, and speaks TLS with HTTP/2 only.
 fn connector(
     endpoint: &TenantEndpoint,

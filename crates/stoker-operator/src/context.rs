@@ -1,7 +1,6 @@
 //! What every pass shares.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,12 +21,14 @@ use crate::management_networks::Networks;
 use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
 use crate::routes::Routes;
+use crate::soon::Soon;
 use crate::tenant::Tenants;
-use crate::tenant::state::lock;
 
+/// How long a tenant may lag behind its pods and its Deployment, whose status follows theirs within milliseconds.
+pub(crate) const TENANT_LAG: Duration = Duration::from_millis(50);
 /// How long a `DataStore` may lag behind its tenants: many that come, go or are failed by their pool at once are one
 /// reason to look at it.
-const SOON: Duration = Duration::from_millis(500);
+pub(crate) const DATA_STORE_LAG: Duration = Duration::from_millis(500);
 
 /// Makes the client towards a tenant's API server: [`stoker_kube::tenant_client`], or that with a layer
 /// around it.
@@ -84,8 +85,10 @@ pub struct Context {
     pub wake: mpsc::UnboundedSender<ObjectRef<TenantControlPlane>>,
     /// Asks for a pass over a `DataStore`.
     pub wake_data_store: mpsc::UnboundedSender<ObjectRef<DataStore>>,
-    /// `DataStore`s that are to be woken in a moment.
-    pub soon: Arc<Mutex<BTreeSet<String>>>,
+    /// Tenants to be woken in a moment.
+    pub soon: Soon<ObjectRef<TenantControlPlane>>,
+    /// `DataStore`s to be woken in a moment.
+    pub data_stores_soon: Soon<ObjectRef<DataStore>>,
     /// Failures in a row, per tenant.
     pub tenant_failures: Backoff<ObjectRef<TenantControlPlane>>,
     /// Failures in a row, per `DataStore`.
@@ -117,22 +120,14 @@ impl Context {
         }
     }
 
+    /// Asks for a pass over `tenant` in a moment: what its pods and its Deployment tell comes in bursts.
+    pub fn wake_soon(&self, tenant: ObjectRef<TenantControlPlane>) {
+        self.soon.ask(tenant);
+    }
+
     /// Asks for a pass over a `DataStore` in a moment: its tenants came or went, or its pool has failed one.
     pub fn wake_data_store_soon(&self, name: &str) {
-        if !lock(&self.soon).insert(name.to_owned()) {
-            return;
-        }
-        let (wake, soon, name) = (
-            self.wake_data_store.clone(),
-            self.soon.clone(),
-            name.to_owned(),
-        );
-        tokio::spawn(async move {
-            tokio::time::sleep(SOON).await;
-            lock(&soon).remove(&name);
-            // Nobody listens any more only while the process ends.
-            let _ = wake.send(ObjectRef::new(&name));
-        });
+        self.data_stores_soon.ask(ObjectRef::new(name));
     }
 
     /// Asks for a pass over a `DataStore`.

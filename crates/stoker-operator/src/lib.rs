@@ -27,6 +27,7 @@ pub mod rbac;
 pub mod retry;
 pub mod routes;
 pub mod run;
+pub mod soon;
 pub mod tenant;
 pub mod watches;
 

@@ -16,12 +16,13 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
 use crate::args::Args;
-use crate::context::{Context, Stores, TenantClient};
+use crate::context::{Context, DATA_STORE_LAG, Stores, TENANT_LAG, TenantClient};
 use crate::health::{self, Health};
 use crate::kubeconfig_generator::{self, Kubeconfigs};
 use crate::management_networks::Networks;
-use crate::metrics::{Controller, Metrics, Outcome, Side};
+use crate::metrics::{Controller, Metrics, Side};
 use crate::routes::Routes;
+use crate::soon::Soon;
 use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 
 /// Passes at the same time for each that may work on the management side: most of them wait for a tenant or a pool. A
@@ -29,8 +30,6 @@ use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 const PASSES: u16 = 32;
 /// `DataStore`s looked at at the same time: one that hangs takes seconds.
 const DATA_STORE_PASSES: u16 = 16;
-/// A new API server makes its namespaces within a second of its first `/readyz`.
-const NAMESPACE_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Runs until the process is told to stop or loses the lease.
 ///
@@ -161,9 +160,10 @@ pub(crate) fn parts(
         tenants: tenant::Tenants::default(),
         kubeconfigs,
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
+        soon: Soon::new(wake.clone(), TENANT_LAG),
+        data_stores_soon: Soon::new(wake_data_store.clone(), DATA_STORE_LAG),
         wake,
         wake_data_store,
-        soon: Arc::default(),
         tenant_failures: crate::retry::Backoff::default(),
         data_store_failures: crate::retry::Backoff::default(),
         args,
@@ -277,10 +277,6 @@ fn tenant_failed(
     error: &tenant::Error,
     ctx: Arc<Context>,
 ) -> Action {
-    if matches!(error, tenant::Error::NamespacesPending) {
-        ctx.metrics.finished(Controller::Tenant, Outcome::Waiting);
-        return Action::requeue(NAMESPACE_WAIT);
-    }
     ctx.metrics.failed(Controller::Tenant, error.category());
     let wait = ctx
         .tenant_failures

@@ -2,6 +2,7 @@
 
 mod data_stores;
 mod kubeconfig_generators;
+mod lean;
 mod networks;
 mod owned;
 mod pods;
@@ -11,19 +12,19 @@ mod tenants;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, Resource};
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE};
 use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::lean::{Kind, Lean};
 use crate::context::Context;
 use crate::management_networks::Networks;
 
@@ -68,10 +69,8 @@ impl Watches {
             ctx.clone(),
         ));
         tasks.spawn(kubeconfig_generators::watch_namespaces(ctx.clone()));
-        tasks.spawn(owned::watch_cached(self.services, ctx.clone(), |_| {}));
-        // Of a Deployment only the status is read again.
-        let status = |deployment: &mut Deployment| deployment.spec = None;
-        tasks.spawn(owned::watch_cached(self.deployments, ctx.clone(), status));
+        tasks.spawn(owned::watch_cached(self.services, ctx.clone()));
+        tasks.spawn(owned::watch_cached(self.deployments, ctx.clone()));
         tasks.spawn(owned::watch_metadata(ctx.clone()));
         tasks.spawn(routes::watch_ingresses(ctx.clone()));
         tasks.spawn(routes::watch_tls_routes(ctx.clone()));
@@ -89,17 +88,16 @@ fn ours() -> watcher::Config {
     watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGED_BY_VALUE}"))
 }
 
-/// Events of one kind, without the bookkeeping that nobody here reads.
+/// Events of one kind, of whose objects only a part is read.
 fn events<K>(
-    api: Api<K>,
+    client: Client,
     config: watcher::Config,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Kind + Send + 'static,
 {
-    watch_objects(api, config)
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
+    let events = watch_objects(Api::<Lean<K>>::all(client), config).default_backoff();
+    events.map_ok(Lean::event)
 }
 
 /// Fills a cache. What vanished while the watch was broken, of which the API server tells by absence alone, is told

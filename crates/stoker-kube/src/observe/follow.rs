@@ -9,7 +9,6 @@
 //! 4.4 KiB each instead of 12, see `e2e/tests/kube_memory.rs`). It gives the same events and
 //! errors.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
@@ -18,7 +17,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{AsyncBufRead, AsyncBufReadExt as _, Stream, StreamExt as _, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{
     Api, ApiResource, DynamicObject, ListParams, PartialObjectMeta, WatchEvent, WatchParams,
 };
@@ -29,6 +27,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::OwnedWatch;
+use crate::sparse::SparseMeta;
 
 /// An object of which only the metadata was asked for.
 pub(super) type Meta = PartialObjectMeta<DynamicObject>;
@@ -54,44 +53,17 @@ const SHORT: Duration = Duration::from_secs(1);
 /// hostile.
 const LINE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// What is read of an object in a watch. Managed fields, most of its metadata, are passed over.
+/// What is read of an object in a watch.
 #[derive(Deserialize)]
 struct Sparse {
     metadata: SparseMeta,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct SparseMeta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    finalizers: Option<Vec<String>>,
-    owner_references: Option<Vec<OwnerReference>>,
-    deletion_timestamp: Option<Time>,
-}
-
 impl From<Sparse> for Meta {
-    fn from(Sparse { metadata: read }: Sparse) -> Self {
+    fn from(Sparse { metadata }: Sparse) -> Self {
         Self {
             types: None,
-            metadata: ObjectMeta {
-                name: read.name,
-                namespace: read.namespace,
-                uid: read.uid,
-                resource_version: read.resource_version,
-                generation: read.generation,
-                labels: read.labels,
-                annotations: read.annotations,
-                finalizers: read.finalizers,
-                owner_references: read.owner_references,
-                deletion_timestamp: read.deletion_timestamp,
-                ..ObjectMeta::default()
-            },
+            metadata: metadata.into(),
             _phantom: PhantomData,
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::readiness::ready;
 use std::time::Instant;
 use stoker_pki::{Authority, LeafRequest, LeafUsage};
 

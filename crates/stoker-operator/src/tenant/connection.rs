@@ -27,11 +27,10 @@ use super::secrets::TenantSecrets;
 use crate::context::Context;
 use crate::metrics::Side;
 
-/// Between two looks whether an API server that is starting listens. It takes half a second more
-/// until it is ready.
+/// Between two looks whether an API server that is starting listens.
 const POLL_LISTEN: Duration = Duration::from_millis(100);
-/// Between two looks at one that listens, over one connection.
-const POLL: Duration = Duration::from_millis(50);
+/// Between two looks whether one that has made its namespaces is ready. The kubelet looks every second.
+const POLL: Duration = Duration::from_millis(200);
 /// An API server that has not answered for this long is looked at less often.
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL_LATER: Duration = Duration::from_secs(2);
@@ -114,7 +113,9 @@ pub(super) async fn connect(
     })
 }
 
-pub(super) fn poll_ready(
+/// Wakes the tenant once its API server is ready. It is asked as little as possible, for each answer costs both sides:
+/// first whether somebody listens, then by a watch that it holds until it has made the namespaces, then for `/readyz`.
+pub(super) fn await_ready(
     connection: Connection,
     ready: Arc<AtomicBool>,
     tenant: ObjectRef<TenantControlPlane>,
@@ -123,18 +124,24 @@ pub(super) fn poll_ready(
     Task(tokio::spawn(async move {
         let started = Instant::now();
         let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
-        let mut listens = false;
+        let (mut listens, mut serves) = (false, false);
         loop {
             if !listens {
                 let dial = tokio::time::timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
                 listens = matches!(dial.await, Ok(Ok(_)));
             }
-            if listens && answers(&connection.client).await {
+            if listens && !serves {
+                serves = matches!(
+                    stoker_kube::namespaces_made(&connection.client).await,
+                    Ok(true)
+                );
+            }
+            if serves && answers(&connection.client).await {
                 ready.store(true, Ordering::Release);
                 ctx.wake(tenant);
                 return;
             }
-            let pause = match (started.elapsed() < PATIENCE, listens) {
+            let pause = match (started.elapsed() < PATIENCE, serves) {
                 (true, false) => POLL_LISTEN,
                 (true, true) => POLL,
                 (false, _) => POLL_LATER,

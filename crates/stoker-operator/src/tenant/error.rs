@@ -46,8 +46,6 @@ pub enum Error {
     Apply(#[from] stoker_kube::Error),
     #[error("cannot turn an object into JSON")]
     Serialize(#[from] serde_json::Error),
-    #[error("the tenant's API server has not made its namespaces yet")]
-    NamespacesPending,
     #[error(
         "the tenant's API server took longer than {0:?} to accept our objects: is an admission webhook of the tenant hanging?"
     )]
@@ -90,7 +88,6 @@ impl Error {
             Self::PoolAway { reason, .. } => reason,
             Self::Apply(error) => error.category(),
             Self::Serialize(_) => "Internal",
-            Self::NamespacesPending => "NamespacesPending",
             Self::InsideTimeout(_) => "TenantTooSlow",
             Self::Inside(_) => "TenantNotConfigured",
             Self::Resolve { .. } => "EndpointUnresolved",

@@ -17,7 +17,7 @@ use stoker_tenant::{Access, TenantObjects};
 use time::OffsetDateTime;
 
 use super::addresses::{endpoints_keys, is_name, resolve};
-use super::connection::{Connection, Task, answers, connect, owned_kinds, poll_ready, watch};
+use super::connection::{Connection, Task, answers, await_ready, connect, owned_kinds, watch};
 use super::error::Error;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
@@ -30,9 +30,6 @@ use crate::metrics::Step;
 const CONCURRENCY: usize = 8;
 /// All writes into one tenant in one pass. A tenant whose webhooks hang must not hold the operator.
 const LIMIT: Duration = Duration::from_secs(15);
-/// A new API server makes `kube-system` and `kube-public` within a second of its first `/readyz`; a 404
-/// after this long is a refusal like any other.
-const YOUNG: Duration = Duration::from_secs(10);
 /// Within which an API server that runs already answers a new connection.
 const SOON: Duration = Duration::from_secs(2);
 /// Between two looks at the addresses behind an endpoint that is a name.
@@ -50,8 +47,8 @@ pub enum Inside {
         connection: Connection,
         /// Set once `/readyz` answered.
         ready: Arc<AtomicBool>,
-        /// Asks `/readyz`.
-        _poll: Task,
+        /// Waits for `/readyz`.
+        _wait: Task,
     },
     /// The API server answers.
     Open {
@@ -59,8 +56,6 @@ pub enum Inside {
         connection: Connection,
         /// What was applied inside the tenant.
         ledger: Arc<Ledger>,
-        /// When it was opened.
-        since: Instant,
         /// Wakes the tenant when others change our objects there.
         _watch: Task,
     },
@@ -81,9 +76,8 @@ pub(super) async fn configure(
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let configured = keep_up(object, tenant, exposure, keys, state, ctx, findings).await;
-    match &configured {
-        Ok(()) | Err(Error::NamespacesPending) => {}
-        Err(error) => findings.error(Aspect::TenantConfigured, error),
+    if let Err(error) = &configured {
+        findings.error(Aspect::TenantConfigured, error);
     }
     configured
 }
@@ -117,10 +111,7 @@ async fn keep_up(
     };
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
-        connection,
-        ledger,
-        since,
-        ..
+        connection, ledger, ..
     } = &*inside
     else {
         let usual = format!("the API server at {address} does not answer /readyz yet");
@@ -163,9 +154,6 @@ async fn keep_up(
     let writes = apply_inside(connection, ledger, tenant, exposure, endpoint, known);
     let changed = match tokio::time::timeout(LIMIT, writes).await {
         Err(_) => return Err(Error::InsideTimeout(LIMIT)),
-        Ok(Err(Error::Inside(error))) if error.is_not_found() && since.elapsed() < YOUNG => {
-            return Err(Error::NamespacesPending);
-        }
         Ok(result) => result?,
     };
     if changed {
@@ -235,11 +223,11 @@ async fn advance(
             lock(&state.pods).is_ready(address) && answers_soon(&connection.client).await;
         let ready = Arc::new(AtomicBool::new(answering));
         let reference = ObjectRef::from_obj(object);
-        let poll = poll_ready(connection.clone(), ready.clone(), reference, ctx.clone());
+        let wait = await_ready(connection.clone(), ready.clone(), reference, ctx.clone());
         *inside = Inside::Starting {
             connection,
             ready,
-            _poll: poll,
+            _wait: wait,
         };
     }
     if let Inside::Starting {
@@ -258,7 +246,6 @@ async fn advance(
         *inside = Inside::Open {
             connection: connection.clone(),
             ledger,
-            since: Instant::now(),
             _watch: watch,
         };
     }

@@ -1,11 +1,10 @@
 //! One pass over a tenant: dereference → validate → build → apply → status.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -16,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
+use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status};
 use super::{delete, error::Error, inside, routes, store};
 use crate::context::Context;
@@ -78,7 +78,8 @@ async fn tell(
         .state_of(&ObjectRef::from_obj(object.as_ref()), uid);
     let mut findings = Findings::default();
     findings.error(Aspect::ControlPlaneApplied, error);
-    write_status(object, None, &findings, &state, ctx).await
+    write_status(object, None, &findings, &state, ctx).await?;
+    Ok(())
 }
 
 async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
@@ -105,16 +106,13 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         }
         None => Ok(()),
     };
-    if matches!(result, Err(Error::NamespacesPending)) {
-        return result.map(|()| Action::await_change());
-    }
     let unknown = |check: &Check| check.reason == store::UNKNOWN;
     if result.is_ok() && findings.first_failure().is_some_and(unknown) {
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
-    write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
-    if findings.again {
+    let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
+    if findings.again && held.is_none() {
         ctx.wake(reference.clone());
     }
     let waits = findings.first_failure().is_some();
@@ -128,7 +126,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
             Outcome::Done
         },
     );
-    Ok(next_look(&state))
+    Ok(next_look(&state, held))
 }
 
 /// The tenant, if its spec can be served.
@@ -148,15 +146,19 @@ fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tena
     Some(tenant)
 }
 
-/// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again.
-/// Everything else wakes the tenant by itself.
-fn next_look(state: &TenantState) -> Action {
+/// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that
+/// was `held` back this long. Everything else wakes the tenant by itself.
+fn next_look(state: &TenantState, held: Option<Duration>) -> Action {
+    let now = OffsetDateTime::now_utc();
     let deadlines = [state.renew_at(), *lock(&state.look_again)];
-    let Some(next) = deadlines.into_iter().flatten().min() else {
-        return Action::await_change();
-    };
-    let wait = (next - OffsetDateTime::now_utc()).max(time::Duration::SECOND);
-    Action::requeue(Duration::try_from(wait).unwrap_or(Duration::from_secs(1)))
+    let waits = deadlines.into_iter().flatten().map(|next| {
+        let wait = (next - now).max(time::Duration::SECOND);
+        Duration::try_from(wait).unwrap_or(Duration::from_secs(1))
+    });
+    waits
+        .chain(held)
+        .min()
+        .map_or_else(Action::await_change, Action::requeue)
 }
 
 /// Both sides of a pass. What fails on the management side does not keep what is there already from being kept
@@ -189,19 +191,27 @@ async fn pass(
     failure.map_or(Ok(()), Err).and(configured).and(routed)
 }
 
+/// Writes the status, unless it only tells of progress and the last one is young: then the time to wait is returned.
 async fn write_status(
     object: &TenantControlPlane,
     tenant: Option<&Tenant>,
     findings: &Findings,
     state: &TenantState,
     ctx: &Context,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let known = lock(&state.written)
         .clone()
         .or_else(|| object.status.clone());
     let old = known.clone().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
     let new = status(&old, tenant, generation, findings, Timestamp::now());
+    if old == new {
+        return Ok(None);
+    }
+    let age = lock(&state.written_at).map_or(Duration::MAX, |written| written.elapsed());
+    if age < PROGRESS && !is_urgent(&old, &new) {
+        return Ok(Some(PROGRESS.saturating_sub(age)));
+    }
     // The cache may have followed meanwhile: its version saves a conflict and a read.
     let reference = ObjectRef::from_obj(object);
     let cached = ctx
@@ -213,17 +223,14 @@ async fn write_status(
     let written = stoker_kube::write_status(&ctx.client, latest, known.as_ref(), &new).await?;
     *lock(&state.written) = Some(new.clone());
     if !written {
-        return Ok(());
+        return Ok(None);
     }
+    *lock(&state.written_at) = Some(Instant::now());
     let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
         status.kubernetes_resources.version.status
     };
-    let ready = |conditions: &[Condition]| {
-        let mut found = conditions.iter();
-        found.find(|condition| condition.type_ == "Ready").cloned()
-    };
-    let (before, Some(condition)) = (ready(&old.conditions), ready(&new.conditions)) else {
-        return Ok(());
+    let (before, Some(condition)) = (ready(&old), ready(&new)) else {
+        return Ok(None);
     };
     let problem = findings
         .first_failure()
@@ -241,13 +248,5 @@ async fn write_status(
             .publish(&reference, problem, reason, "Reconcile", message)
             .await;
     }
-    Ok(())
-}
-
-/// Waiting is a state, not an error: only what needs a person becomes a warning.
-fn is_problem(reason: &str) -> bool {
-    !matches!(
-        reason,
-        "PodsStarting" | "APIServerStarting" | "EndpointPending" | "RoutePending" | "Sleeping"
-    )
+    Ok(None)
 }

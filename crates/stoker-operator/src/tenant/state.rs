@@ -43,6 +43,8 @@ pub struct TenantState {
     pub written: Mutex<Option<TenantControlPlaneStatus>>,
     /// What the controllers of its routes last said.
     pub routes: Mutex<Heard>,
+    /// When it was.
+    pub written_at: Mutex<Option<Instant>>,
     /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
@@ -92,6 +94,7 @@ impl Default for TenantState {
             storage_id: Mutex::default(),
             written: Mutex::default(),
             routes: Mutex::default(),
+            written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
             settled: Mutex::default(),

@@ -1,5 +1,7 @@
 //! What a pass found, and the status that follows from it. Pure.
 
+pub mod urgency;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use stoker_api::labels::TENANT;

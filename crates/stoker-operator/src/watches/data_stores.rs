@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, ResourceExt};
 use stoker_api::labels::ABANDON_DATA;
 use stoker_api::v1alpha1::DataStore;
 
@@ -16,10 +16,7 @@ use crate::data_store::reconcile::{FINALIZER, reference};
 
 pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context>) {
     let mut known = HashMap::new();
-    let stream = events(
-        Api::<DataStore>::all(ctx.client.clone()),
-        watcher::Config::default(),
-    );
+    let stream = events(ctx.client.clone(), watcher::Config::default());
     let mut stream = std::pin::pin!(cached(cache, stream));
     while let Some(event) = stream.next().await {
         match broken("DataStore", event) {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::core::PartialObjectMeta;
+use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, ResourceExt};
 use stoker_api::labels::PAUSED;
 use stoker_api::v1alpha1::KubeconfigGenerator;
 
@@ -20,10 +19,7 @@ use crate::tenant::state::lock;
 /// Whatever people write asks for a pass over the generator and over every tenant.
 pub(super) async fn watch_generators(cache: Writer<KubeconfigGenerator>, ctx: Arc<Context>) {
     let mut known = HashMap::new();
-    let stream = events(
-        Api::<KubeconfigGenerator>::all(ctx.client.clone()),
-        watcher::Config::default(),
-    );
+    let stream = events(ctx.client.clone(), watcher::Config::default());
     let mut stream = std::pin::pin!(cached(cache, stream));
     while let Some(event) = stream.next().await {
         match broken("KubeconfigGenerator", event) {
@@ -70,8 +66,8 @@ fn wake_tenants(ctx: &Context, namespace: Option<&str>) {
 /// Labels of namespaces, from when they are first needed.
 pub(super) async fn watch_namespaces(ctx: Arc<Context>) {
     ctx.kubeconfigs.namespaces_needed.notified().await;
-    let namespaces = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
-    let mut stream = std::pin::pin!(events(namespaces, watcher::Config::default()));
+    let namespaces = events::<Namespace>(ctx.client.clone(), watcher::Config::default());
+    let mut stream = std::pin::pin!(namespaces);
     let mut listing = NamespaceLabels::new();
     while let Some(event) = stream.next().await {
         match broken("Namespace", event) {

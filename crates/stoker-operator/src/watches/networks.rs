@@ -15,13 +15,13 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Store, store};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Listed, broken, cached, events};
+use super::{Listed, broken, cached};
 use crate::context::Context;
 use crate::management_networks::{Networks, Sources};
 use crate::tenant::state::lock;
@@ -160,7 +160,8 @@ where
         + Sync
         + 'static,
 {
-    let changes = cached(cache, events(api, config).modify(forget));
+    let events = watcher(api, config).default_backoff();
+    let changes = cached(cache, events.modify(forget));
     let told = changes.filter_map(async |event| {
         let event = broken(&K::kind(&()), event)?;
         let counts = !matches!(event, Event::Init | Event::InitApply(_));

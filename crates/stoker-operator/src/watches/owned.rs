@@ -9,31 +9,24 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::Event;
-use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Resource, ResourceExt};
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
 
+use super::lean::Kind;
 use super::{broken, cached, events, ours};
 use crate::context::Context;
 
-/// Services and Deployments: cached for what their status says, after `forget` took away the rest.
-pub(super) async fn watch_cached<K>(cache: Writer<K>, ctx: Arc<Context>, forget: fn(&mut K))
+/// Services and Deployments: cached for what their status says.
+pub(super) async fn watch_cached<K>(cache: Writer<K>, ctx: Arc<Context>)
 where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Kind + Send + Sync + 'static,
 {
     let kind = K::kind(&());
-    let stream = events(Api::<K>::all(ctx.client.clone()), ours()).modify(forget);
+    let stream = events(ctx.client.clone(), ours());
     let mut stream = std::pin::pin!(cached(cache, stream));
     while let Some(event) = stream.next().await {
         let (object, deleted) = match broken(&kind, event) {
@@ -52,7 +45,7 @@ where
             },
         );
         if let Some(tenant) = tenant_of(object.meta()) {
-            ctx.wake(tenant);
+            ctx.wake_soon(tenant);
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
-use kube::{Api, ResourceExt};
 use stoker_api::v1alpha1::TenantControlPlane;
 
 use super::owned::tenant_of;
@@ -18,7 +18,7 @@ use crate::tenant::pods::PodFacts;
 use crate::tenant::state::{TenantState, lock};
 
 pub(super) async fn watch_pods(ctx: Arc<Context>, listed: Listed) {
-    let mut stream = std::pin::pin!(events(Api::<Pod>::all(ctx.client.clone()), ours()));
+    let mut stream = std::pin::pin!(events::<Pod>(ctx.client.clone(), ours()));
     let mut listing = HashMap::new();
     while let Some(event) = stream.next().await {
         match broken("Pod", event) {
@@ -53,7 +53,7 @@ fn saw(ctx: &Context, pod: &Pod) {
     };
     let state = ctx.tenants.state(&tenant);
     if lock(&state.pods).saw(pod) {
-        ctx.wake(tenant);
+        ctx.wake_soon(tenant);
         meet(ctx, PodFacts::of(pod));
     }
 }

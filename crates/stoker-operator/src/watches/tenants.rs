@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, ResourceExt};
 use stoker_api::v1alpha1::TenantControlPlane;
 
 use super::{broken, cached, events};
@@ -54,10 +54,7 @@ impl Seen {
 
 pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Context>) {
     let mut known: HashMap<_, Seen> = HashMap::new();
-    let stream = events(
-        Api::<TenantControlPlane>::all(ctx.client.clone()),
-        watcher::Config::default(),
-    );
+    let stream = events(ctx.client.clone(), watcher::Config::default());
     let mut stream = std::pin::pin!(cached(cache, stream));
     while let Some(event) = stream.next().await {
         match broken("TenantControlPlane", event) {
