@@ -15,6 +15,9 @@
 #[expect(dead_code, reason = "the operator's own process is not used here")]
 mod bare;
 
+#[path = "operator_support/tls_route.rs"]
+mod tls_route;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -114,6 +117,34 @@ async fn change(bare: &Bare, spec: Value) {
     tenants.patch("one", &params, &patch).await.unwrap();
 }
 
+/// Reached by an Ingress, then by a `TLSRoute`, then by neither.
+async fn routes_of_a_tenant(bare: &Bare, asked: &Asked) {
+    bare.create_crd(tls_route::crd(&["v1"])).await;
+    let route = |ingress: Value, gateway: Value| {
+        change(
+            bare,
+            json!({ "controlPlane": { "ingress": ingress, "gateway": gateway } }),
+        )
+    };
+    let did = async |verb, resource| {
+        let what = format!("{verb} {resource}");
+        until(&what, async || {
+            asked.lock().unwrap().contains(&(verb, resource))
+        })
+        .await;
+    };
+    route(json!({ "hostname": "api.example.com" }), Value::Null).await;
+    did("apply", "ingresses").await;
+    did("watch", "ingresses").await;
+    let gateway = json!({ "hostname": "api.example.com", "parentRefs": [{ "name": "public" }] });
+    route(Value::Null, gateway).await;
+    did("delete", "ingresses").await;
+    did("apply", "tlsroutes").await;
+    did("watch", "tlsroutes").await;
+    route(Value::Null, Value::Null).await;
+    did("delete", "tlsroutes").await;
+}
+
 /// Born, scaled, given another certificate while a pod runs, and deleted with its namespace.
 async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
     bare.data_store("default", bare.data_store_spec()).await;
@@ -139,6 +170,7 @@ async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
         budgets.get_opt("one").await.unwrap().is_none()
     })
     .await;
+    routes_of_a_tenant(bare, asked).await;
     change(
         bare,
         json!({ "networkProfile": { "certSANs": ["another.example.com"] } }),
@@ -210,6 +242,8 @@ async fn the_operator_needs_every_right_that_it_has_and_no_other() {
     let mut needed = BTreeSet::new();
     for (verb, resource) in asked.lock().unwrap().iter().copied() {
         match verb {
+            // Discovery, which is everybody's.
+            _ if resource == "none" => {}
             "apply" => needed.extend([("create", resource), ("patch", resource)]),
             verb => needed.extend([(verb, resource)]),
         }

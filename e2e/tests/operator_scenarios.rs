@@ -26,6 +26,8 @@ mod faults;
 mod in_process;
 #[path = "operator_support/inside.rs"]
 mod inside;
+#[path = "operator_support/tenant_server.rs"]
+mod tenant_server;
 #[path = "operator_support/witness.rs"]
 mod witness;
 #[path = "operator_support/world.rs"]

@@ -13,8 +13,9 @@ use kube::ResourceExt;
 use crate::arguments::RefusedArgument;
 use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
-    Addons, ControlPlaneDeployment, ControlPlaneService, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR,
-    Kubelet, NetworkProfile, ServiceType, TenantControlPlane,
+    Addons, ControlPlaneDeployment, ControlPlaneGateway, ControlPlaneIngress, ControlPlaneService,
+    DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet, NetworkProfile, ServiceType,
+    TenantControlPlane,
 };
 use crate::version::{KubernetesVersion, VersionError};
 
@@ -38,6 +39,10 @@ pub struct Tenant {
     pub deployment: Box<ControlPlaneDeployment>,
     /// The Service as asked for.
     pub service: ControlPlaneService,
+    /// The `Ingress` as asked for.
+    pub ingress: Option<ControlPlaneIngress>,
+    /// The `TLSRoute` as asked for.
+    pub gateway: Option<ControlPlaneGateway>,
     /// Release of the control plane.
     pub version: KubernetesVersion,
     /// Settings of the kubelets.
@@ -61,6 +66,8 @@ pub struct Tenant {
 pub struct Network {
     /// Address that people asked for.
     pub address: Option<IpAddr>,
+    /// Address to dial instead.
+    pub advertise_address: Option<IpAddr>,
     /// Port that people asked for.
     pub port: Option<u16>,
     /// Whether that address is an external IP of the Service.
@@ -170,6 +177,7 @@ impl Tenant {
         let network = Network::validate(&spec.network_profile)?;
         if spec.control_plane.service.service_type == ServiceType::NodePort
             && network.address.is_none()
+            && network.advertise_address.is_none()
         {
             return Err(InvalidTenant::NodePortWithoutAddress);
         }
@@ -188,6 +196,8 @@ impl Tenant {
             replicas: deployment.replicas,
             deployment: deployment.clone(),
             service: spec.control_plane.service.clone(),
+            ingress: spec.control_plane.ingress.clone(),
+            gateway: spec.control_plane.gateway.clone(),
             version,
             kubelet: spec.kubernetes.kubelet.clone(),
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
@@ -229,11 +239,8 @@ impl Network {
             }
         }
         Ok(Self {
-            address: profile
-                .address
-                .as_deref()
-                .map(|value| parse("address", value, "an IP address"))
-                .transpose()?,
+            address: address("address", profile.address.as_deref())?,
+            advertise_address: address("advertiseAddress", profile.advertise_address.as_deref())?,
             port: profile
                 .port
                 .map(|port| {
@@ -258,6 +265,11 @@ impl Network {
             pod_cidrs,
         })
     }
+}
+
+fn address(field: &'static str, value: Option<&str>) -> Result<Option<IpAddr>, InvalidTenant> {
+    let parse = |value| parse(field, value, "an IP address");
+    value.map(parse).transpose()
 }
 
 /// What a malformed network should have been.

@@ -13,6 +13,7 @@ mod deployment;
 mod kubeconfig_generator;
 mod kubernetes;
 mod network;
+mod routes;
 mod rules;
 mod selector;
 mod service;
@@ -43,6 +44,10 @@ pub use kubernetes::{
 };
 pub use network::NetworkProfile;
 pub(crate) use network::{DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR};
+pub use routes::{
+    AccessPoint, ControlPlaneGateway, ControlPlaneIngress, GatewayStatus, IngressLoadBalancer,
+    IngressPoint, IngressStatus, ParentReference, RouteParent, RouteReference,
+};
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{
     AdditionalPort, ControlPlaneService, IpFamily, IpFamilyPolicy, Protocol, ServiceType,

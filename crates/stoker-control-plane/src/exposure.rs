@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::ServiceType;
 
+use crate::routes;
 use crate::service::SERVICE_PORT_NAME;
 
 /// The host part of an [`Endpoint`].
@@ -59,37 +60,96 @@ pub struct Exposure {
     pub cluster_ips: Vec<IpAddr>,
     /// What nodes and people dial; `None` until the cluster has assigned it.
     pub endpoint: Option<Endpoint>,
+    /// Where the tenant's own pods reach the API server, the one that people dial first: addresses of
+    /// one or both IP families, or names alone where a load balancer publishes nothing else.
+    ///
+    /// Pods go through their Service `kubernetes`, whose endpoints are addresses, and tell no name
+    /// (SNI) by which an Ingress or a Gateway could route them.
+    pub direct: Vec<Host>,
+    /// TCP port there; `None` until the cluster has assigned it.
+    pub port: Option<u16>,
+    /// The tenant's name under the operator's base domain, where it has one.
+    pub stable_name: Option<String>,
     /// Addresses and names that the load balancer published.
     pub load_balancer: Vec<String>,
 }
 
-/// Reads where `tenant` is reached from its spec and, as far as it exists, its Service.
+/// Reads where `tenant` is reached from its spec, its name under the operator's base domain if there
+/// is one, and, as far as it exists, its Service.
 ///
-/// `networkProfile.address` wins over what the cluster assigns. The port is
-/// `networkProfile.port`, else 6443; with `NodePort` and no port asked for, the one that the
-/// cluster gave.
+/// People dial, of what there is, the hostname of its Ingress or Gateway, the stable name,
+/// `networkProfile.advertiseAddress`, `networkProfile.address`, or what the cluster assigned: the
+/// first address of the Service's first IP family. The port is that of the Ingress's hostname or of
+/// the Gateway's listener, else `networkProfile.port`, else 6443; with `NodePort` and no port asked
+/// for, the one that the cluster gave.
 #[must_use]
-pub fn exposure(tenant: &Tenant, service: Option<&Service>) -> Exposure {
+pub fn exposure(tenant: &Tenant, stable_name: Option<&str>, service: Option<&Service>) -> Exposure {
     let cluster_ips = service.map(cluster_ips).unwrap_or_default();
     let ingress = service.map(ingress).unwrap_or_default();
-    let asked = tenant.network.address.map(Host::Address);
     let default_port = Some(tenant.network.port.unwrap_or(API_SERVER_PORT));
-    let (host, port) = match tenant.service.service_type {
-        ServiceType::ClusterIP => (
-            asked.or_else(|| cluster_ips.first().copied().map(Host::Address)),
-            default_port,
-        ),
+    let (assigned, port) = match tenant.service.service_type {
+        ServiceType::ClusterIP => {
+            let hosts = cluster_ips.iter().copied().map(Host::Address);
+            (hosts.collect(), default_port)
+        }
         ServiceType::NodePort => (
-            asked,
+            Vec::new(),
             tenant.network.port.or_else(|| service.and_then(node_port)),
         ),
-        ServiceType::LoadBalancer => (asked.or_else(|| ingress.first().cloned()), default_port),
+        ServiceType::LoadBalancer => (in_order(&ingress, service), default_port),
     };
+    let direct = direct_hosts(tenant, assigned);
+    let named = stable_name.map(|name| Host::Name(name.to_owned()));
+    let host = named.or_else(|| direct.first().cloned());
+    let dialed = host.zip(port).map(|(host, port)| Endpoint { host, port });
     Exposure {
         cluster_ips,
-        endpoint: host.zip(port).map(|(host, port)| Endpoint { host, port }),
+        endpoint: routes::endpoint(tenant).or(dialed),
+        direct,
+        port,
+        stable_name: stable_name.map(str::to_owned),
         load_balancer: ingress.into_iter().map(published).collect(),
     }
+}
+
+/// The address that people asked for, and of those that the cluster assigned what it does not stand
+/// for: the other IP family. Names only where there is no address.
+fn direct_hosts(tenant: &Tenant, assigned: Vec<Host>) -> Vec<Host> {
+    let network = &tenant.network;
+    let asked = network.advertise_address.or(network.address);
+    let is_address = |host: &Host| matches!(host, Host::Address(_));
+    if asked.is_none() && !assigned.iter().any(is_address) {
+        return assigned;
+    }
+    let other_family = |host: &Host| match (host, asked) {
+        (Host::Address(found), Some(asked)) => found.is_ipv4() != asked.is_ipv4(),
+        (Host::Address(_), None) => true,
+        (Host::Name(_), _) => false,
+    };
+    let assigned = assigned.into_iter().filter(other_family);
+    asked
+        .map(Host::Address)
+        .into_iter()
+        .chain(assigned)
+        .collect()
+}
+
+/// What a load balancer published, the Service's first IP family first: a load balancer need not
+/// keep the order that people gave.
+fn in_order(ingress: &[Host], service: Option<&Service>) -> Vec<Host> {
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let families = spec.and_then(|spec| spec.ip_families.as_ref());
+    let v6_first = families
+        .and_then(|families| families.first())
+        .map(|first| first == "IPv6");
+    let mut hosts = ingress.to_vec();
+    if let Some(v6_first) = v6_first {
+        hosts.sort_by_key(|host| match host {
+            Host::Address(address) => u8::from(address.is_ipv6() != v6_first),
+            Host::Name(_) => 2,
+        });
+    }
+    hosts
 }
 
 /// Without the brackets that a URL needs.

@@ -243,15 +243,15 @@ fn serving_request(tenant: &Tenant, exposure: &Exposure) -> LeafRequest {
         [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].into();
     ip_addresses.extend(network.kubernetes_service_ips());
     ip_addresses.extend(&exposure.cluster_ips);
-    let endpoint = exposure
-        .endpoint
-        .iter()
-        .map(|endpoint| endpoint.host.clone());
+    ip_addresses.extend(network.address);
+    ip_addresses.extend(network.advertise_address);
+    dns_names.extend(exposure.stable_name.clone());
+    let endpoint = exposure.endpoint.iter().map(|endpoint| &endpoint.host);
     let asked = network.cert_sans.iter().map(|name| match name.parse() {
         Ok(address) => Host::Address(address),
         Err(_) => Host::Name(name.clone()),
     });
-    for host in endpoint.chain(asked) {
+    for host in endpoint.chain(&exposure.direct).cloned().chain(asked) {
         match host {
             Host::Address(address) => ip_addresses.insert(address),
             Host::Name(name) => dns_names.insert(name),

@@ -14,7 +14,8 @@
 //!           │                  │                                         ▼
 //!           ├─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
 //!           │                                                  Storage ───┘
-//!           └─► guards() ─► NetworkPolicy, PodDisruptionBudget
+//!           ├─► guards() ─► NetworkPolicy, PodDisruptionBudget
+//!           └─► ingress(), tls_route()   only where they are asked for
 //! ```
 
 mod deployment;
@@ -31,6 +32,7 @@ mod metadata;
 mod names;
 mod network_policy;
 mod objects;
+mod routes;
 mod secrets;
 mod service;
 mod storage;
@@ -45,5 +47,9 @@ pub use leaves::{Leaves, leaves};
 pub use metadata::COMPONENT;
 pub use names::Names;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
+pub use routes::{
+    TLS_ROUTE_GROUP, TLS_ROUTE_KIND, TLS_ROUTE_PLURAL, TLS_ROUTE_VERSIONS, TlsRoute, ingress,
+    tls_route,
+};
 pub use service::{SERVICE_PORT_NAME, service};
 pub use storage::{PodPort, Storage, StoragePeer, storage_client_request};

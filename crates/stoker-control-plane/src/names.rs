@@ -94,6 +94,10 @@ pub struct Names {
     pub deployment: String,
     /// Service: the tenant's own name.
     pub service: String,
+    /// `Ingress`: the tenant's own name.
+    pub ingress: String,
+    /// `TLSRoute`: the tenant's own name.
+    pub tls_route: String,
     /// Secret: the cluster authority and its key.
     pub ca: String,
     /// Secret: the authority of front-proxy clients and its key.
@@ -150,6 +154,8 @@ impl Names {
         Self {
             deployment: tenant.to_owned(),
             service: tenant.to_owned(),
+            ingress: tenant.to_owned(),
+            tls_route: tenant.to_owned(),
             ca: name(CA),
             front_proxy_ca: name(FRONT_PROXY_CA),
             service_account_keys: name(SERVICE_ACCOUNT_KEYS),

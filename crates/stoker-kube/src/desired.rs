@@ -142,27 +142,46 @@ impl Desired {
     where
         K: Resource<DynamicType = ()> + Serialize,
     {
-        let meta = object.meta();
-        let name = meta
+        let kind = ApiResource::erase::<K>(&());
+        Self::assemble(&kind, object.meta().clone(), serde_json::to_value(object)?)
+    }
+
+    /// The same of an object whose kind is known only at run time; it has `metadata` as every object.
+    ///
+    /// # Errors
+    /// As [`Desired::of`].
+    pub fn of_kind(kind: &ApiResource, object: &impl Serialize) -> Result<Self, serde_json::Error> {
+        let body = serde_json::to_value(object)?;
+        let metadata = body.get("metadata").cloned().unwrap_or_default();
+        Self::assemble(kind, serde_json::from_value(metadata)?, body)
+    }
+
+    fn assemble(
+        kind: &ApiResource,
+        metadata: ObjectMeta,
+        mut body: serde_json::Value,
+    ) -> Result<Self, serde_json::Error> {
+        let name = metadata
             .name
             .as_deref()
             .filter(|name| !name.is_empty())
             .ok_or_else(|| serde_json::Error::custom("the object has no name"))?;
-        let mut body = serde_json::to_value(object)?;
         let fields = body
             .as_object_mut()
             .ok_or_else(|| serde_json::Error::custom("the object is not a JSON object"))?;
         fields.remove("status");
-        fields
-            .entry("apiVersion")
-            .or_insert_with(|| K::api_version(&()).into());
-        fields.entry("kind").or_insert_with(|| K::kind(&()).into());
+        let mut set = |field: &str, value: &str| {
+            let entry = fields.entry(field);
+            entry.or_insert_with(|| value.into());
+        };
+        set("apiVersion", &kind.api_version);
+        set("kind", &kind.kind);
         // Equal objects serialise alike: all keys are sorted.
         let body = serde_json::to_vec(&body)?;
         Ok(Self {
-            key: ObjectKey::of::<K>(meta.namespace.as_deref(), name),
-            metadata: meta.clone(),
+            key: ObjectKey::new(kind, metadata.namespace.as_deref(), name),
             digest: Sha256::digest(&body).into(),
+            metadata,
             body,
             answered_whole: false,
         })

@@ -92,6 +92,7 @@ const RESOURCES: &[&str] = &[
     "servicecidrs",
     "services",
     "tenantcontrolplanes",
+    "tlsroutes",
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
 ];

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Parser;
 use ipnet::IpNet;
 
+use crate::base_domain::BaseDomain;
+
 /// Runs tenant control planes on this cluster.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "stoker-operator", version)]
@@ -12,6 +14,12 @@ pub struct Args {
     /// `DataStore` for tenants that name none. Left out, the only one there is.
     #[arg(long, env = "STOKER_DATASTORE")]
     pub datastore: Option<String>,
+
+    /// Domain under which every tenant has a name of its own, `<storage id>.<base domain>`, that nodes
+    /// and people dial whatever its address is; you make the DNS records. It is in certificates,
+    /// kubeconfigs and tokens: choose it once. A tenant restarts when it is first given.
+    #[arg(long, env = "STOKER_BASE_DOMAIN")]
+    pub base_domain: Option<BaseDomain>,
 
     /// Work only while holding the lease `stoker` in the operator's namespace; needed with more
     /// than one replica.

@@ -20,6 +20,7 @@ use crate::kubeconfig_generator::Kubeconfigs;
 use crate::management_networks::Networks;
 use crate::metrics::{Fleet, Metrics};
 use crate::retry::Backoff;
+use crate::routes::Routes;
 use crate::soon::Soon;
 use crate::tenant::Tenants;
 
@@ -65,6 +66,8 @@ pub struct Context {
     pub stores: Stores,
     /// Networks that control-plane pods must not reach.
     pub management_networks: watch::Receiver<Networks>,
+    /// Routes by hostname.
+    pub routes: Routes,
     /// Tells that a control-plane pod may have an address in none of them.
     pub stranger: Notify,
     /// Seals the copies of tenants' keys.

@@ -14,6 +14,7 @@
 //! the holder of the lease writes; losing it ends the process.
 
 pub mod args;
+pub mod base_domain;
 pub mod context;
 pub mod data_store;
 pub mod escrow_key;
@@ -24,6 +25,7 @@ pub mod management_networks;
 pub mod metrics;
 pub mod rbac;
 pub mod retry;
+pub mod routes;
 pub mod run;
 pub mod soon;
 pub mod tenant;

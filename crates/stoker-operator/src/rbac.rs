@@ -62,6 +62,9 @@ const fn cluster(
 /// and deletes itself. What has no `delete` goes with its owner.
 const OWN: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
 
+/// What only some tenants ask for: found by its label when it is no longer asked for.
+const ROUTE: &[&str] = &["create", "delete", "list", "patch", "watch"];
+
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
@@ -115,6 +118,18 @@ const RULES: &[Rule] = &[
         &["networkpolicies"],
         &["create", "list", "patch", "watch"],
         "what control-plane pods may reach",
+    ),
+    cluster(
+        "networking.k8s.io",
+        &["ingresses"],
+        ROUTE,
+        "where a tenant asks for an Ingress",
+    ),
+    cluster(
+        "gateway.networking.k8s.io",
+        &["tlsroutes"],
+        ROUTE,
+        "where a tenant asks for a route of the Gateway API",
     ),
     cluster(
         "",

@@ -21,6 +21,7 @@ use crate::health::{self, Health};
 use crate::kubeconfig_generator::{self, Kubeconfigs};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Side};
+use crate::routes::Routes;
 use crate::soon::Soon;
 use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 
@@ -152,6 +153,7 @@ pub(crate) fn parts(
             deployments,
         },
         management_networks,
+        routes: Routes::default(),
         stranger: Notify::default(),
         escrow_key,
         pools: data_store::Pools::default(),

@@ -1,5 +1,6 @@
 //! `TenantControlPlane`s: one pass over one tenant, and what is kept in memory between passes.
 
+mod addresses;
 mod apply;
 mod build;
 mod claim;
@@ -13,6 +14,7 @@ pub mod inside;
 mod lost_keys;
 pub mod pods;
 pub mod reconcile;
+pub mod routes;
 mod secrets;
 pub mod state;
 pub mod status;

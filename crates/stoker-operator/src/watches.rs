@@ -7,6 +7,7 @@ mod namespaces;
 mod networks;
 mod owned;
 mod pods;
+mod routes;
 mod tenants;
 
 use std::sync::Arc;
@@ -73,6 +74,8 @@ impl Watches {
         tasks.spawn(owned::watch_cached(self.deployments, ctx.clone()));
         tasks.spawn(owned::watch_metadata(ctx.clone()));
         tasks.spawn(namespaces::watch_namespaces(ctx.clone()));
+        tasks.spawn(routes::watch_ingresses(ctx.clone()));
+        tasks.spawn(routes::watch_tls_routes(ctx.clone()));
         tasks.spawn(pods::watch_pods(ctx.clone(), pods_listed));
         tasks.spawn(networks::watch_networks(
             self.networks,

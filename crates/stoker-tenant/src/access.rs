@@ -9,10 +9,11 @@ pub struct Access {
     pub host: String,
     /// Port that nodes dial.
     pub port: u16,
-    /// Addresses behind `host` for the `kubernetes` Endpoints, resolved by the caller when `host`
-    /// is a name. Neither loopback nor link-local: the API server refuses those in Endpoints. When
-    /// a lookup fails, pass the addresses known before: empty means that there are none.
+    /// Addresses for the `kubernetes` Endpoints, which the tenant's pods dial. Those that the API
+    /// server refuses there are left out.
     pub addresses: Vec<IpAddr>,
+    /// Port at those addresses.
+    pub direct_port: u16,
     /// Authorities that sign the API server's certificate, PEM, one or more.
     pub certificate_authority: String,
 }

@@ -21,6 +21,7 @@ pub(crate) fn add(objects: &mut TenantObjects, tenant: &Tenant, access: &Access)
         .addresses
         .iter()
         .copied()
+        .filter(is_accepted)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .partition(IpAddr::is_ipv4);
@@ -36,14 +37,24 @@ pub(crate) fn add(objects: &mut TenantObjects, tenant: &Tenant, access: &Access)
     let Some((_, _, first)) = families.iter().find(|(_, _, found)| !found.is_empty()) else {
         return;
     };
-    objects.endpoints.push(endpoints(first, access.port));
+    objects.endpoints.push(endpoints(first, access.direct_port));
     for (name, family, addresses) in &families {
         if !addresses.is_empty() {
             objects
                 .endpoint_slices
-                .push(slice(name, family, addresses, access.port));
+                .push(slice(name, family, addresses, access.direct_port));
         }
     }
+}
+
+/// What an API server takes as the address of an endpoint
+/// (`pkg/apis/core/validation`, `ValidateEndpointIP`).
+fn is_accepted(address: &IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// Endpoints of one family, as those of every Service. The label keeps the controller manager from

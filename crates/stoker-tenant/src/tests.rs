@@ -42,6 +42,7 @@ fn access(host: &str, addresses: &[&str]) -> Access {
     Access {
         host: host.to_owned(),
         port: 6443,
+        direct_port: 6443,
         addresses: addresses
             .iter()
             .map(|text| text.parse::<IpAddr>().unwrap())

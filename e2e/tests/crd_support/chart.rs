@@ -23,6 +23,7 @@ image:
 replicas: 3
 resources: {requests: {cpu: 200m, memory: 1Gi}, limits: {memory: 2Gi}}
 datastore: pool
+baseDomain: clusters.example.com
 managementCidrs: [10.0.0.0/8, 'fd00::/8']
 maxConcurrentReconciles: 16
 logJson: true
@@ -161,6 +162,7 @@ async fn helm_finds_nothing_wrong_with_the_chart_and_refuses_wrong_values() {
         ("replica=3", "additional properties 'replica' not allowed"),
         ("maxConcurrentReconciles=0", "/maxConcurrentReconciles"),
         ("managementCidrs={10.0.0.1}", "/managementCidrs/0"),
+        ("baseDomain=*.example.com", "/baseDomain"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("metrics.serviceMonitor.interval=often", "/interval"),
     ] {
@@ -229,7 +231,7 @@ pub(crate) async fn helm_installs_upgrades_and_uninstalls_the_chart(version: Kub
     let container = &pod["containers"][0];
     let arguments = container["args"].to_string();
     assert!(
-        arguments.ends_with(r#""--datastore=pool","--management-cidrs=10.0.0.0/8,fd00::/8","--max-concurrent-reconciles=16","--log-json"]"#),
+        arguments.ends_with(r#""--datastore=pool","--base-domain=clusters.example.com","--management-cidrs=10.0.0.0/8,fd00::/8","--max-concurrent-reconciles=16","--log-json"]"#),
         "{arguments}"
     );
     assert_eq!(object["spec"]["replicas"], 3);

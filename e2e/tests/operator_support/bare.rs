@@ -89,7 +89,7 @@ impl Bare {
         bare
     }
 
-    async fn create_crd(&self, crd: CustomResourceDefinition) {
+    pub(crate) async fn create_crd(&self, crd: CustomResourceDefinition) {
         let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let name = crd.metadata.name.clone().unwrap();
         crds.create(&PostParams::default(), &crd).await.unwrap();
@@ -121,6 +121,11 @@ impl Bare {
 
     /// Starts the operator and waits until it leads.
     pub(crate) fn operator(&self) -> Operator {
+        self.operator_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn operator_with(&self, arguments: &[&str]) -> Operator {
         let kubeconfig = self.directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.kubeconfig()).unwrap();
         let log = self.directory.path().join("operator.log");
@@ -134,6 +139,7 @@ impl Bare {
             .args(["--leader-elect=false", "--management-cidrs=192.0.2.0/24"])
             .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
             .arg(format!("--health-bind-address=127.0.0.1:{health}"))
+            .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,stoker_operator=debug")
             .stdin(Stdio::null())

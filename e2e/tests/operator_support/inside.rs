@@ -11,18 +11,14 @@ use kube::api::{
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
-use stoker_lab::bare::{BareApiServer, ServerSettings};
-use stoker_lab::versions::default_kubernetes;
-use stoker_pki::{Authority, KeyedCertificate, PrivateKey, ServiceAccountKey};
+use stoker_lab::bare::BareApiServer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::bare::until;
 use super::faults::{Call, Failure};
+use super::tenant_server::{self, PORT};
 use super::world::World;
-
-/// Where the operator dials control-plane pods.
-const PORT: u16 = 6443;
 
 /// The tenant `one` of a namespace, with an API server.
 pub(crate) struct Inside {
@@ -39,34 +35,8 @@ impl Inside {
         // Loopback addresses of this process alone.
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let addresses = [128, 129].map(|second| IpAddr::V4(Ipv4Addr::new(127, second, high, low)));
-        let text = async |name: &str, entry: &str| {
-            let secret = world.bare.secrets(namespace).get(name).await.unwrap();
-            String::from_utf8(secret.data.unwrap()[entry].0.clone()).unwrap()
-        };
-        let certificate = text("one-api-server-certificate", "apiserver.crt").await;
-        let key = text("one-api-server-certificate", "apiserver.key").await;
-        let (ca, ca_key) = (
-            text("one-ca", "ca.crt").await,
-            text("one-ca", "ca.key").await,
-        );
-        let (private, public) = (
-            text("one-sa-certificate", "sa.key").await,
-            text("one-sa-certificate", "sa.pub").await,
-        );
         let address = SocketAddr::new(addresses[0], PORT);
-        let settings = ServerSettings {
-            address,
-            service_cidr: "10.96.0.0/16".to_owned(),
-            authority: Authority::from_pem(&ca, &ca_key).unwrap(),
-            serving: KeyedCertificate {
-                certificate,
-                key: PrivateKey::from_pem(&key).unwrap(),
-            },
-            serving_name: format!("one.{namespace}.svc"),
-            service_account: ServiceAccountKey::from_pem(&private, &public).unwrap(),
-        };
-        let api_server = BareApiServer::start_with(default_kubernetes(), settings);
-        let api_server = api_server.await.unwrap();
+        let api_server = tenant_server::start(&world.bare, namespace, address).await;
         let client = api_server.client().await.unwrap();
         let system = Api::<k8s_openapi::api::core::v1::Namespace>::all(client.clone());
         until("the tenant's namespaces are there", async || {

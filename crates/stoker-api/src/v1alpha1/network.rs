@@ -40,7 +40,7 @@ use super::rules::{DNS_NAME, QUALIFIED_NAME, WILDCARD_DNS_NAME, is_default};
 )]
 pub struct NetworkProfile {
     /// Address that nodes and people dial. Left out, it is the load balancer's or the Service's;
-    /// required for `NodePort`.
+    /// required for `NodePort`, unless there is an `advertiseAddress`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).isGlobalUnicast()").message(
@@ -48,6 +48,15 @@ pub struct NetworkProfile {
          multicast address"
     ))]
     pub address: Option<String>,
+    /// Address that nodes, people and the tenant's pods dial instead of `address` and whatever the
+    /// Service has: one in front of them, such as a virtual IP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
+    #[x_kube(validation = Rule::new("isIP(self) && ip(self).isGlobalUnicast()").message(
+        "advertiseAddress must be an IP address that nodes can dial, not a name, loopback, \
+         link-local or multicast address"
+    ))]
+    pub advertise_address: Option<String>,
     /// Port of the API server as seen by nodes and people; with `NodePort` also the node port,
     /// which must then be in the range of the management cluster (Kubernetes' default:
     /// 30000-32767). Default: 6443; with `NodePort` left out, the cluster picks one of its range.
@@ -260,6 +269,7 @@ impl Default for NetworkProfile {
     fn default() -> Self {
         Self {
             address: None,
+            advertise_address: None,
             port: None,
             allow_address_as_external_ip: false,
             load_balancer_source_ranges: Vec::new(),

@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{GatewayStatus, IngressStatus};
+
 /// What the operator last saw and did.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -116,7 +118,7 @@ pub struct KubeconfigsStatus {
 }
 
 /// Objects in the management cluster.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct KubernetesResourcesStatus {
     /// Release that runs and the tenant's state in one word.
@@ -125,6 +127,12 @@ pub struct KubernetesResourcesStatus {
     pub deployment: DeploymentStatus,
     /// The control plane's Service.
     pub service: ServiceStatus,
+    /// The `Ingress`, where one is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressStatus>,
+    /// The `TLSRoute`, where one is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayStatus>,
 }
 
 /// Release that runs and the tenant's state in one word.

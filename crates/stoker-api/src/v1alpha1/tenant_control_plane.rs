@@ -122,7 +122,8 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
          self.dataStoreUsername == self.dataStoreSchema)"
     ).message("dataStoreUsername is the same storage id as dataStoreSchema; it may be left out"),
     validation = Rule::new(
-        "self.controlPlane.service.serviceType != 'NodePort' || has(self.networkProfile.address)"
+        "self.controlPlane.service.serviceType != 'NodePort' || has(self.networkProfile.address) || \
+         has(self.networkProfile.advertiseAddress)"
     ).message(
         "networkProfile.address is required with serviceType NodePort: give the address of the \
          nodes that people dial"

@@ -37,11 +37,12 @@ pub(super) fn with_asked(
             None => ours.push((GATES, gate.value)),
         }
     }
+    // The order of one flag's values counts.
+    ours.sort_by_key(|(name, _)| format!("{name}="));
     let mut rendered: Vec<_> = ours
         .into_iter()
         .map(|(name, value)| format!("--{name}={value}"))
         .collect();
-    rendered.sort();
     rendered.extend(asked.iter().map(ToString::to_string));
     rendered
 }

@@ -13,7 +13,7 @@ use crate::{Inputs, entry};
 pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
     let mut flags = serving(inputs);
     flags.extend(storage(inputs));
-    flags.extend(identity(inputs.tenant));
+    flags.extend(identity(inputs));
     with_asked(Component::ApiServer, &inputs.tenant.deployment, flags)
 }
 
@@ -108,12 +108,10 @@ fn storage(inputs: &Inputs<'_>) -> Vec<Flag> {
 }
 
 /// Who is authenticated how, and who may do what.
-fn identity(tenant: &Tenant) -> Vec<Flag> {
-    let issuer = format!(
-        "https://kubernetes.default.svc.{}",
-        tenant.network.cluster_domain
-    );
-    vec![
+fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
+    let tenant = inputs.tenant;
+    let issuers = issuers(inputs);
+    let mut flags = vec![
         ("authentication-config", path(entry::AUTHENTICATION)),
         ("authorization-mode", "Node,RBAC".to_owned()),
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
@@ -136,9 +134,8 @@ fn identity(tenant: &Tenant) -> Vec<Flag> {
         // Else it is built from the pod's address.
         (
             "service-account-jwks-uri",
-            format!("{issuer}/openid/v1/jwks"),
+            format!("{}/openid/v1/jwks", issuers[0]),
         ),
-        ("service-account-issuer", issuer),
         (
             "service-account-key-file",
             path(entry::SERVICE_ACCOUNT_PUBLIC),
@@ -147,7 +144,23 @@ fn identity(tenant: &Tenant) -> Vec<Flag> {
             "service-account-signing-key-file",
             path(entry::SERVICE_ACCOUNT_PRIVATE),
         ),
-    ]
+    ];
+    let accepted = issuers.into_iter();
+    flags.extend(accepted.map(|issuer| ("service-account-issuer", issuer)));
+    flags
+}
+
+/// Who issues tokens of service accounts: the first signs, the others are believed too. A name under
+/// the base domain is unique to the tenant. That of every cluster of this domain stays accepted
+/// behind it: tokens from before the operator had a base domain go on working.
+fn issuers(inputs: &Inputs<'_>) -> Vec<String> {
+    let common = format!(
+        "kubernetes.default.svc.{}",
+        inputs.tenant.network.cluster_domain
+    );
+    let own = inputs.exposure.stable_name.clone();
+    let hosts = own.into_iter().chain([common]);
+    hosts.map(|host| format!("https://{host}")).collect()
 }
 
 /// `NodeRestriction` and those asked for, each once.

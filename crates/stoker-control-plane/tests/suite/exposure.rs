@@ -10,6 +10,7 @@ fn read(service_type: &str, network: &Value, service: Option<Value>) -> Exposure
     let service: Option<Service> = service.map(|service| serde_json::from_value(service).unwrap());
     exposure(
         &tenant(&spec(service_type, 1, "v1.36.3", network)),
+        None,
         service.as_ref(),
     )
 }

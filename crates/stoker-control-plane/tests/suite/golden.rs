@@ -4,10 +4,10 @@ use std::path::Path;
 
 use k8s_openapi::serde::Serialize;
 use serde_json::{Value, json};
-use stoker_control_plane::{PodPort, StoragePeer, service};
+use stoker_control_plane::{PodPort, StoragePeer, ingress, service, tls_route};
 
 use crate::redaction::redacted;
-use crate::scenario::{Scenario, cluster_ip, secrets, spec};
+use crate::scenario::{STABLE_NAME, Scenario, cluster_ip, secrets, spec};
 
 #[test]
 fn cluster_ip_with_one_replica() {
@@ -74,6 +74,65 @@ fn load_balancer_with_two_replicas_and_dual_stack() {
     check("load-balancer", &scenario);
 }
 
+/// IPv6 before IPv4 wherever there are both, and a name of its own under the operator's base domain.
+#[test]
+fn a_stable_name_and_dual_stack_with_ipv6_first() {
+    let mut spec = spec(
+        "LoadBalancer",
+        1,
+        "v1.36.3",
+        &json!({
+            "serviceCidrs": ["fd00:10:96::/112", "10.97.0.0/16"],
+            "podCidrs": ["fd00:10:244::/56", "10.245.0.0/16"],
+        }),
+    );
+    spec["controlPlane"]["service"]["ipFamilies"] = json!(["IPv6", "IPv4"]);
+    let service = json!({
+        "metadata": {},
+        "spec": { "clusterIPs": ["fd00:100::9", "10.100.7.9"], "ipFamilies": ["IPv6", "IPv4"] },
+        "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.9" }, { "ip": "2001:db8::9" }] } },
+    });
+    let scenario = Scenario::named(&spec, Some(STABLE_NAME), Some(&service));
+    check("stable-name", &scenario);
+}
+
+#[test]
+fn an_ingress_with_a_port_of_its_own() {
+    check(
+        "ingress",
+        &routed(&json!({ "ingress": {
+        "hostname": "api.example.com:443",
+        "ingressClassName": "nginx",
+        "additionalMetadata": {
+            "labels": { "team": "gpu", "stoker.dev/name": "not-this" },
+            "annotations": { "nginx.ingress.kubernetes.io/ssl-passthrough": "true" },
+        },
+    } })),
+    );
+}
+
+#[test]
+fn a_tls_route_to_two_gateways() {
+    check(
+        "gateway",
+        &routed(&json!({ "gateway": {
+        "hostname": "api.example.com",
+        "additionalMetadata": { "labels": { "team": "gpu" } },
+        "parentRefs": [
+            { "name": "public", "namespace": "gateways", "sectionName": "tls", "port": 443 },
+            { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "private" },
+        ],
+    } })),
+    );
+}
+
+fn routed(more: &Value) -> Scenario {
+    let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
+    json_patch::merge(&mut spec["controlPlane"], more);
+    let service = json!({ "metadata": {}, "spec": { "clusterIPs": ["10.100.7.7"] } });
+    Scenario::new(&spec, Some(&service))
+}
+
 /// Nothing waits for the load balancer: only the kubeconfig for its address comes later.
 #[test]
 fn load_balancer_before_its_address_is_known() {
@@ -88,6 +147,8 @@ pub(crate) fn check(name: &str, scenario: &Scenario) {
         value(&objects.deployment),
     ];
     let guards = scenario.guards();
+    values.extend(ingress(&scenario.tenant).as_ref().map(value));
+    values.extend(tls_route(&scenario.tenant, "v1").as_ref().map(value));
     values.extend(guards.pod_disruption_budget.as_ref().map(value));
     values.push(value(&guards.network_policy));
     values.extend(objects.config_maps.iter().map(value));

@@ -17,5 +17,6 @@ mod pod_security;
 mod properties;
 mod redaction;
 mod restarts;
+mod routes;
 mod scenario;
 mod upstream;

@@ -18,6 +18,9 @@ use time::{Duration, OffsetDateTime};
 
 pub(crate) const STORAGE_ID: &str = "0123456789abcdef0123456789abcdef";
 
+/// The tenant's name under a base domain.
+pub(crate) const STABLE_NAME: &str = "0123456789abcdef0123456789abcdef.clusters.example.com";
+
 /// The time of every test: 2026-11-21T00:00:00Z.
 pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_795_219_200).unwrap()
@@ -66,10 +69,15 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// A tenant before anything of it exists, its Service being as given.
     pub(crate) fn new(spec: &Value, service: Option<&Value>) -> Self {
+        Self::named(spec, None, service)
+    }
+
+    /// The same with a name under the operator's base domain.
+    pub(crate) fn named(spec: &Value, name: Option<&str>, service: Option<&Value>) -> Self {
         let tenant = tenant(spec);
         let service: Option<Service> =
             service.map(|service| serde_json::from_value(service.clone()).unwrap());
-        let exposure = exposure(&tenant, service.as_ref());
+        let exposure = exposure(&tenant, name, service.as_ref());
         let keys = keys(&tenant, &ExistingSecrets::new(), false, now()).unwrap();
         let leaves = leaves(&tenant, &keys, &exposure, &ExistingSecrets::new(), now()).unwrap();
         let peers = ["192.0.2.10", "2001:db8::10"].map(|ip: &str| StoragePeer::Address {

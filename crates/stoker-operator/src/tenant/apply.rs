@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 use super::build::Wanted;
 use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
+use super::identity;
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
@@ -85,6 +86,9 @@ pub(super) async fn apply(
     if ground.is_none() && !lives {
         return applied;
     }
+    let Ok(stable_name) = stable_name(object, ground.as_ref(), state, ctx) else {
+        return applied;
+    };
     let pool_turn = turn.queueing(pool_turn(ground.as_ref(), state)).await;
     let both = async {
         let claimed = claim_place(object, ground.as_ref(), state, ctx);
@@ -112,7 +116,8 @@ pub(super) async fn apply(
             cached_service(tenant, ctx)
         }
     };
-    let exposure = service.map(|service| control_plane::exposure(tenant, Some(&service)));
+    let exposure = service
+        .map(|service| control_plane::exposure(tenant, stable_name.as_deref(), Some(&service)));
     findings.exposure.clone_from(&exposure);
     applied.exposure.clone_from(&exposure);
     if let (Some(exposure), Some((place, Identity { id, born }))) = (exposure, ground) {
@@ -133,6 +138,26 @@ pub(super) async fn apply(
             .await;
     }
     applied
+}
+
+/// The tenant's name under the operator's base domain, if it has one.
+///
+/// # Errors
+/// Nobody knows its identity now, from which the name follows: its store is away and its status lost.
+fn stable_name(
+    object: &TenantControlPlane,
+    ground: Option<&(Place, Identity)>,
+    state: &TenantState,
+    ctx: &Context,
+) -> Result<Option<String>, ()> {
+    let Some(domain) = &ctx.args.base_domain else {
+        return Ok(None);
+    };
+    let id = match ground {
+        Some((_, identity)) => Some(identity.id.clone()),
+        None => identity::known(object, state),
+    };
+    id.map(|id| Some(domain.name_of(&id))).ok_or(())
 }
 
 /// A new tenant is not let in while its pods could reach networks of ours that nobody has named.

@@ -52,7 +52,7 @@ pub enum Error {
     InsideTimeout(std::time::Duration),
     #[error("cannot write inside the tenant")]
     Inside(#[source] stoker_kube::Error),
-    #[error("cannot resolve the control-plane endpoint {endpoint}")]
+    #[error("cannot resolve {endpoint}, the name that the load balancer published")]
     Resolve {
         endpoint: String,
         #[source]
@@ -142,14 +142,14 @@ mod tests {
     #[test]
     fn causes_are_named_once() {
         let cause = std::io::Error::other("no such host");
-        let endpoint = "a.example:6443".to_owned();
+        let endpoint = "a.example".to_owned();
         let error = Error::Resolve {
             endpoint,
             source: cause,
         };
         assert_eq!(
             error.describe(),
-            "cannot resolve the control-plane endpoint a.example:6443: no such host"
+            "cannot resolve a.example, the name that the load balancer published: no such host"
         );
     }
 }

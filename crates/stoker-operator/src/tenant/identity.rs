@@ -11,6 +11,7 @@ use stoker_control_plane::Names;
 
 use super::error::Error;
 use super::secrets::is_ours;
+use super::state::{TenantState, lock};
 use crate::FIELD_MANAGER;
 
 /// Field manager of the finalizer alone.
@@ -46,6 +47,16 @@ pub async fn recorded(
     schema
         .map(|bytes| parse(&String::from_utf8_lossy(&bytes.0)))
         .transpose()
+}
+
+/// The identity as far as it is known without a request.
+#[must_use]
+pub(super) fn known(object: &TenantControlPlane, state: &TenantState) -> Option<StorageId> {
+    let recorded = || {
+        let storage = object.status.as_ref()?.storage.as_ref()?;
+        parse(&storage.setup.schema).ok()
+    };
+    lock(&state.storage_id).clone().or_else(recorded)
 }
 
 fn parse(text: &str) -> Result<StorageId, Error> {

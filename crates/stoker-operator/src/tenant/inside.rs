@@ -1,5 +1,6 @@
 //! The tenant's own side of a pass: wait for its API server, then keep our objects there.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
 use stoker_tenant::{Access, TenantObjects};
 use time::OffsetDateTime;
 
+use super::addresses::{endpoints_keys, is_name, resolve};
 use super::connection::{Connection, Task, answers, await_ready, connect, owned_kinds, watch};
 use super::error::Error;
 use super::state::{TenantState, lock};
@@ -135,11 +137,13 @@ async fn keep_up(
         );
         return Ok(());
     };
-    *lock(&state.look_again) = Some(match endpoint.host {
-        Host::Address(_) => connection.expires,
-        Host::Name(_) => connection
+    let resolved = exposure.direct.iter().any(is_name);
+    *lock(&state.look_again) = Some(if resolved {
+        connection
             .expires
-            .min(OffsetDateTime::now_utc() + RESOLVE_AGAIN),
+            .min(OffsetDateTime::now_utc() + RESOLVE_AGAIN)
+    } else {
+        connection.expires
     });
     let started = Instant::now();
     // A tenant that was never configured has nothing left over.
@@ -147,13 +151,21 @@ async fn keep_up(
         .status
         .as_ref()
         .is_some_and(|status| status.kubernetes_resources.version.version.is_some());
-    let writes = apply_inside(connection, ledger, tenant, endpoint, known);
+    let writes = apply_inside(connection, ledger, tenant, exposure, endpoint, known);
     let changed = match tokio::time::timeout(LIMIT, writes).await {
         Err(_) => return Err(Error::InsideTimeout(LIMIT)),
         Ok(result) => result?,
     };
     if changed {
         ctx.metrics.step(Step::Inside, started.elapsed());
+    }
+    if exposure.direct.is_empty() {
+        findings.fails(
+            Aspect::TenantConfigured,
+            "EndpointPending",
+            "the Service has no address yet, which the tenant's own pods dial: waiting for the load balancer",
+        );
+        return Ok(());
     }
     findings.holds(
         Aspect::TenantConfigured,
@@ -269,19 +281,19 @@ async fn apply_inside(
     connection: &Connection,
     ledger: &Ledger,
     tenant: &Tenant,
+    exposure: &Exposure,
     endpoint: &Endpoint,
     known: bool,
 ) -> Result<bool, Error> {
+    let resolved = resolve(exposure).await;
     let access = Access {
         host: match &endpoint.host {
             Host::Address(ip) => ip.to_string(),
             Host::Name(name) => name.clone(),
         },
         port: endpoint.port,
-        addresses: resolve(endpoint).await.map_err(|source| Error::Resolve {
-            endpoint: endpoint.to_string(),
-            source,
-        })?,
+        addresses: resolved.as_ref().cloned().unwrap_or_default(),
+        direct_port: exposure.port.unwrap_or(endpoint.port),
         certificate_authority: connection.certificate_authority.clone(),
     };
     let mut objects = stoker_tenant::build(tenant, &access)?;
@@ -295,7 +307,11 @@ async fn apply_inside(
         ledger.uid(&ObjectKey::of::<ServiceAccount>(Some(namespace), name))
     });
     outcomes.extend(apply(others(&objects)?).await.map_err(Error::Inside)?);
-    let keep = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
+    let mut keep: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
+    if objects.endpoints.is_empty() {
+        // Pods go on with what is there.
+        keep.extend(endpoints_keys());
+    }
     writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
     if first {
         // Left over from before this process knew the tenant: an add-on taken out of the spec since.
@@ -306,20 +322,8 @@ async fn apply_inside(
             .await
             .map_err(Error::Inside)?;
     }
+    resolved?;
     Ok(outcomes.iter().any(|outcome| outcome.changed))
-}
-
-/// Addresses behind the endpoint, for the tenant's `kubernetes` Service.
-async fn resolve(endpoint: &Endpoint) -> std::io::Result<Vec<IpAddr>> {
-    let name = match &endpoint.host {
-        Host::Address(ip) => return Ok(vec![*ip]),
-        Host::Name(name) => name,
-    };
-    let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await?;
-    let mut addresses: Vec<IpAddr> = found.map(|found| found.ip()).collect();
-    addresses.sort();
-    addresses.dedup();
-    Ok(addresses)
 }
 
 fn accounts(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {

@@ -17,7 +17,7 @@ use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status};
-use super::{delete, error::Error, inside, store};
+use super::{delete, error::Error, inside, routes, store};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -112,6 +112,9 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         return Ok(Action::await_change());
     }
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
+    if findings.again && held.is_none() {
+        ctx.wake(reference.clone());
+    }
     let waits = findings.first_failure().is_some();
     result?;
     ctx.tenant_failures.succeeded(&reference);
@@ -174,18 +177,18 @@ async fn pass(
     } = apply::apply(object, tenant, state, ctx, findings)
         .boxed()
         .await;
-    let configured = match exposure {
+    let (routed, configured) = match exposure {
         Some(exposure) => {
             let keys = keys.as_ref();
-            inside::configure(object, tenant, &exposure, keys, state, ctx, findings).await
+            let routed = routes::keep(object, tenant, &exposure, state, ctx, findings).await;
+            let configured =
+                inside::configure(object, tenant, &exposure, keys, state, ctx, findings).await;
+            (routed, configured)
         }
-        None => Ok(()),
+        None => (Ok(()), Ok(())),
     };
-    match (failure, configured) {
-        (None, configured) => configured,
-        // The other one is tried again with it.
-        (Some(failure), _) => Err(failure),
-    }
+    // The others are tried again with the first.
+    failure.map_or(Ok(()), Err).and(configured).and(routed)
 }
 
 /// Writes the status, unless it only tells of progress and the last one is young: then the time to wait is returned.

@@ -17,6 +17,7 @@ use super::error::Error;
 use super::identity;
 use super::inside::Inside;
 use super::pods::Pods;
+use super::routes::Heard;
 use crate::metrics::CertificateDates;
 
 /// One tenant, in memory.
@@ -40,6 +41,8 @@ pub struct TenantState {
     pub storage_id: Mutex<Option<StorageId>>,
     /// The status as this process last wrote it: the cached object may lag behind.
     pub written: Mutex<Option<TenantControlPlaneStatus>>,
+    /// What the controllers of its routes last said.
+    pub routes: Mutex<Heard>,
     /// When it was.
     pub written_at: Mutex<Option<Instant>>,
     /// When the connection into the tenant, or the addresses behind its endpoint, must be looked at again.
@@ -90,6 +93,7 @@ impl Default for TenantState {
             minted: Mutex::default(),
             storage_id: Mutex::default(),
             written: Mutex::default(),
+            routes: Mutex::default(),
             written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
@@ -191,8 +195,8 @@ impl Tenants {
             .clone()
     }
 
-    /// The state of the object `uid` named `tenant`. Of a former object of that name only the pods, which
-    /// the watch of pods alone keeps, are carried over.
+    /// The state of the object `uid` named `tenant`. Of a former object of that name only the pods and what
+    /// was said of routes, which watches alone keep, are carried over.
     pub fn state_of(
         &self,
         tenant: &ObjectRef<TenantControlPlane>,
@@ -205,9 +209,11 @@ impl Tenants {
             return state;
         }
         let pods = std::mem::take(&mut *lock(&state.pods));
+        let routes = std::mem::take(&mut *lock(&state.routes));
         let fresh = Arc::new(TenantState {
             uid: Mutex::new(uid.map(str::to_owned)),
             pods: Mutex::new(pods),
+            routes: Mutex::new(routes),
             ..TenantState::default()
         });
         tenants.insert(tenant.clone(), fresh.clone());

@@ -15,6 +15,7 @@ use stoker_control_plane::{Exposure, Names};
 use stoker_kube::conditions;
 
 use super::error::Error;
+use super::routes::Routed;
 
 /// One thing that must hold for a tenant to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +30,18 @@ pub enum Aspect {
     ApiServerAvailable,
     /// The tenant holds every object that the operator keeps there.
     TenantConfigured,
+    /// The route by hostname is in place. Only of tenants that ask for one.
+    Routed,
 }
 
 impl Aspect {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Valid,
         Self::DataStoreReady,
         Self::ControlPlaneApplied,
         Self::ApiServerAvailable,
         Self::TenantConfigured,
+        Self::Routed,
     ];
 
     /// The condition's type.
@@ -49,6 +53,7 @@ impl Aspect {
             Self::ControlPlaneApplied => "ControlPlaneApplied",
             Self::ApiServerAvailable => "APIServerAvailable",
             Self::TenantConfigured => "TenantConfigured",
+            Self::Routed => "RouteApplied",
         }
     }
 }
@@ -72,6 +77,10 @@ pub struct Findings {
     pub storage: Option<StorageStatus>,
     /// Where the API server is reached.
     pub exposure: Option<Exposure>,
+    /// The routes by hostname, if they were looked at.
+    pub routes: Option<Routed>,
+    /// Whether another pass is due as soon as the status is written.
+    pub again: bool,
     /// Whether the control plane's objects have been applied at least once.
     pub applied: bool,
     /// The Deployment as last seen.
@@ -164,6 +173,14 @@ pub fn status(
     if let Some(tenant) = tenant {
         describe(&mut new, tenant, findings);
     }
+    if findings
+        .routes
+        .as_ref()
+        .is_some_and(|routes| *routes == Routed::default())
+    {
+        let routed = Aspect::Routed.condition();
+        new.conditions.retain(|condition| condition.type_ != routed);
+    }
     for (aspect, check) in &findings.checks {
         set(&mut new, aspect.condition(), check, generation, now);
     }
@@ -216,10 +233,11 @@ fn readiness(
         };
     }
     let holds = |aspect: Aspect| {
-        status
-            .conditions
-            .iter()
-            .any(|found| found.type_ == aspect.condition() && found.status == "True")
+        let mut conditions = status.conditions.iter();
+        match conditions.find(|found| found.type_ == aspect.condition()) {
+            Some(found) => found.status == "True",
+            None => aspect == Aspect::Routed,
+        }
     };
     if Aspect::ALL.into_iter().all(holds) {
         let message = "the API server answers and the tenant is configured".to_owned();
@@ -245,12 +263,19 @@ fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &F
         status.kubernetes_resources.service = ServiceStatus {
             name: names.service.clone(),
             namespace: tenant.namespace.clone(),
-            port: exposure
-                .endpoint
-                .as_ref()
-                .map_or(0, |endpoint| i32::from(endpoint.port)),
+            port: exposure.port.map_or(0, i32::from),
             load_balancer: exposure.load_balancer.clone(),
         };
+    }
+    if let Some(routes) = &findings.routes {
+        status
+            .kubernetes_resources
+            .ingress
+            .clone_from(&routes.ingress);
+        status
+            .kubernetes_resources
+            .gateway
+            .clone_from(&routes.gateway);
     }
     if !findings.applied {
         return;

@@ -95,7 +95,7 @@ pub(super) fn tenant_of(object: &ObjectMeta) -> Option<ObjectRef<TenantControlPl
 }
 
 /// Tells the tenant's ledger; true when others changed something of ours.
-fn saw(ctx: &Context, change: &Change) -> bool {
+pub(super) fn saw(ctx: &Context, change: &Change) -> bool {
     let Some(tenant) = tenant_of(&change.metadata) else {
         return false;
     };

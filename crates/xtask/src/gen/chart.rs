@@ -56,6 +56,9 @@ const SETTABLE: &[(&str, &str)] = &[
             {{- with .Values.datastore }}
             - {{ printf \"--datastore=%s\" . | quote }}
             {{- end }}
+            {{- with .Values.baseDomain }}
+            - {{ printf \"--base-domain=%s\" . | quote }}
+            {{- end }}
             {{- with .Values.managementCidrs }}
             - --management-cidrs={{ join \",\" . }}
             {{- end }}

@@ -14,7 +14,7 @@ pub const PROGRESS: Duration = Duration::from_secs(5);
 pub fn is_problem(reason: &str) -> bool {
     !matches!(
         reason,
-        "PodsStarting" | "APIServerStarting" | "EndpointPending" | "Sleeping"
+        "PodsStarting" | "APIServerStarting" | "EndpointPending" | "RoutePending" | "Sleeping"
     )
 }
 
