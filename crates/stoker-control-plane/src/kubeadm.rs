@@ -1,5 +1,5 @@
-//! Configuration files that hold no secret: kubeadm's view of the tenant, and who is authenticated
-//! how.
+//! Configuration files that hold no secret: kubeadm's view of the tenant, who is authenticated how, and
+//! who may do what.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,7 @@ use serde::Serialize;
 use stoker_api::tenant::Tenant;
 use stoker_api::version::KubernetesVersion;
 
+use crate::authorization::{authorization, guard_kubeconfig};
 use crate::metadata::metadata;
 use crate::{Endpoint, Inputs, Names, entry};
 
@@ -34,16 +35,23 @@ pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
             tenant,
             &names.control_plane_config,
             "control-plane-config",
-            (entry::AUTHENTICATION, authentication(tenant.version)),
+            vec![
+                (entry::AUTHENTICATION, authentication(tenant.version)),
+                (
+                    entry::AUTHORIZATION,
+                    authorization(tenant.write_permissions),
+                ),
+                (entry::GUARD, guard_kubeconfig()),
+            ],
         ),
         config_map(
             tenant,
             &names.kubeadm_config,
             "kubeadmconfig",
-            (
+            vec![(
                 entry::CLUSTER_CONFIGURATION,
                 cluster_configuration(tenant, endpoint),
-            ),
+            )],
         ),
     ]
 }
@@ -52,11 +60,12 @@ fn config_map(
     tenant: &Tenant,
     name: &str,
     component: &str,
-    (key, text): (&str, String),
+    entries: Vec<(&str, String)>,
 ) -> ConfigMap {
+    let entries = entries.into_iter();
     ConfigMap {
         metadata: metadata(tenant, name, component),
-        data: Some([(key.to_owned(), text)].into()),
+        data: Some(entries.map(|(key, text)| (key.to_owned(), text)).collect()),
         ..ConfigMap::default()
     }
 }

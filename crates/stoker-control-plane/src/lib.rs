@@ -18,6 +18,7 @@
 //!           └─► ingress(), tls_route()   only where they are asked for
 //! ```
 
+mod authorization;
 mod deployment;
 mod disruption;
 mod encryption;

@@ -22,6 +22,7 @@ pub mod storage_client;
 mod store;
 mod trouble;
 mod turn;
+pub mod writes;
 
 pub use error::Error;
 pub use state::{TenantState, Tenants};

@@ -87,7 +87,11 @@ fn api_server(names: &Names) -> Vec<VolumeProjection> {
         VolumeProjection {
             config_map: Some(ConfigMapProjection {
                 name: names.control_plane_config.clone(),
-                items: Some(vec![item(entry::AUTHENTICATION, entry::AUTHENTICATION)]),
+                items: Some(
+                    [entry::AUTHENTICATION, entry::AUTHORIZATION, entry::GUARD]
+                        .map(|entry| item(entry, entry))
+                        .into(),
+                ),
                 optional: None,
             }),
             ..VolumeProjection::default()

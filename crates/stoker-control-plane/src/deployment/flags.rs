@@ -113,7 +113,7 @@ fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
     let issuers = issuers(inputs);
     let mut flags = vec![
         ("authentication-config", path(entry::AUTHENTICATION)),
-        ("authorization-mode", "Node,RBAC".to_owned()),
+        ("authorization-config", path(entry::AUTHORIZATION)),
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
         ("enable-admission-plugins", admission_plugins(tenant)),
         ("enable-bootstrap-token-auth", "true".to_owned()),

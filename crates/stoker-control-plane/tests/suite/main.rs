@@ -6,6 +6,7 @@
     reason = "that is how a test fails"
 )]
 
+mod authorization;
 mod exposure;
 mod files;
 mod golden;

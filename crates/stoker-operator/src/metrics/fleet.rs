@@ -18,9 +18,10 @@ use time::OffsetDateTime;
 
 /// A tenant that is not ready this long does not merely start: somebody should look.
 const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(10);
-const STATES: [VersionState; 6] = [
+const STATES: [VersionState; 7] = [
     VersionState::Provisioning,
     VersionState::Ready,
+    VersionState::WriteLimited,
     VersionState::NotReady,
     VersionState::Upgrading,
     VersionState::Sleeping,

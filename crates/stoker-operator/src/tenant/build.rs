@@ -24,6 +24,8 @@ pub(super) struct Materials<'a> {
     pub(super) existing: &'a TenantSecrets,
     /// Whether its keys must all be there.
     pub(super) born: bool,
+    /// Image of the process of ours in the pods.
+    pub(super) warden_image: &'a str,
 }
 
 /// What is applied, in this order.
@@ -73,6 +75,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         exposure,
         existing,
         born,
+        warden_image,
     } = materials;
     let data = existing.data();
     let keys = control_plane::keys(tenant, &data, born, now)?;
@@ -92,6 +95,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         leaves: &leaves,
         exposure,
         storage: &storage,
+        warden_image,
     });
     let read = |secret: &Secret| Ok((Desired::of(secret)?, existing.stored(secret)));
     let mut mounted = Vec::new();

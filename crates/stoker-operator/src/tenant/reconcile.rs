@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use stoker_api::labels::PAUSED;
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use time::OffsetDateTime;
 
 use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status};
-use super::{delete, error::Error, inside, routes, store};
+use super::{delete, error::Error, inside, routes, store, writes};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -183,6 +184,12 @@ async fn pass(
             let routed = routes::keep(object, tenant, &exposure, state, ctx, findings).await;
             let configured =
                 inside::configure(object, tenant, &exposure, keys, state, ctx, findings).await;
+            // What could not be applied no API server can follow.
+            if failure.is_none() && findings.applied && tenant.replicas > 0 {
+                writes::verify(object, tenant, keys, state, ctx, findings)
+                    .boxed()
+                    .await;
+            }
             (routed, configured)
         }
         None => (Ok(()), Ok(())),
@@ -226,6 +233,7 @@ async fn write_status(
         return Ok(None);
     }
     *lock(&state.written_at) = Some(Instant::now());
+    tell_writes(object, &old, &new, ctx).await;
     let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
         status.kubernetes_resources.version.status
     };
@@ -249,4 +257,25 @@ async fn write_status(
             .await;
     }
     Ok(None)
+}
+
+/// An event when other writes are refused than before, or when that takes long.
+async fn tell_writes(
+    object: &TenantControlPlane,
+    old: &TenantControlPlaneStatus,
+    new: &TenantControlPlaneStatus,
+    ctx: &Context,
+) {
+    let said = |condition: &Condition| (condition.reason.clone(), condition.message.clone());
+    let (before, after) = (writes::condition(old), writes::condition(new));
+    let Some(condition) = after.filter(|_| before.map(said) != after.map(said)) else {
+        return;
+    };
+    tracing::info!(reason = %condition.reason, "write permissions");
+    let reference = object.object_ref(&());
+    let (reason, message) = (&condition.reason, &condition.message);
+    let problem = condition.status != "True";
+    ctx.events
+        .publish(&reference, problem, reason, "Reconcile", message)
+        .await;
 }

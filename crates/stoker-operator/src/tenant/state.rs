@@ -18,6 +18,7 @@ use super::identity;
 use super::inside::Inside;
 use super::pods::Pods;
 use super::routes::Heard;
+use super::writes::Verified;
 use crate::metrics::CertificateDates;
 
 /// One tenant, in memory.
@@ -49,6 +50,8 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
+    /// Pods whose API servers were seen to refuse exactly this.
+    pub writes: Mutex<Verified>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -97,6 +100,7 @@ impl Default for TenantState {
             written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
+            writes: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),

@@ -16,6 +16,7 @@ use stoker_kube::conditions;
 
 use super::error::Error;
 use super::routes::Routed;
+use super::writes;
 
 /// One thing that must hold for a tenant to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Findings {
     pub exposure: Option<Exposure>,
     /// The routes by hostname, if they were looked at.
     pub routes: Option<Routed>,
+    /// What was found of the writes that are refused, if anybody asked. The tenant is ready whatever it is.
+    pub writes: Option<Check>,
     /// Whether another pass is due as soon as the status is written.
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.
@@ -183,6 +186,9 @@ pub fn status(
     }
     for (aspect, check) in &findings.checks {
         set(&mut new, aspect.condition(), check, generation, now);
+    }
+    if let Some(check) = &findings.writes {
+        set(&mut new, writes::CONDITION, check, generation, now);
     }
     let ready = readiness(&new, findings, tenant);
     set(&mut new, "Ready", &ready, generation, now);
@@ -333,6 +339,7 @@ fn settle_version(
     observed: bool,
 ) {
     let wanted = tenant.version.to_string();
+    let limited = is_limited(status);
     let resources = &mut status.kubernetes_resources;
     let deployment = &resources.deployment;
     let rolled_out = observed
@@ -346,10 +353,20 @@ fn settle_version(
     resources.version.status = match resources.version.version.as_deref() {
         _ if tenant.replicas == 0 => VersionState::Sleeping,
         None => VersionState::Provisioning,
+        Some(_) if ready && limited => VersionState::WriteLimited,
         Some(installed) if installed != wanted => VersionState::Upgrading,
         Some(_) if ready => VersionState::Ready,
         Some(_) => VersionState::NotReady,
     };
+}
+
+/// Whether writes are refused: as last found out, and while that changes as it was.
+fn is_limited(status: &TenantControlPlaneStatus) -> bool {
+    match writes::condition(status) {
+        Some(found) if found.status == "True" => found.reason == writes::LIMITED,
+        Some(_) => status.kubernetes_resources.version.status == VersionState::WriteLimited,
+        None => false,
+    }
 }
 
 #[cfg(test)]
