@@ -117,7 +117,8 @@ fn the_operators_flags_are_those_that_it_has() {
 #[test]
 fn another_image_replaces_the_default_once() {
     assert_eq!(manifest().unwrap().matches(DEFAULT_IMAGE).count(), 1);
-    assert!(print_manifest("two images").is_err());
+    assert!(print_manifest("two images", WARDEN_IMAGE).is_err());
+    assert!(print_manifest(DEFAULT_IMAGE, "two images").is_err());
 }
 
 #[test]
