@@ -111,7 +111,10 @@ fn the_operators_flags_are_those_that_it_has() {
         .remove(0);
     assert_eq!(container.image.as_deref(), Some(DEFAULT_IMAGE));
     let arguments = std::iter::once("stoker-operator".to_owned()).chain(container.args.unwrap());
-    stoker_operator::args::Args::try_parse_from(arguments).unwrap();
+    let arguments = stoker_operator::args::Args::try_parse_from(arguments).unwrap();
+    let none = ["stoker-operator"];
+    let default = stoker_operator::args::Args::try_parse_from(none).unwrap();
+    assert_eq!(arguments.warden_image, default.warden_image);
 }
 
 #[test]

@@ -242,6 +242,43 @@ fn the_word_for_the_tenant_follows_version_replicas_and_readiness() {
 }
 
 #[test]
+fn a_tenant_is_write_limited_from_when_that_was_seen_until_the_contrary_is() {
+    use VersionState::{NotReady, Ready, WriteLimited};
+    let tenant = tenant(2, NEW);
+    let found = [
+        (None, true, Ready),
+        (Some(Check::fails("Applying", "")), true, Ready),
+        (Some(Check::holds(writes::LIMITED, "")), true, WriteLimited),
+        (None, true, WriteLimited),
+        (None, false, NotReady),
+        (None, true, WriteLimited),
+        (
+            Some(Check::fails("GuardUnreachable", "")),
+            true,
+            WriteLimited,
+        ),
+        (Some(Check::holds("Writable", "")), true, Ready),
+        (Some(Check::fails("Applying", "")), true, Ready),
+    ];
+    let mut status = of(&good(), &tenant);
+    for (row, (check, ready, word)) in found.into_iter().enumerate() {
+        let mut findings = good();
+        findings.deployment = Some(deployment([2, 2, 3, 3]));
+        findings.writes = check;
+        if !ready {
+            findings
+                .checks
+                .retain(|(found, _)| *found != Aspect::ApiServerAvailable);
+            findings.fails(Aspect::ApiServerAvailable, "PodsStarting", "");
+        }
+        status = super::status(&status, Some(&tenant), 1, &findings, second(2));
+        let said = status.kubernetes_resources.version.status;
+        assert_eq!(said, word, "row {row}");
+        assert_eq!(condition(&status, "Ready").status == "True", ready);
+    }
+}
+
+#[test]
 fn a_sleeping_tenant_is_not_ready_even_where_every_condition_holds() {
     let status = of(&good(), &tenant(0, NEW));
     assert_eq!(condition(&status, "Ready").reason, "Sleeping");
