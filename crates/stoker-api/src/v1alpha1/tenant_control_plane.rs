@@ -183,7 +183,7 @@ pub struct TenantControlPlaneSpec {
     #[serde(default)]
     pub deletion: Deletion,
     /// What nobody may do inside the tenant cluster, its administrators included, until it is allowed again.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "WritePermissions::is_unlimited")]
     pub write_permissions: WritePermissions,
 }
 
@@ -193,10 +193,13 @@ pub struct TenantControlPlaneSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct WritePermissions {
     /// No object can be made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub block_creation: bool,
     /// No object can be changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub block_update: bool,
     /// No object can be deleted, and no pod evicted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub block_deletion: bool,
 }
 
@@ -205,6 +208,14 @@ impl WritePermissions {
     #[must_use]
     pub fn is_limited(self) -> bool {
         self.block_creation || self.block_update || self.block_deletion
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_unlimited(&self) -> bool {
+        !self.is_limited()
     }
 }
 

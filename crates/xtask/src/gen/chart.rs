@@ -52,7 +52,7 @@ const SETTABLE: &[(&str, &str)] = &[
     ),
     (
         "            - --warden-image=${WARDEN_IMAGE}\n",
-        "            - {{ with .Values.wardenImage }}{{ printf \"--warden-image=%s%s\" .repository (.digest | empty | ternary (printf \":%s\" .tag) (printf \"@%s\" .digest)) | quote }}{{ end }}
+        "            - --warden-image={{ with .Values.wardenImage }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
             {{- with .Values.datastore }}
             - {{ printf \"--datastore=%s\" . | quote }}
             {{- end }}

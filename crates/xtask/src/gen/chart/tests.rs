@@ -76,9 +76,10 @@ fn schema_values_and_readme_know_the_same_values() {
 }
 
 fn is_used(path: &str, template: &str) -> bool {
-    let within_image = path
+    let field = path
         .strip_prefix("image.")
-        .is_some_and(|field| template.contains(&format!("{{{{ .{field} }}}}")));
+        .or_else(|| path.strip_prefix("wardenImage."));
+    let within_image = field.is_some_and(|field| template.contains(&format!("{{{{ .{field} }}}}")));
     within_image || template.contains(&format!(".Values.{path} "))
 }
 
