@@ -16,7 +16,7 @@ const HEALTH_PORT: u16 = 10271;
 pub(super) fn warden(image: &str) -> Container {
     let mut security = security::container(None);
     security.read_only_root_filesystem = Some(true);
-    // Twice what was measured, as PSS, after a million questions.
+    // As measured (PSS): 1.8 MB, and 2.5 MB after questions on 50 connections at once.
     let requests = [("cpu", "1m"), ("memory", "4Mi")];
     Container {
         name: "stoker-warden".to_owned(),
