@@ -80,12 +80,12 @@ fn asking(jwt: &[Value]) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn issuers_come_and_go_without_a_restart_on_the_newest_release() {
-    issuers_come_and_go(default_kubernetes(), 150).await;
+    Box::pin(issuers_come_and_go(default_kubernetes(), 150)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn issuers_come_and_go_without_a_restart_on_the_oldest_release() {
-    issuers_come_and_go(oldest_kubernetes(), 151).await;
+    Box::pin(issuers_come_and_go(oldest_kubernetes(), 151)).await;
 }
 
 async fn issuers_come_and_go(version: KubernetesVersion, second: u8) {

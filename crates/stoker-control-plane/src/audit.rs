@@ -26,7 +26,7 @@ pub(crate) fn policy(audit: &Audit) -> String {
     let policy = Policy {
         api_version: "audit.k8s.io/v1",
         kind: "Policy",
-        policy,
+        content: policy,
     };
     // Strings in structs always serialize.
     serde_saphyr::to_string(&policy).unwrap_or_default()
@@ -141,5 +141,5 @@ struct Policy {
     api_version: &'static str,
     kind: &'static str,
     #[serde(flatten)]
-    policy: AuditPolicy,
+    content: AuditPolicy,
 }

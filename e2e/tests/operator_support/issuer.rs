@@ -1,4 +1,4 @@
-//! A real issuer of OpenID Connect tokens: discovery and keys over TLS, and tokens signed with ES256.
+//! A real issuer of OIDC tokens: discovery and keys over TLS, and tokens signed with ES256.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -211,8 +211,11 @@ fn kind(expression: &IdedExpr) -> Kind {
 
 fn kind_of_call(call: &CallExpr) -> Kind {
     match (call.func_name.as_str(), call.args.as_slice()) {
-        ("_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" | "_&&_" | "_||_" | "!_" | "@in", _)
-        | ("startsWith" | "endsWith" | "contains" | "matches" | "hasValue", _) => Kind::Truth,
+        (
+            "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" | "_&&_" | "_||_" | "!_" | "@in"
+            | "startsWith" | "endsWith" | "contains" | "matches" | "hasValue",
+            _,
+        ) => Kind::Truth,
         ("_[_]", _) => Kind::Any,
         ("size" | "int" | "uint" | "double", _) => Kind::Other,
         ("_?_:_", [_, yes, no]) => match (kind(yes), kind(no)) {
