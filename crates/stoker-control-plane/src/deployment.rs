@@ -3,6 +3,7 @@
 mod additional;
 mod arguments;
 mod checksum;
+mod configuration;
 mod container;
 mod files;
 mod flags;
@@ -103,7 +104,7 @@ fn pod(inputs: &Inputs<'_>) -> PodSpec {
     // Behind them: the kubelet starts containers one after the other.
     containers.push(warden::warden(inputs.warden_image));
     containers.extend(additional::containers(wanted));
-    let mut volumes = files::volumes(&Names::of(tenant));
+    let mut volumes = files::volumes(tenant);
     volumes.extend(additional::volumes(wanted));
     PodSpec {
         init_containers: some_if_any(additional::init_containers(wanted)),

@@ -63,6 +63,10 @@ pub const AUTHENTICATION: &str = "authentication-config.yaml";
 pub const AUTHORIZATION: &str = "authorization-config.yaml";
 /// Kubeconfig by which the API server asks the guard.
 pub const GUARD: &str = "guard.conf";
+/// Audit policy of the API server.
+pub const AUDIT_POLICY: &str = "audit-policy.yaml";
+/// The kubeconfig in a Secret of people, by which audit events are sent.
+pub const AUDIT_WEBHOOK: &str = "kubeconfig";
 /// kubeadm's `ClusterConfiguration`.
 pub const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";
 /// The kubeconfig in a Secret that a `KubeconfigGenerator` asked for.

@@ -6,6 +6,8 @@
     reason = "that is how a test fails"
 )]
 
+mod audit;
+mod authentication;
 mod authorization;
 mod exposure;
 mod files;
