@@ -61,7 +61,7 @@ async fn permit(
     tenant: &Tenant,
     blocked: Value,
     reason: &str,
-    word: &str,
+    shown: &str,
 ) -> Result<Duration> {
     let begun = Instant::now();
     let patch = Patch::Merge(json!({ "spec": { "writePermissions": blocked } }));
@@ -75,7 +75,7 @@ async fn permit(
         ensure!(
             found.reason == reason
                 && found.observed_generation == patched.metadata.generation
-                && said == word,
+                && said == shown,
             "{said}, {found:?}"
         );
         Ok(())
