@@ -9,8 +9,10 @@
 mod audit;
 mod authentication;
 mod authorization;
+mod cis;
 mod exposure;
 mod files;
+mod flag_oracle;
 mod golden;
 mod keys;
 mod leaves;
