@@ -6,8 +6,12 @@
     reason = "that is how a test fails"
 )]
 
+mod audit;
+mod authentication;
+mod cis;
 mod exposure;
 mod files;
+mod flag_oracle;
 mod golden;
 mod keys;
 mod leaves;
