@@ -14,7 +14,7 @@ mod bare;
 #[expect(dead_code, reason = "the tenant listens where the test says")]
 mod tenant_server;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -32,8 +32,14 @@ use stoker_pki::{
 };
 use time::{Duration, OffsetDateTime};
 
-/// Of a tenant's API server on loopback.
-const PORT: u16 = 30443;
+/// An address of this machine that is no loopback one, which a tenant's spec may not name. Nothing is sent there.
+fn own_address() -> IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket
+        .connect("192.0.2.1:9")
+        .expect("a machine with a route");
+    socket.local_addr().unwrap().ip()
+}
 
 struct Ctl {
     kubeconfig: tempfile::NamedTempFile,
@@ -172,14 +178,15 @@ async fn a_cluster_that_is_not_ours_is_said_to_be_none() {
 /// A kubeconfig and a bootstrap token are accepted by an API server that has the tenant's credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_and_a_machine_get_in_for_a_while() {
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let address = Ipv4Addr::new(127, 131, high, low);
+    let address = own_address();
+    // Of the range of node ports; another one for each run.
+    let port = 30_000 + u16::try_from(std::process::id() % 2700).unwrap();
     let change = json!({
         "controlPlane": { "service": { "serviceType": "NodePort" } },
-        "networkProfile": { "address": address, "port": PORT },
+        "networkProfile": { "address": address, "port": port },
     });
     let (bare, ctl, _operator) = world(change).await;
-    let address = SocketAddr::new(IpAddr::V4(address), PORT);
+    let address = SocketAddr::new(address, port);
     let server = tenant_server::start(&bare, "a", address).await;
     let admin = server.client().await.unwrap();
     let bindings: Api<ClusterRoleBinding> = Api::all(admin.clone());

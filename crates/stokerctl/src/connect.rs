@@ -86,7 +86,7 @@ pub(crate) fn explain(error: kube::Error) -> anyhow::Error {
         kube::Error::Api(status) if status.is_forbidden() => {
             "ask an administrator of the management cluster for this right, or use another context"
         }
-        kube::Error::Api(status) if status.is_not_found() && status.details.is_none() => {
+        kube::Error::Api(status) if status.code == 404 && status.details.is_none() => {
             "this cluster does not serve stoker.dev/v1alpha1: is it the management cluster, with Stoker installed? See --context"
         }
         kube::Error::Api(_) => return anyhow!(error),
