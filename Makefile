@@ -4,13 +4,21 @@ IMG ?= stoker.dev/stoker-operator:v0.1.0
 WARDEN_IMG ?= $(dir $(IMG))stoker-warden:v0.1.0
 LAB = cargo run --quiet --package stoker-lab --
 
-.PHONY: up down test lint gen bench docker-build docker-push deploy requirements
+# Where `make build` leaves its programs.
+BUILD = $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: up down build test lint gen bench docker-build docker-push deploy requirements
 
 up: requirements ## Management cluster, operator, tenant, worker, workload; a second run does nothing in seconds.
 	$(LAB) up
 
 down: requirements ## Leave the machine as it was.
 	$(LAB) down
+
+build: requirements ## The operator and stokerctl, for this machine; stokerctl is a kubectl plugin too.
+	cargo build --release --package stoker-operator --package stokerctl
+	ln -sf stokerctl $(BUILD)/kubectl-stoker
+	@echo "built $(BUILD)/stoker-operator, $(BUILD)/stokerctl and, for kubectl stoker, $(BUILD)/kubectl-stoker"
 
 test: requirements ## Every test, unit to end-to-end.
 	hack/test.sh

@@ -275,6 +275,7 @@ fn after_up(lab: &Lab) {
         people.join("bin").display()
     ));
     steps.note("  kubectl get pods -A");
+    steps.note("  stokerctl list");
 }
 
 fn status(lab: &Lab) {

@@ -22,6 +22,7 @@ impl Lab {
     pub async fn main_job(&self) -> Result<()> {
         let steps = self.steps();
         self.install_stoker().await?;
+        steps.step("stokerctl", self.install_stokerctl()).await?;
         let file = checkout().join("examples/tenant.yaml");
         let tenant = self.start_tenant(&file, TENANT, TENANT);
         steps.step(format!("tenant {TENANT}"), tenant).await?;

@@ -1,6 +1,7 @@
 //! Stoker itself on the lab: its image, `manifests/install.yaml`, and a `DataStore` for the lab's pool. Everything goes
 //! through what users have: buildah, kubectl and the files of the repository.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -65,6 +66,27 @@ impl Lab {
         steps
             .step("DataStore for the pool", self.apply_data_store())
             .await
+    }
+
+    /// Builds the command-line tool from this checkout and puts it into `.stoker/bin`, as `stokerctl` and as the plugin
+    /// `kubectl stoker`.
+    ///
+    /// # Errors
+    /// When it does not build, or cannot be put there.
+    pub async fn install_stokerctl(&self) -> Result<()> {
+        // Not optimised: a person waits for the build, and not for the tool.
+        let build = cargo(["build", "--quiet", "--package", "stokerctl"]);
+        run(&mut build.into()).await?;
+        let program = target_directory().join("debug/stokerctl");
+        let directory = self.paths().people().join("bin");
+        std::fs::create_dir_all(&directory).context("making .stoker/bin")?;
+        for name in ["stokerctl", "kubectl-stoker"] {
+            let link = directory.join(name);
+            // Not there on a first run.
+            let _ = std::fs::remove_file(&link);
+            symlink(&program, &link).with_context(|| format!("linking {name}"))?;
+        }
+        Ok(())
     }
 
     /// Runs kubectl against the management cluster and returns what it prints.
@@ -217,9 +239,10 @@ impl Program {
         ]);
         build.env("RUSTFLAGS", "-C target-feature=+crt-static");
         run(&mut build.into()).await?;
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| checkout().join("target"), PathBuf::from);
-        Ok(target.join(TARGET).join("release").join(self.package))
+        Ok(target_directory()
+            .join(TARGET)
+            .join("release")
+            .join(self.package))
     }
 
     /// A tag that changes with the binary, so that a new build is rolled out and the same one is not.
@@ -233,4 +256,8 @@ impl Program {
         }
         Ok(format!("stoker.dev/{}:{tag}", self.package))
     }
+}
+
+fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
 }

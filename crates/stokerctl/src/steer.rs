@@ -1,0 +1,73 @@
+//! The three changes that are made daily: replicas, pause, resume.
+
+use anyhow::Result;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use stoker_api::labels::PAUSED;
+use stoker_api::v1alpha1::TenantControlPlane;
+
+use crate::connect::{Connection, Target, explain};
+use crate::print::out;
+
+/// Sets the replicas through the scale subresource, for which a right of its own exists.
+///
+/// # Errors
+/// It is refused.
+pub(crate) async fn scale(target: &Target, tenant: &str, replicas: u16) -> Result<()> {
+    let connection = target.connect().await?;
+    connection.tenant(tenant).await?;
+    let patch = json!({ "spec": { "replicas": replicas } });
+    let tenants = tenants(&connection);
+    let params = PatchParams::default();
+    let patch = Patch::Merge(&patch);
+    let scaled = tenants.patch_scale(tenant, &params, &patch).await;
+    scaled.map_err(explain)?;
+    out(&format!("{}\n", scaled_to(tenant, replicas)))
+}
+
+fn scaled_to(tenant: &str, replicas: u16) -> String {
+    match replicas {
+        0 => format!(
+            "{tenant} goes to sleep: its pods end, data and keys are kept; `stokerctl scale {tenant} 2` wakes it"
+        ),
+        1 => format!("{tenant} gets 1 replica: its API is away while that one is replaced"),
+        _ => format!("{tenant} gets {replicas} replicas"),
+    }
+}
+
+/// Has the operator leave the tenant alone.
+///
+/// # Errors
+/// It is refused.
+pub(crate) async fn pause(target: &Target, tenant: &str, reason: &str) -> Result<()> {
+    let connection = target.connect().await?;
+    connection.tenant(tenant).await?;
+    annotate(&connection, tenant, json!(reason)).await?;
+    out(&format!(
+        "{tenant} is paused: nothing of it is healed, renewed or changed until `stokerctl resume {tenant}`\n"
+    ))
+}
+
+/// Has the operator keep up the tenant again.
+///
+/// # Errors
+/// It is refused.
+pub(crate) async fn resume(target: &Target, tenant: &str) -> Result<()> {
+    let connection = target.connect().await?;
+    connection.tenant(tenant).await?;
+    annotate(&connection, tenant, Value::Null).await?;
+    out(&format!("{tenant} is kept up again\n"))
+}
+
+async fn annotate(connection: &Connection, tenant: &str, value: Value) -> Result<()> {
+    let patch = json!({ "metadata": { "annotations": { PAUSED: value } } });
+    let tenants = tenants(connection);
+    let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+    let patched = tenants.patch(tenant, &params, &patch).await;
+    patched.map(drop).map_err(explain)
+}
+
+fn tenants(connection: &Connection) -> Api<TenantControlPlane> {
+    Api::namespaced(connection.client.clone(), &connection.namespace)
+}
