@@ -12,7 +12,7 @@ pub(crate) const GUARD_PORT: u16 = 10270;
 const HEALTH_PORT: u16 = 10271;
 
 /// It has no readiness probe: an API server whose guard hangs still answers reads, and refuses what the
-/// guard would.
+/// guard would. A container that does not run makes the pod unready all the same.
 pub(super) fn warden(image: &str) -> Container {
     let mut security = security::container(None);
     security.read_only_root_filesystem = Some(true);
