@@ -12,6 +12,8 @@
 #[path = "operator_support/bare.rs"]
 #[expect(dead_code, reason = "the pool is not looked at here")]
 mod bare;
+#[path = "operator_support/bare_pod.rs"]
+mod bare_pod;
 #[path = "operator_support/guarded.rs"]
 mod guarded;
 #[path = "operator_support/tenant_server.rs"]

@@ -7,18 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_lab::bare::BareApiServer;
-use stoker_lab::command::cargo;
 use stoker_lab::credentials;
 use stoker_lab::versions::KubernetesVersion;
 use stoker_pki::Authority;
 use tokio::task::JoinHandle;
 
-use super::bare::{Bare, until};
+use super::bare::{Bare, built, until};
+use super::bare_pod::announce;
 use super::tenant_server::{self, PORT};
 
 const AUTHORIZATION: &str = "authorization-config.yaml";
@@ -71,7 +71,7 @@ impl Guarded {
         let address = SocketAddr::new(address, PORT);
         let path = Some(files.path().join(AUTHORIZATION));
         let api_server = tenant_server::start_with(bare, "a", address, version, path).await;
-        run_pod(bare, address.ip()).await;
+        announce(bare, "one-pod", address.ip()).await;
         bare.tenant_reason("a", "one", "Ready", "Available").await;
         let data = bare.secrets("a").get("one-ca").await.unwrap().data.unwrap();
         let text = |entry: &str| String::from_utf8(data[entry].0.clone()).unwrap();
@@ -169,7 +169,7 @@ pub(crate) async fn permit(bare: &Bare, blocked: Value, reason: &str) -> Duratio
 impl Guard {
     fn start(&mut self) {
         let [guard, health] = self.ports;
-        let process = Command::new(warden())
+        let process = Command::new(built("stoker-warden"))
             .arg(format!("--guard-address=127.0.0.1:{guard}"))
             .arg(format!("--health-port={health}"))
             .stdin(Stdio::null())
@@ -242,44 +242,4 @@ async fn kubelet(client: Client, mut volume: Volume) {
             seen = told;
         }
     }
-}
-
-async fn run_pod(bare: &Bare, address: IpAddr) {
-    let pod = json!({
-        "metadata": { "name": "one-pod", "labels": {
-            "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
-        }},
-        "spec": { "containers": [{ "name": "kube-apiserver", "image": "none" }] },
-    });
-    let pods: Api<Pod> = Api::namespaced(bare.client.clone(), "a");
-    let pod = serde_json::from_value(pod).unwrap();
-    pods.create(&PostParams::default(), &pod).await.unwrap();
-    let status = json!({ "status": {
-        "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
-        "conditions": [{ "type": "Ready", "status": "True" }],
-    }});
-    let (params, status) = (PatchParams::default(), Patch::Merge(status));
-    pods.patch_status("one-pod", &params, &status)
-        .await
-        .unwrap();
-}
-
-static BUILT: std::sync::Once = std::sync::Once::new();
-
-/// The warden of this very tree.
-fn warden() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let binary = exe
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("stoker-warden");
-    BUILT.call_once(|| {
-        let status = cargo(["build", "--quiet", "--package", "stoker-warden"])
-            .status()
-            .unwrap();
-        assert!(status.success(), "the warden does not build");
-    });
-    binary
 }
