@@ -52,7 +52,7 @@ pub struct Tenant {
     /// Who is let in beside certificates and the cluster's own tokens.
     pub authentication: Authentication,
     /// Which requests the API servers record, and where.
-    pub audit: Option<Audit>,
+    pub audit: Audit,
     /// Networks and names.
     pub network: Network,
     /// Add-ons inside the tenant.
@@ -213,7 +213,7 @@ impl Tenant {
             kubelet: spec.kubernetes.kubelet.clone(),
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
             authentication: spec.kubernetes.authentication.clone(),
-            audit: spec.kubernetes.audit.clone(),
+            audit: spec.kubernetes.audit.clone().unwrap_or_default(),
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),
