@@ -14,6 +14,7 @@ pub mod inside;
 mod lost_keys;
 pub mod pods;
 pub mod reconcile;
+pub mod rollout;
 pub mod routes;
 mod secrets;
 pub mod state;

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::lean::{Kind, Lean};
+pub(crate) use self::owned::tenant_of;
 use crate::context::Context;
 use crate::management_networks::Networks;
 

@@ -10,14 +10,14 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use stoker_api::labels::PAUSED;
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use time::OffsetDateTime;
 
 use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
-use super::status::{Aspect, Check, Findings, status};
-use super::{delete, error::Error, inside, routes, store};
+use super::status::{Aspect, Check, Findings, status, stuck};
+use super::{delete, error::Error, inside, rollout, routes, store};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -93,6 +93,10 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
     if object.annotations().contains_key(PAUSED) {
         tracing::debug!("paused");
+        // One that is being rolled out keeps its turn: nobody knows how it would end.
+        if !ctx.rollouts.is_rolling(&reference) {
+            rollout::leave(&reference, ctx);
+        }
         return Ok(Action::await_change());
     }
 
@@ -111,6 +115,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
+    rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
     if findings.again && held.is_none() {
         ctx.wake(reference.clone());
@@ -126,7 +131,10 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
             Outcome::Done
         },
     );
-    Ok(next_look(&state, held))
+    let known = lock(&state.written).clone();
+    let status = known.as_ref().or(object.status.as_ref());
+    let stuck = status.and_then(|status| stuck::due(status, Timestamp::now()));
+    Ok(next_look(&state, held, stuck))
 }
 
 /// The tenant, if its spec can be served.
@@ -147,10 +155,12 @@ fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tena
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that
-/// was `held` back this long. Everything else wakes the tenant by itself.
-fn next_look(state: &TenantState, held: Option<Duration>) -> Action {
+/// was `held` back this long, the moment from which the tenant is `stuck`. Everything else wakes the tenant by itself.
+fn next_look(state: &TenantState, held: Option<Duration>, stuck: Option<Timestamp>) -> Action {
     let now = OffsetDateTime::now_utc();
-    let deadlines = [state.renew_at(), *lock(&state.look_again)];
+    // A second later it is so for certain.
+    let stuck = stuck.and_then(|at| OffsetDateTime::from_unix_timestamp(at.as_second() + 1).ok());
+    let deadlines = [state.renew_at(), *lock(&state.look_again), stuck];
     let waits = deadlines.into_iter().flatten().map(|next| {
         let wait = (next - now).max(time::Duration::SECOND);
         Duration::try_from(wait).unwrap_or(Duration::from_secs(1))
@@ -226,9 +236,8 @@ async fn write_status(
         return Ok(None);
     }
     *lock(&state.written_at) = Some(Instant::now());
-    let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
-        status.kubernetes_resources.version.status
-    };
+    tell_stuck(object, &old, &new, ctx).await;
+    let word = |status: &TenantControlPlaneStatus| status.kubernetes_resources.version.status;
     let (before, Some(condition)) = (ready(&old), ready(&new)) else {
         return Ok(None);
     };
@@ -249,4 +258,23 @@ async fn write_status(
             .await;
     }
     Ok(None)
+}
+
+/// Once, when it comes to that.
+async fn tell_stuck(
+    object: &TenantControlPlane,
+    old: &TenantControlPlaneStatus,
+    new: &TenantControlPlaneStatus,
+    ctx: &Context,
+) {
+    let reason = |status| stuck::stuck(status).map(|found| found.reason.clone());
+    if let Some(found) = stuck::stuck(new)
+        && reason(old) != reason(new)
+    {
+        tracing::warn!(reason = %found.reason, "tenant is stuck");
+        let reference = object.object_ref(&());
+        ctx.events
+            .publish(&reference, true, stuck::STUCK, "Reconcile", &found.message)
+            .await;
+    }
 }

@@ -49,6 +49,8 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
+    /// The Deployment as this process last applied it.
+    pub deployed: Mutex<Option<Deployed>>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -57,6 +59,15 @@ pub struct TenantState {
     let_go: AtomicBool,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
     pub escrowed: Mutex<Vec<[u8; 32]>>,
+}
+
+/// A Deployment that was applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Deployed {
+    /// `metadata.generation` of the tenant it was made from.
+    pub of: i64,
+    /// Its own, as the API server answered.
+    pub generation: i64,
 }
 
 /// What the last complete application to the management cluster was made from.
@@ -97,6 +108,7 @@ impl Default for TenantState {
             written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
+            deployed: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),

@@ -1,5 +1,6 @@
 //! What a pass found, and the status that follows from it. Pure.
 
+pub mod stuck;
 pub mod urgency;
 
 use jiff::Timestamp;
@@ -15,7 +16,11 @@ use stoker_control_plane::{Exposure, Names};
 use stoker_kube::conditions;
 
 use super::error::Error;
+use super::rollout::Turn;
 use super::routes::Routed;
+
+/// The condition of tenants whose pods are replaced because of us: `True` when it is their turn.
+pub const ROLLOUT_TURN: &str = "RolloutTurn";
 
 /// One thing that must hold for a tenant to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,8 @@ pub struct Findings {
     pub applied: bool,
     /// The Deployment as last seen.
     pub deployment: Option<Deployment>,
+    /// Where it is in the queue of those whose pods are replaced because of us.
+    pub rollout: Option<Turn>,
 }
 
 impl Check {
@@ -186,6 +193,14 @@ pub fn status(
     }
     let ready = readiness(&new, findings, tenant);
     set(&mut new, "Ready", &ready, generation, now);
+    describe_turn(&mut new, findings.rollout, generation, now);
+    stuck::mark(
+        &mut new,
+        None,
+        findings.deployment.as_ref(),
+        generation,
+        now,
+    );
     if let Some(tenant) = tenant {
         settle_version(
             &mut new,
@@ -195,6 +210,32 @@ pub fn status(
         );
     }
     new
+}
+
+/// Only tenants in the queue have this condition. What it says names no other tenant, so that it is written once.
+fn describe_turn(
+    status: &mut TenantControlPlaneStatus,
+    turn: Option<Turn>,
+    generation: i64,
+    now: Timestamp,
+) {
+    const CAUSE: &str = "the control-plane pods change without a change of spec, as by another version or configuration of the operator";
+    let check = match turn {
+        None => {
+            status
+                .conditions
+                .retain(|found| found.type_ != ROLLOUT_TURN);
+            return;
+        }
+        Some(Turn::Rolling) => Check::holds("Rolling", format!("{CAUSE}; they are being replaced")),
+        Some(Turn::Waiting) => Check::fails(
+            "Waiting",
+            format!(
+                "{CAUSE}; one tenant after the other gets new ones, once the one before is ready again. A change of spec does not wait"
+            ),
+        ),
+    };
+    set(status, ROLLOUT_TURN, &check, generation, now);
 }
 
 fn set(

@@ -1,0 +1,119 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Generation, observed generation, replicas, updated and ready ones.
+fn deployment(
+    annotations: &Value,
+    [generation, observed, replicas, updated, ready]: [i64; 5],
+) -> Deployment {
+    serde_json::from_value(json!({
+        "metadata": { "name": "one", "generation": generation, "annotations": annotations },
+        "spec": { "selector": {}, "template": { "metadata": { "labels": { "a": "b" } } } },
+        "status": {
+            "observedGeneration": observed, "replicas": replicas, "updatedReplicas": updated, "readyReplicas": ready,
+        },
+    }))
+    .unwrap()
+}
+
+const DONE: [i64; 5] = [2, 2, 1, 1, 1];
+
+#[test]
+fn only_pods_that_serve_and_that_nobody_wants_replaced_need_a_turn() {
+    let old = deployment(&json!({ TEMPLATE: "old" }), DONE);
+    let unmarked = deployment(&json!({}), DONE);
+    let of = |live, template, same_spec, ready| {
+        needs_turn(&Facts {
+            live,
+            template,
+            same_spec,
+            ready,
+        })
+    };
+    assert!(of(Some(&old), "new", true, true), "a new version");
+    assert!(
+        of(Some(&unmarked), "new", true, true),
+        "from before there were digests"
+    );
+    assert!(!of(Some(&old), "old", true, true), "no pod is replaced");
+    assert!(!of(Some(&old), "new", false, true), "a person's change");
+    assert!(!of(Some(&old), "new", true, false), "nothing to lose");
+    assert!(!of(None, "new", true, true), "a birth");
+}
+
+#[test]
+fn a_rollout_is_complete_when_every_pod_is_new_and_ready() {
+    let cases = [
+        (DONE, 2, true, "done"),
+        (DONE, 3, false, "the cache lags behind"),
+        ([3, 2, 1, 1, 1], 3, false, "not seen yet"),
+        ([3, 3, 2, 1, 2], 3, false, "an old pod is there"),
+        ([3, 3, 1, 1, 0], 3, false, "the new pod is not ready"),
+        ([3, 3, 0, 0, 0], 3, true, "asleep"),
+    ];
+    for (counters, applied, expected, why) in cases {
+        let live = deployment(&json!({}), counters);
+        assert_eq!(is_complete(&live, applied), expected, "{why}");
+    }
+}
+
+#[test]
+fn a_process_that_begins_knows_whose_turn_it_was() {
+    let unfinished = [3, 3, 2, 1, 2];
+    let turn = json!({ TEMPLATE: "new", TURN: "new" });
+    assert!(is_rolling(&deployment(&turn, unfinished)));
+    assert!(!is_rolling(&deployment(&turn, DONE)));
+    let by_a_person = json!({ TEMPLATE: "newer", TURN: "new" });
+    assert!(!is_rolling(&deployment(&by_a_person, unfinished)));
+    assert!(!is_rolling(&deployment(&json!({}), unfinished)), "a birth");
+}
+
+#[test]
+fn the_digest_is_of_the_pod_template_alone() {
+    let (one, mut other) = (
+        deployment(&json!({}), DONE),
+        deployment(&json!({ "x": "y" }), [9; 5]),
+    );
+    other.spec.as_mut().unwrap().replicas = Some(7);
+    assert_eq!(template(&one).unwrap(), template(&other).unwrap());
+    other.spec.as_mut().unwrap().template.metadata = None;
+    assert_ne!(template(&one).unwrap(), template(&other).unwrap());
+    let marked = stamped(one, "new", true);
+    assert!(had_turn(Some(&marked), "new") && !had_turn(Some(&marked), "old"));
+    assert_eq!(annotation(&marked, TEMPLATE), Some("new"));
+}
+
+fn tenant(name: &str) -> TenantRef {
+    ObjectRef::new(name).within("a")
+}
+
+#[test]
+fn one_at_a_time_in_the_order_asked() {
+    let rollouts = Rollouts::default();
+    let [a, b, c] = ["a", "b", "c"].map(tenant);
+    assert_eq!(rollouts.ask(&a), Turn::Rolling);
+    assert_eq!(rollouts.ask(&b), Turn::Waiting);
+    assert_eq!(rollouts.ask(&c), Turn::Waiting);
+    assert_eq!(rollouts.ask(&a), Turn::Rolling, "still its turn");
+    assert_eq!(rollouts.leave(&a), Some(b.clone()));
+    assert_eq!(rollouts.ask(&b), Turn::Rolling);
+    assert_eq!(rollouts.leave(&c), None, "it is not its turn that ends");
+    assert_eq!(rollouts.leave(&b), None, "nobody waits");
+    assert!(!rollouts.is_rolling(&b));
+}
+
+#[test]
+fn who_is_woken_and_needs_no_turn_lets_the_next_one_go() {
+    let rollouts = Rollouts::default();
+    let [a, b, c] = ["a", "b", "c"].map(tenant);
+    rollouts.resume([a.clone()]);
+    assert_eq!(rollouts.ask(&b), Turn::Waiting);
+    assert_eq!(rollouts.ask(&c), Turn::Waiting);
+    assert_eq!(rollouts.leave(&a), Some(b.clone()));
+    assert_eq!(
+        rollouts.leave(&b),
+        Some(c),
+        "b was deleted, or its pass failed"
+    );
+}
