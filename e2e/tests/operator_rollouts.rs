@@ -6,7 +6,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may fail"
+    clippy::print_stdout,
+    reason = "a test may fail, and shows what the operator said"
 )]
 
 #[path = "operator_support/bare.rs"]
