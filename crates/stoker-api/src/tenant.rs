@@ -13,9 +13,9 @@ use kube::ResourceExt;
 use crate::arguments::RefusedArgument;
 use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
-    Addons, ControlPlaneDeployment, ControlPlaneGateway, ControlPlaneIngress, ControlPlaneService,
-    DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet, NetworkProfile, ServiceType,
-    TenantControlPlane,
+    Addons, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
+    ControlPlaneIngress, ControlPlaneService, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet,
+    NetworkProfile, ServiceType, TenantControlPlane,
 };
 use crate::version::{KubernetesVersion, VersionError};
 
@@ -49,6 +49,10 @@ pub struct Tenant {
     pub kubelet: Kubelet,
     /// Admission plugins to enable beside those that are always on.
     pub admission_controllers: Vec<String>,
+    /// Who is let in beside certificates and the cluster's own tokens.
+    pub authentication: Authentication,
+    /// Which requests the API servers record, and where.
+    pub audit: Option<Audit>,
     /// Networks and names.
     pub network: Network,
     /// Add-ons inside the tenant.
@@ -159,6 +163,10 @@ pub enum InvalidTenant {
         "spec.controlPlane.deployment.additionalVolumes: {0} is not exactly one of configMap, emptyDir, projected and secret, or asks for a token of the management cluster"
     )]
     Volume(String),
+    #[error(
+        "spec.kubernetes.audit.log.volume: {0} is not the name of an emptyDir in spec.controlPlane.deployment.additionalVolumes"
+    )]
+    AuditVolume(String),
     #[error("spec.dataStoreSchema: {0}")]
     StorageId(#[from] InvalidStorageId),
 }
@@ -186,6 +194,7 @@ impl Tenant {
         let deployment = &spec.control_plane.deployment;
         checks::arguments(deployment)?;
         checks::volumes(deployment)?;
+        checks::audit_log(spec.kubernetes.audit.as_ref(), deployment)?;
         Ok(Self {
             name,
             namespace: object
@@ -201,6 +210,8 @@ impl Tenant {
             version,
             kubelet: spec.kubernetes.kubelet.clone(),
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
+            authentication: spec.kubernetes.authentication.clone(),
+            audit: spec.kubernetes.audit.clone(),
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),

@@ -6,6 +6,8 @@
 )]
 
 mod addons;
+mod audit;
+mod authentication;
 mod control_plane;
 mod core;
 mod data_store;
@@ -21,6 +23,13 @@ mod status;
 mod tenant_control_plane;
 
 pub use addons::{Addon, Addons, KubeProxyAddon};
+pub use audit::{
+    Audit, AuditLevel, AuditLog, AuditPolicy, AuditResources, AuditRule, AuditStage, AuditWebhook,
+};
+pub use authentication::{
+    AudienceMatchPolicy, Authentication, Claim, ClaimMappings, ClaimValidationRule, ExtraMapping,
+    Issuer, JwtAuthenticator, PrefixedClaim, UserValidationRule,
+};
 pub use control_plane::ControlPlane;
 pub use core::{
     Affinity, ContainerSecurity, Containers, InitContainers, PodSecurity, Resources, Tolerations,

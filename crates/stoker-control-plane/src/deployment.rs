@@ -3,6 +3,7 @@
 mod additional;
 mod arguments;
 mod checksum;
+mod configuration;
 mod container;
 mod files;
 mod flags;
@@ -99,7 +100,7 @@ fn pod(inputs: &Inputs<'_>) -> PodSpec {
     let wanted = &tenant.deployment;
     let mut containers = container::containers(inputs);
     containers.extend(additional::containers(wanted));
-    let mut volumes = files::volumes(&Names::of(tenant));
+    let mut volumes = files::volumes(tenant);
     volumes.extend(additional::volumes(wanted));
     PodSpec {
         init_containers: some_if_any(additional::init_containers(wanted)),

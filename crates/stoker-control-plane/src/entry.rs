@@ -59,6 +59,10 @@ pub const DATASTORE_KEY: &str = "server.key";
 pub const ENCRYPTION: &str = "encryption-config.yaml";
 /// `AuthenticationConfiguration` of the API server.
 pub const AUTHENTICATION: &str = "authentication-config.yaml";
+/// Audit policy of the API server.
+pub const AUDIT_POLICY: &str = "audit-policy.yaml";
+/// The kubeconfig in a Secret of people, by which audit events are sent.
+pub const AUDIT_WEBHOOK: &str = "kubeconfig";
 /// kubeadm's `ClusterConfiguration`.
 pub const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";
 /// The kubeconfig in a Secret that a `KubeconfigGenerator` asked for.

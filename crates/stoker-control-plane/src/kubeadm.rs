@@ -1,28 +1,14 @@
-//! Configuration files that hold no secret: kubeadm's view of the tenant, and who is authenticated
-//! how.
-
-use std::fmt::Write as _;
+//! Configuration files that hold no secret: kubeadm's view of the tenant, and what the API server is
+//! told by files.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 use stoker_api::tenant::Tenant;
-use stoker_api::version::KubernetesVersion;
 
+use crate::audit;
+use crate::authentication::authentication;
 use crate::metadata::metadata;
 use crate::{Endpoint, Inputs, Names, entry};
-
-/// First minor whose kube-apiserver reads `AuthenticationConfiguration` as `v1`; older ones read
-/// `v1beta1` (`k8s.io/apiserver/pkg/apis/apiserver/v1/register.go` of 0.33 and 0.34).
-const AUTHENTICATION_V1: u32 = 34;
-
-/// The only paths that are answered without credentials: health, and what `kubeadm join` reads
-/// before it trusts the cluster. The match is exact, and each still needs RBAC.
-const ANONYMOUS_PATHS: [&str; 4] = [
-    "/api/v1/namespaces/kube-public/configmaps/cluster-info",
-    "/healthz",
-    "/livez",
-    "/readyz",
-];
 
 /// Both `ConfigMap`s, by name.
 pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
@@ -34,53 +20,40 @@ pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
             tenant,
             &names.control_plane_config,
             "control-plane-config",
-            (entry::AUTHENTICATION, authentication(tenant.version)),
+            configuration(tenant),
         ),
         config_map(
             tenant,
             &names.kubeadm_config,
             "kubeadmconfig",
-            (
+            vec![(
                 entry::CLUSTER_CONFIGURATION,
                 cluster_configuration(tenant, endpoint),
-            ),
+            )],
         ),
     ]
+}
+
+/// The API server's own files.
+fn configuration(tenant: &Tenant) -> Vec<(&'static str, String)> {
+    let mut files = vec![(entry::AUTHENTICATION, authentication(tenant))];
+    let audit = tenant.audit.as_ref();
+    files.extend(audit.map(|audit| (entry::AUDIT_POLICY, audit::policy(audit))));
+    files
 }
 
 fn config_map(
     tenant: &Tenant,
     name: &str,
     component: &str,
-    (key, text): (&str, String),
+    files: Vec<(&str, String)>,
 ) -> ConfigMap {
+    let entries = files.into_iter().map(|(key, text)| (key.to_owned(), text));
     ConfigMap {
         metadata: metadata(tenant, name, component),
-        data: Some([(key.to_owned(), text)].into()),
+        data: Some(entries.collect()),
         ..ConfigMap::default()
     }
-}
-
-fn authentication(version: KubernetesVersion) -> String {
-    let group_version = if version.minor >= AUTHENTICATION_V1 {
-        "v1"
-    } else {
-        "v1beta1"
-    };
-    let mut text = format!(
-        "apiVersion: apiserver.config.k8s.io/{group_version}
-kind: AuthenticationConfiguration
-jwt: []
-anonymous:
-  enabled: true
-  conditions:
-"
-    );
-    for path in ANONYMOUS_PATHS {
-        // Writing into a String cannot fail.
-        let _ = writeln!(text, "  - path: {path}");
-    }
-    text
 }
 
 /// kubeadm's `ClusterConfiguration` (`kubeadm.k8s.io/v1beta4`) of `tenant`, as YAML: what

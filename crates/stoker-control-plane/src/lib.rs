@@ -18,6 +18,8 @@
 //!           └─► ingress(), tls_route()   only where they are asked for
 //! ```
 
+mod audit;
+mod authentication;
 mod deployment;
 mod disruption;
 mod encryption;
@@ -37,6 +39,7 @@ mod secrets;
 mod service;
 mod storage;
 
+pub use authentication::{InvalidAuthentication, InvalidExpression, check_authentication};
 pub use encryption::{EncryptionError, EncryptionKeys};
 pub use exposure::{Endpoint, Exposure, Host, exposure};
 pub use generated_kubeconfig::{generated_kubeconfig, generated_name};

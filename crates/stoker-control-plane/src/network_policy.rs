@@ -37,8 +37,8 @@ const NEVER: [&str; 6] = [
 /// Out: a tenant's administrator can make the API server dial any address (webhooks, aggregated
 /// APIs, `nodes/proxy` with a forged Node), so this is the boundary towards the management cluster:
 /// the pool's peers on their ports, and everything outside the management networks, where the
-/// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool is known by
-/// names.
+/// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool, issuers of
+/// tokens or a server for audit events are known by names.
 pub(crate) fn network_policy(
     tenant: &Tenant,
     endpoints: &[String],
@@ -46,7 +46,7 @@ pub(crate) fn network_policy(
     management_networks: &[IpNet],
 ) -> NetworkPolicy {
     let mut egress = pool(peers);
-    egress.extend(are_names(endpoints).then(cluster_dns));
+    egress.extend((are_names(endpoints) || dials_names(tenant)).then(cluster_dns));
     egress.extend(outside(management_networks));
     NetworkPolicy {
         metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
@@ -119,6 +119,12 @@ fn are_names(endpoints: &[String]) -> bool {
             .parse::<std::net::IpAddr>()
             .is_err()
     })
+}
+
+/// Whether the API server itself looks up names, which its tenant's administrator does not choose.
+fn dials_names(tenant: &Tenant) -> bool {
+    let audit = tenant.audit.as_ref();
+    !tenant.authentication.jwt.is_empty() || audit.is_some_and(|audit| audit.webhook.is_some())
 }
 
 fn cluster_dns() -> NetworkPolicyEgressRule {

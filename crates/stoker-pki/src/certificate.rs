@@ -34,6 +34,19 @@ pub fn not_after(pem: &str) -> Result<OffsetDateTime, Error> {
     Ok(certificate.validity().not_after.to_datetime())
 }
 
+/// How many certificates a PEM text holds, all of which can be read.
+///
+/// # Errors
+/// [`Error::NotPem`] or [`Error::ReadCertificate`].
+pub fn certificate_count(pem: &str) -> Result<usize, Error> {
+    let mut count = 0;
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        parse(&der.map_err(|_| Error::NotPem("certificate"))?)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// Parses one DER certificate; the result borrows from `der`.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     match X509Certificate::from_der(der) {

@@ -26,7 +26,7 @@ mod service_account;
 mod subject;
 
 pub use authority::Authority;
-pub use certificate::{ca_hash, not_after};
+pub use certificate::{ca_hash, certificate_count, not_after};
 pub use error::Error;
 pub use escrow::{EscrowError, EscrowKey};
 pub use key::{KeyedCertificate, PrivateKey, encryption_key};

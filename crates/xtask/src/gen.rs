@@ -75,7 +75,8 @@ fn artifacts() -> Result<Vec<Artifact>> {
     for (path, crd) in crds::all()? {
         ensure!(
             crd.len() < LARGEST_OBJECT,
-            "{path} is too large for client-side kubectl apply"
+            "{path} is too large for client-side kubectl apply: {} bytes",
+            crd.len()
         );
         artifacts.push(Artifact {
             path,

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Volume;
 use super::InvalidTenant;
 use crate::admission_plugins;
 use crate::arguments::{Argument, Component};
-use crate::v1alpha1::ControlPlaneDeployment;
+use crate::v1alpha1::{Audit, ControlPlaneDeployment};
 use crate::version::KubernetesVersion;
 
 pub(super) fn admission_controllers(
@@ -61,4 +61,19 @@ pub(super) fn volumes(deployment: &ControlPlaneDeployment) -> Result<(), Invalid
         None => Ok(()),
         Some(volume) => Err(InvalidTenant::Volume(volume.name.clone())),
     }
+}
+
+pub(super) fn audit_log(
+    audit: Option<&Audit>,
+    deployment: &ControlPlaneDeployment,
+) -> Result<(), InvalidTenant> {
+    let log = audit.and_then(|audit| audit.log.as_ref());
+    let Some(name) = log.and_then(|log| log.volume.as_ref()) else {
+        return Ok(());
+    };
+    let mut volumes = deployment.additional_volumes.0.iter();
+    if volumes.any(|volume| volume.name == *name && volume.empty_dir.is_some()) {
+        return Ok(());
+    }
+    Err(InvalidTenant::AuditVolume(name.clone()))
 }

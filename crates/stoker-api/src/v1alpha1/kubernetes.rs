@@ -5,6 +5,8 @@ use kube::core::{Message, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::rules::is_default;
+use super::{Audit, Authentication};
 use crate::{admission_plugins, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
@@ -39,6 +41,12 @@ pub struct Kubernetes {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)))]
     pub admission_controllers: Vec<String>,
+    /// Who is let in beside certificates and the cluster's own tokens.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub authentication: Authentication,
+    /// Which requests the API servers record, and where. Left out, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
 }
 
 fn plugins_exist() -> Rule {

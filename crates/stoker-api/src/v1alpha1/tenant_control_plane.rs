@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::version::RELEASE;
 
+use super::audit::LOG_HAS_A_VOLUME;
 use super::rules::{DNS_LABEL, DNS_NAME};
 use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlaneStatus};
 
@@ -151,7 +152,10 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
         "!has(self.controlPlane.service.additionalPorts) || \
          self.controlPlane.service.additionalPorts.all(p, p.protocol != 'TCP' || p.port != \
          (has(self.networkProfile.port) ? self.networkProfile.port : 6443))"
-    ).message("additionalPorts: the API server's own port (networkProfile.port) is taken")
+    ).message("additionalPorts: the API server's own port (networkProfile.port) is taken"),
+    validation = Rule::new(LOG_HAS_A_VOLUME).message(
+        "audit.log.volume must be the name of an emptyDir in deployment.additionalVolumes"
+    )
 )]
 pub struct TenantControlPlaneSpec {
     /// Name of the `DataStore` that holds this tenant's state. Left out, the operator takes the one

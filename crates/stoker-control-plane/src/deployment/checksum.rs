@@ -2,13 +2,13 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::Inputs;
+use crate::{Inputs, audit};
 
 /// Annotation of the pod template with [`checksum`].
 pub(super) const ANNOTATION: &str = "stoker.dev/restart-checksum";
 
 /// SHA-256 of the file contents that some component reads only at its start: the service-account
-/// keys, the pool's authority (`kube-apiserver --etcd-cafile`), and the cluster authority
+/// keys, the pool's authority (`kube-apiserver --etcd-cafile`), the audit policy, and the cluster authority
 /// (`kube-controller-manager --root-ca-file`, and inline in its and the scheduler's kubeconfig).
 ///
 /// All other files are reloaded when they change, and flags change the template by themselves.
@@ -24,6 +24,10 @@ pub(super) fn checksum(inputs: &Inputs<'_>) -> String {
         // Length first, so that no two lists of parts look alike.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
+    }
+    // Only where there is one: others must not restart because there could be.
+    if let Some(audit) = &inputs.tenant.audit {
+        digest.update(audit::policy(audit));
     }
     hex::encode(digest.finalize())
 }

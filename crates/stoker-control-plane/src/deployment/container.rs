@@ -10,7 +10,7 @@ use stoker_api::restricted::CAPABILITY;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::{ContainerSecurity, Resources, VolumeMounts};
 
-use super::{additional, files, flags, probe, security};
+use super::{additional, configuration, files, flags, probe, security};
 use crate::{Inputs, SERVICE_PORT_NAME};
 
 const CONTROLLER_MANAGER_PORT: i32 = 10257;
@@ -59,11 +59,16 @@ fn api_server(inputs: &Inputs<'_>) -> Container {
             "250Mi",
         )),
         security_context: Some(with_capability(own_security(security))),
-        volume_mounts: Some(mounts(
-            tenant,
-            files::API_SERVER,
-            &asked.additional_volume_mounts.api_server,
-        )),
+        volume_mounts: Some(
+            mounts(
+                tenant,
+                files::API_SERVER,
+                &asked.additional_volume_mounts.api_server,
+            )
+            .into_iter()
+            .chain(configuration::mounts(tenant))
+            .collect(),
+        ),
         ..stock(tenant, component)
     }
 }

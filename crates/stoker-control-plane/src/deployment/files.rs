@@ -1,10 +1,12 @@
 //! The files of each container: only those that it needs, named as kubeadm names them.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
-    VolumeProjection,
+    KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
 };
 
+use stoker_api::tenant::Tenant;
+
+use super::configuration;
 use crate::{Names, entry};
 
 /// Where each container sees its files. The whole volume is mounted, never a part of it (`subPath`),
@@ -31,9 +33,12 @@ pub(super) fn path(file: &str) -> String {
 }
 
 /// One volume per container.
-pub(super) fn volumes(names: &Names) -> Vec<Volume> {
+pub(super) fn volumes(tenant: &Tenant) -> Vec<Volume> {
+    let names = &Names::of(tenant);
+    let mut api_server = api_server(names);
+    api_server.extend(configuration::files(tenant, names));
     vec![
-        volume(API_SERVER, api_server(names)),
+        volume(API_SERVER, api_server),
         volume(CONTROLLER_MANAGER, controller_manager(names)),
         volume(SCHEDULER, scheduler(names)),
     ]
@@ -84,14 +89,6 @@ fn api_server(names: &Names) -> Vec<VolumeProjection> {
                 item(entry::DATASTORE_KEY, POOL_KEY),
             ],
         ),
-        VolumeProjection {
-            config_map: Some(ConfigMapProjection {
-                name: names.control_plane_config.clone(),
-                items: Some(vec![item(entry::AUTHENTICATION, entry::AUTHENTICATION)]),
-                optional: None,
-            }),
-            ..VolumeProjection::default()
-        },
     ]
 }
 
@@ -148,7 +145,7 @@ fn secret(name: &str, entries: &[&str]) -> VolumeProjection {
     )
 }
 
-fn projection(name: &str, items: Vec<KeyToPath>) -> VolumeProjection {
+pub(super) fn projection(name: &str, items: Vec<KeyToPath>) -> VolumeProjection {
     VolumeProjection {
         secret: Some(SecretProjection {
             name: name.to_owned(),
@@ -159,7 +156,7 @@ fn projection(name: &str, items: Vec<KeyToPath>) -> VolumeProjection {
     }
 }
 
-fn item(key: &str, path: &str) -> KeyToPath {
+pub(super) fn item(key: &str, path: &str) -> KeyToPath {
     KeyToPath {
         key: key.to_owned(),
         path: path.to_owned(),

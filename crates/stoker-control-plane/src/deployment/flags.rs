@@ -6,6 +6,7 @@ use stoker_api::v1alpha1::NodeAddressType;
 
 use super::SHUTDOWN_DELAY_SECONDS;
 use super::arguments::{Flag, with_asked};
+use super::configuration;
 use super::files::{POOL_CA, POOL_CERTIFICATE, POOL_KEY, path};
 use crate::{Inputs, entry};
 
@@ -14,6 +15,7 @@ pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
     let mut flags = serving(inputs);
     flags.extend(storage(inputs));
     flags.extend(identity(inputs));
+    flags.extend(configuration::flags(inputs.tenant));
     with_asked(Component::ApiServer, &inputs.tenant.deployment, flags)
 }
 

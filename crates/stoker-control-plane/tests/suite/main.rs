@@ -6,6 +6,8 @@
     reason = "that is how a test fails"
 )]
 
+mod audit;
+mod authentication;
 mod exposure;
 mod files;
 mod golden;

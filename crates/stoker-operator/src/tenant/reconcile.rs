@@ -150,6 +150,10 @@ fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tena
         findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
         return None;
     }
+    if let Err(refused) = stoker_control_plane::check_authentication(&tenant) {
+        findings.fails(Aspect::Valid, "InvalidAuthentication", refused.to_string());
+        return None;
+    }
     findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
     Some(tenant)
 }

@@ -1,15 +1,45 @@
 //! YAML whose bytes depend on nothing but the value.
 
 use anyhow::Result;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
+use serde_saphyr::FlowMap;
 
-/// `value` as YAML with sorted keys and whole numbers as integers.
+/// A schema of scalars at most this long, as JSON, stands on one line.
+const ONE_LINE: usize = 90;
+
+/// `value` as YAML with sorted keys and whole numbers as integers. Small schemas stand on one line: most
+/// of a CRD's bytes would be their indentation.
 pub(super) fn canonical(value: Value) -> Result<String> {
-    let mut text = serde_saphyr::to_string(&sorted(value))?;
+    let mut text = serde_saphyr::to_string(&Node(&sorted(value)))?;
     if !text.ends_with('\n') {
         text.push('\n');
     }
     Ok(text)
+}
+
+struct Node<'a>(&'a Value);
+
+impl Serialize for Node<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Object(fields) if is_small(self.0, fields) => {
+                FlowMap(self.0).serialize(serializer)
+            }
+            Value::Object(fields) => {
+                serializer.collect_map(fields.iter().map(|(key, value)| (key, Node(value))))
+            }
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Node)),
+            scalar => scalar.serialize(serializer),
+        }
+    }
+}
+
+fn is_small(value: &Value, fields: &Map<String, Value>) -> bool {
+    let plain = fields
+        .values()
+        .all(|field| !field.is_object() && !field.is_array());
+    plain && fields.contains_key("type") && value.to_string().len() <= ONE_LINE
 }
 
 /// `value` with sorted keys and whole numbers as integers: the order of a JSON map depends on a cargo feature that any dependency may turn on.

@@ -1,0 +1,50 @@
+//! What people configure of the API server by fields of their own: files, flags and mounts for it.
+
+use k8s_openapi::api::core::v1::{ConfigMapProjection, VolumeMount, VolumeProjection};
+use stoker_api::tenant::Tenant;
+
+use super::arguments::Flag;
+use super::files::{item, path, projection};
+use crate::{Names, audit, entry};
+
+/// The kubeconfig for audit events among the API server's files.
+const AUDIT_WEBHOOK: &str = "audit-webhook.conf";
+
+/// Files beside keys and certificates.
+pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
+    let mut items = vec![item(entry::AUTHENTICATION, entry::AUTHENTICATION)];
+    let audit = tenant.audit.as_ref();
+    items.extend(audit.map(|_| item(entry::AUDIT_POLICY, entry::AUDIT_POLICY)));
+    let mut files = vec![VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: names.control_plane_config.clone(),
+            items: Some(items),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    }];
+    let webhook = audit.and_then(|audit| audit.webhook.as_ref());
+    files.extend(webhook.map(|webhook| {
+        let kubeconfig = item(entry::AUDIT_WEBHOOK, AUDIT_WEBHOOK);
+        projection(&webhook.secret_name, vec![kubeconfig])
+    }));
+    files
+}
+
+/// Flags that follow from them.
+pub(super) fn flags(tenant: &Tenant) -> Vec<Flag> {
+    let mut flags = Vec::new();
+    if let Some(audit) = &tenant.audit {
+        flags.push(("audit-policy-file", path(entry::AUDIT_POLICY)));
+        flags.extend(audit::log_flags(audit));
+        if audit.webhook.is_some() {
+            flags.push(("audit-webhook-config-file", path(AUDIT_WEBHOOK)));
+        }
+    }
+    flags
+}
+
+/// Mounts beside that of the files.
+pub(super) fn mounts(tenant: &Tenant) -> Option<VolumeMount> {
+    audit::log_mount(tenant.audit.as_ref()?)
+}
