@@ -47,7 +47,7 @@ async fn server() -> &'static BareApiServer {
 async fn counted() -> Result<(Client, Arc<AtomicUsize>)> {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
-    let counter = Arc::new(move |_: &str, _: &str, exchange| {
+    let counter = Arc::new(move |_: &str, _: &str, exchange: stoker_kube::Exchange| {
         if exchange == stoker_kube::Exchange::Sent {
             count.fetch_add(1, Ordering::Relaxed);
         }
