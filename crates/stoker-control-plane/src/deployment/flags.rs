@@ -27,6 +27,17 @@ const PEER_PROXY_ON: u32 = 36;
 /// (`k8s.io/kubernetes/pkg/controlplane/apiserver/server.go`, `peer-endpoint-reconciler-controller`).
 const PEER_PROXY: &str = "UnknownVersionInteroperabilityProxy";
 
+/// Suites of TLS 1.2 with forward secrecy and authenticated encryption (CIS 1.2.29); those of TLS 1.3
+/// are all strong, and always on.
+const STRONG_SUITES: [&str; 6] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
+
 /// How it is reached and how it ends.
 fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
     let tenant = inputs.tenant;
@@ -66,6 +77,7 @@ fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
         ),
         ("shutdown-send-retry-after", "true".to_owned()),
         ("tls-cert-file", path(entry::API_SERVER_CERTIFICATE)),
+        ("tls-cipher-suites", STRONG_SUITES.join(",")),
         ("tls-private-key-file", path(entry::API_SERVER_KEY)),
     ];
     // Else it is the pod's address, which the tenant could read at `/api`.
@@ -209,6 +221,7 @@ pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
             "service-cluster-ip-range",
             tenant.network.service_cidr_flag(),
         ),
+        ("tls-cipher-suites", STRONG_SUITES.join(",")),
         ("use-service-account-credentials", "true".to_owned()),
     ];
     with_asked(Component::ControllerManager, &tenant.deployment, ours)
@@ -229,6 +242,7 @@ pub(super) fn scheduler(tenant: &Tenant) -> Vec<String> {
             "requestheader-client-ca-file",
             path(entry::FRONT_PROXY_CA_CERTIFICATE),
         ),
+        ("tls-cipher-suites", STRONG_SUITES.join(",")),
     ];
     with_asked(Component::Scheduler, &tenant.deployment, ours)
 }

@@ -8,8 +8,10 @@
 
 mod audit;
 mod authentication;
+mod cis;
 mod exposure;
 mod files;
+mod flag_oracle;
 mod golden;
 mod keys;
 mod leaves;

@@ -1,4 +1,5 @@
-//! Whatever people ask for, pods keep to the restricted profile and to our own flags.
+//! Whatever people ask for, pods keep to the restricted profile, to our own flags, to flags that their release has, and to the
+//! CIS items.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -10,11 +11,13 @@ use stoker_api::arguments::Component;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 
+use crate::cis::{Manifest, violations};
+use crate::flag_oracle::{RELEASES, unknown};
 use crate::pod_security::broken;
 use crate::scenario::{cluster_ip, pod, spec};
 
-/// Specs per run; `STOKER_SPECS` asks for another number.
-const SPECS: u32 = 2_000;
+/// Specs per run; `STOKER_SPECS=10000` is for a change of what is built, and takes minutes.
+const SPECS: u32 = 1_000;
 
 fn runner() -> TestRunner {
     let asked = std::env::var("STOKER_SPECS").ok();
@@ -272,9 +275,46 @@ fn deployment() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-fn validated(deployment: &Value) -> Tenant {
+/// The release, and what is configured by fields of their own.
+fn kubernetes() -> BoxedStrategy<Value> {
+    let issuer = |url: &str| {
+        json!({
+            "issuer": { "url": url, "audiences": ["a"] },
+            "claimMappings": { "username": { "claim": "sub", "prefix": "" } },
+        })
+    };
+    let jwt = vec![
+        json!({ "jwt": [issuer("https://a.example.com")] }),
+        json!({ "jwt": [issuer("https://a.example.com"), issuer("https://b.example.com")] }),
+    ];
+    let audit = vec![
+        json!({}),
+        json!({ "log": { "maxAge": 1 }, "webhook": { "secretName": "sink" } }),
+        json!({ "webhook": { "secretName": "sink" } }),
+        json!({ "policy": { "rules": [{ "level": "RequestResponse" }] } }),
+    ];
+    let plugins = vec![
+        json!(["AlwaysPullImages"]),
+        json!(["NodeRestriction", "PodSecurity"]),
+    ];
+    let asked = object(vec![
+        ("authentication", jwt),
+        ("audit", audit),
+        ("admissionControllers", plugins),
+    ]);
+    (asked, select(RELEASES.to_vec()))
+        .prop_map(|(mut asked, release)| {
+            asked["version"] = json!(release);
+            asked["kubelet"] = json!({});
+            asked
+        })
+        .boxed()
+}
+
+fn validated(deployment: &Value, kubernetes: &Value) -> Tenant {
     let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
     spec["controlPlane"]["deployment"] = deployment.clone();
+    spec["kubernetes"] = kubernetes.clone();
     let object: TenantControlPlane = serde_json::from_value(json!({
         "apiVersion": "stoker.dev/v1alpha1",
         "kind": "TenantControlPlane",
@@ -283,6 +323,16 @@ fn validated(deployment: &Value) -> Tenant {
     }))
     .unwrap();
     Tenant::validate(&object).unwrap()
+}
+
+/// Names of the arguments that people gave, without dashes.
+fn asked(tenant: &Tenant) -> Vec<String> {
+    let of = |component| tenant.deployment.extra_args.of(component).iter();
+    let all = Component::ALL.into_iter().flat_map(of);
+    let names = all.map(|argument| argument.split('=').next().unwrap_or_default());
+    names
+        .map(|name| name.trim_start_matches('-').replace('_', "-"))
+        .collect()
 }
 
 /// Flags that people may not set are there once, as they were.
@@ -302,13 +352,22 @@ fn check_flags(component: Component, ours: &[String], built: &[String]) {
 #[test]
 fn no_spec_leaves_the_restricted_profile_or_loses_a_flag_of_ours() {
     let mut scenario = cluster_ip();
-    let plain = pod(&scenario.build()).clone();
     let scenario = std::cell::RefCell::new(&mut scenario);
     runner()
-        .run(&deployment(), |deployment| {
+        .run(&(deployment(), kubernetes()), |(deployment, kubernetes)| {
             let mut scenario = scenario.borrow_mut();
-            scenario.tenant = validated(&deployment);
+            scenario.tenant = validated(&json!({}), &kubernetes);
             let objects = scenario.build();
+            let manifest = Manifest::from(&objects, &scenario.tenant);
+            prop_assert_eq!(violations(&manifest, &[]), [""; 0]);
+            let plain = pod(&objects).clone();
+            scenario.tenant = validated(&deployment, &kubernetes);
+            let asked = asked(&scenario.tenant);
+            let objects = scenario.build();
+            let manifest = Manifest::from(&objects, &scenario.tenant);
+            prop_assert_eq!(violations(&manifest, &asked), [""; 0]);
+            let release = scenario.tenant.version.to_string();
+            prop_assert_eq!(unknown(pod(&objects), &release, &asked), [""; 0]);
             let built = pod(&objects);
             let value = serde_json::to_value(built).unwrap();
             prop_assert_eq!(broken(&value), Vec::<String>::new());

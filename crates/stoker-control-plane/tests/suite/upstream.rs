@@ -48,6 +48,23 @@ fn flags(help: &str) -> BTreeSet<&str> {
     words.filter(|word| word.starts_with('-')).collect()
 }
 
+/// The lists that generated specs are held against.
+#[test]
+fn the_flag_oracle_lists_what_the_releases_at_hand_have() {
+    for (version, directory) in built_releases() {
+        for component in Component::ALL {
+            let Some(listed) = crate::flag_oracle::listed(component.binary(), &version) else {
+                continue;
+            };
+            let help = help(&directory.join(component.binary()));
+            let known = flags(&help).into_iter();
+            let known: BTreeSet<&str> = known.filter_map(|flag| flag.strip_prefix("--")).collect();
+            let unknown: Vec<_> = listed.difference(&known).collect();
+            assert!(unknown.is_empty(), "{component:?} {version}: {unknown:?}");
+        }
+    }
+}
+
 /// An argument that a release does not know would keep its control plane from starting.
 #[test]
 fn every_argument_of_the_allow_list_exists_in_every_release_at_hand() {
