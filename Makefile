@@ -1,5 +1,7 @@
 # The front door. `make up` and `make test` need nothing but a Linux machine with Rust, Go and a C compiler.
 IMG ?= stoker.dev/stoker-operator:v0.1.0
+# The warden has a version of its own: another one restarts every tenant.
+WARDEN_IMG ?= $(dir $(IMG))stoker-warden:v0.1.0
 LAB = cargo run --quiet --package stoker-lab --
 
 # Where `make build` leaves its programs.
@@ -30,14 +32,14 @@ gen: requirements ## Write crds/ and manifests/.
 bench: requirements ## Print the figures; BENCH=birth, ten, idle, heal or all.
 	cargo xtask bench $(or $(BENCH),all)
 
-docker-build: requirements ## The operator's image, static and without root.
-	IMG=$(IMG) hack/image.sh build
+docker-build: requirements ## The images of the operator and the warden, static and without root.
+	IMG=$(IMG) WARDEN_IMG=$(WARDEN_IMG) hack/image.sh build
 
-docker-push: ## Push it.
-	IMG=$(IMG) hack/image.sh push
+docker-push: ## Push them.
+	IMG=$(IMG) WARDEN_IMG=$(WARDEN_IMG) hack/image.sh push
 
-deploy: requirements ## Install Stoker with the image IMG on the cluster of the current kubeconfig.
-	cargo xtask manifest --image $(IMG) | kubectl apply --server-side -f -
+deploy: requirements ## Install Stoker with the images IMG and WARDEN_IMG on the cluster of the current kubeconfig.
+	cargo xtask manifest --image $(IMG) --warden-image $(WARDEN_IMG) | kubectl apply --server-side -f -
 
 requirements:
 	@hack/requirements.sh

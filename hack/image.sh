@@ -1,22 +1,32 @@
 #!/usr/bin/env bash
-# The operator's image: a static binary and nothing else, run as 65532. `hack/image.sh build|push`, IMG names it.
+# The images of the operator (IMG) and the warden (WARDEN_IMG): a static binary each and nothing else, run as 65532.
+# `hack/image.sh build|push`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-: "${IMG:?set IMG to the name of the image, such as registry.example.com/stoker-operator:v0.1.0}"
+: "${IMG:?set IMG to the name of the operator's image, such as registry.example.com/stoker-operator:v0.1.0}"
+: "${WARDEN_IMG:?set WARDEN_IMG to the name of the warden's image, such as registry.example.com/stoker-warden:v0.1.0}"
 
 target=x86_64-unknown-linux-gnu
+# image BINARY NAME
+image() {
+  local container
+  container=$(buildah --storage-driver vfs from scratch)
+  buildah --storage-driver vfs copy --quiet "$container" \
+    "${CARGO_TARGET_DIR:-target}/$target/release/$1" "/$1" >/dev/null
+  buildah --storage-driver vfs config --entrypoint "[\"/$1\"]" --user 65532:65532 "$container"
+  buildah --storage-driver vfs commit --quiet --rm "$container" "$2"
+}
 case "${1:-}" in
 build)
   command -v buildah >/dev/null || { echo "buildah is missing: install it" >&2; exit 1; }
   RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --package stoker-operator --target "$target"
-  container=$(buildah --storage-driver vfs from scratch)
-  trap 'buildah --storage-driver vfs rm "$container" >/dev/null' EXIT
-  buildah --storage-driver vfs copy --quiet "$container" \
-    "${CARGO_TARGET_DIR:-target}/$target/release/stoker-operator" /stoker-operator >/dev/null
-  buildah --storage-driver vfs config --entrypoint '["/stoker-operator"]' --user 65532:65532 "$container"
-  buildah --storage-driver vfs commit --quiet "$container" "$IMG"
+    cargo build --release --package stoker-operator --package stoker-warden --target "$target"
+  image stoker-operator "$IMG"
+  image stoker-warden "$WARDEN_IMG"
   ;;
-push) buildah --storage-driver vfs push "$IMG" ;;
-*) echo "usage: IMG=NAME hack/image.sh build|push" >&2; exit 2 ;;
+push)
+  buildah --storage-driver vfs push "$IMG"
+  buildah --storage-driver vfs push "$WARDEN_IMG"
+  ;;
+*) echo "usage: IMG=NAME WARDEN_IMG=NAME hack/image.sh build|push" >&2; exit 2 ;;
 esac

@@ -5,7 +5,7 @@
 //! - `STOKER_KEEP_LAB=1` leaves it up, and a later run goes on with it.
 //! - `STOKER_LAB_AS_IT_IS=1` takes a lab that is up and the operator on it as they are.
 //! - `STOKER_LAB_NAME=NAME` takes another lab than `e2e`.
-//! - `STOKER_OPERATOR=PATH` installs that operator instead of building this tree's.
+//! - `STOKER_OPERATOR=PATH` installs that operator instead of building this tree's, `STOKER_WARDEN=PATH` that warden.
 //!
 //! Logs of a failed scenario are collected in `target/lab-logs/<scenario>`.
 
@@ -46,6 +46,8 @@ mod two_tenants;
 mod versions;
 #[path = "lab_support/world.rs"]
 mod world;
+#[path = "lab_support/write_freeze.rs"]
+mod write_freeze;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -69,7 +71,7 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 14] = scenarios![
+const SCENARIOS: [Scenario; 15] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
@@ -82,6 +84,7 @@ const SCENARIOS: [Scenario; 14] = scenarios![
     deletion::deletion_leaves_nothing_or_exactly_the_data,
     deletion::deleting_the_namespace_ends_and_leaves_nothing,
     kills::a_killed_operator_is_replaced_and_every_birth_and_deletion_ends_right,
+    write_freeze::a_live_tenant_is_frozen_and_thawed_without_a_restart,
     pool_restart::acknowledged_writes_survive_a_killed_pool,
     sleep::a_tenant_sleeps_and_wakes_with_its_data_and_its_pods,
 ];

@@ -1,4 +1,5 @@
 //! A deleted tenant whose data was kept comes back under its storage id, with its objects and its keys; nobody else's id does.
+//! So does every tenant of a management cluster that was lost, on a new one, from the pool and the escrow key.
 //! The operator's process against a real API server and pool, without nodes.
 
 #![allow(
@@ -10,14 +11,14 @@
 )]
 
 #[path = "operator_support/bare.rs"]
-#[expect(dead_code, reason = "the operator is not killed here")]
 mod bare;
 
 use std::collections::BTreeMap;
 
 use bare::{Bare, until};
 use k8s_openapi::ByteString;
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
 const KEYS: [&str; 4] = [
@@ -119,4 +120,60 @@ async fn kept_data_comes_back_with_its_keys_and_nobody_gets_what_is_anothers() {
     bare.tenant("a", "late", asks(&id)).await;
     bare.tenant_reason("a", "late", "DataStoreReady", "NothingToAdopt")
         .await;
+}
+
+/// A management cluster in which nothing is but its namespaces and the `DataStore` of another one's pool.
+async fn beside(old: &Bare, escrow_key: Option<&Secret>) -> Bare {
+    let new = Box::pin(Bare::start()).await;
+    if let Some(key) = escrow_key {
+        let copy = Secret {
+            metadata: kube::core::ObjectMeta {
+                name: key.metadata.name.clone(),
+                ..Default::default()
+            },
+            ..key.clone()
+        };
+        let secrets = new.secrets("stoker-system");
+        secrets.create(&PostParams::default(), &copy).await.unwrap();
+    }
+    new.data_store("default", old.data_store_spec()).await;
+    new.namespace("a").await;
+    new
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_management_cluster_is_built_again_from_the_pool_and_the_escrow_key() {
+    let old = Bare::start().await;
+    old.data_store("default", old.data_store_spec()).await;
+    let operator = old.operator();
+    old.namespace("a").await;
+    old.tenant("a", "one", json!({})).await;
+    applied(&old, "one").await;
+    let id = storage_id(&old, "one").await.unwrap();
+    let before = keys(&old, "one").await;
+    let object = format!("/{id}/registry/configmaps/default/precious");
+    old.etcdctl(&["put", &object, "value"]).await;
+    let secrets = old.secrets("stoker-system");
+    let escrow_key = secrets.get("stoker-escrow-key").await.unwrap();
+    operator.kill();
+
+    // Without the key none of its keys is made anew.
+    let keyless = beside(&old, None).await;
+    let operator = keyless.operator();
+    let adopts = json!({ "dataStoreSchema": id });
+    keyless.tenant("a", "one", adopts.clone()).await;
+    keyless
+        .tenant_reason("a", "one", "ControlPlaneApplied", "KeyLost")
+        .await;
+    assert!(keys(&keyless, "one").await.iter().all(Option::is_none));
+    operator.kill();
+
+    let new = beside(&old, Some(&escrow_key)).await;
+    let _operator = new.operator();
+    new.tenant("a", "one", adopts).await;
+    applied(&new, "one").await;
+    assert_eq!(storage_id(&new, "one").await.as_ref(), Some(&id));
+    assert_eq!(keys(&new, "one").await, before);
+    assert_eq!(old.etcdctl(&["get", &object]).await[1], "value");
+    assert_eq!(old.pool_users().await, [id.as_str()]);
 }

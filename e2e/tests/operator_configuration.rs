@@ -11,6 +11,8 @@
 #[path = "operator_support/bare.rs"]
 #[expect(dead_code, reason = "not all of it is looked at here")]
 mod bare;
+#[path = "operator_support/bare_pod.rs"]
+mod bare_pod;
 #[path = "operator_support/issuer.rs"]
 mod issuer;
 #[path = "operator_support/pod.rs"]

@@ -16,17 +16,16 @@ mod bare;
 mod tenant_server;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use bare::{Bare, until};
+use bare::{Bare, built, until};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use stoker_lab::command::cargo;
 use stoker_lab::credentials::kube_client;
 use stoker_pki::{
     Authority, LeafRequest, LeafState, LeafUsage, leaf_state, not_after, parse_kubeconfig,
@@ -54,7 +53,7 @@ impl Ctl {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(built("stokerctl"));
         command.env("KUBECONFIG", self.kubeconfig.path());
         command.args(arguments).output().unwrap()
     }
@@ -73,16 +72,6 @@ impl Ctl {
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     }
-}
-
-fn binary() -> PathBuf {
-    static BUILT: std::sync::Once = std::sync::Once::new();
-    let exe = std::env::current_exe().unwrap();
-    BUILT.call_once(|| {
-        let built = cargo(["build", "--quiet", "--package", "stokerctl"]).status();
-        assert!(built.unwrap().success(), "stokerctl does not build");
-    });
-    exe.parent().unwrap().parent().unwrap().join("stokerctl")
 }
 
 async fn world(change: Value) -> (Bare, Ctl, bare::Operator) {

@@ -12,6 +12,8 @@
 #[path = "operator_support/bare.rs"]
 #[expect(dead_code, reason = "nobody looks into the pool here")]
 mod bare;
+#[path = "operator_support/bare_pod.rs"]
+mod bare_pod;
 #[path = "operator_support/reached.rs"]
 mod reached;
 #[path = "operator_support/tenant_server.rs"]

@@ -26,6 +26,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use stoker_api::labels::PAUSED;
 use stoker_lab::bare::BareApiServer;
 use tenant_server::PORT;
 
@@ -34,6 +35,9 @@ const TENANTS: [&str; 3] = ["a", "b", "c"];
 const OTHER: &str = "--base-domain=clusters.example.com";
 /// In which a second tenant would have had its pods replaced: a turn takes milliseconds.
 const QUIET: Duration = Duration::from_secs(3);
+
+/// As long as one that is down keeps its turn.
+const DOWN: Duration = Duration::from_secs(30);
 
 struct World {
     bare: Bare,
@@ -100,10 +104,16 @@ impl World {
 
     /// As the Deployment controller and the kubelet do: the pod of the latest template is there and ready.
     async fn replace_pods(&self, namespace: &str) {
+        self.count_pods(namespace, 1).await;
+    }
+
+    /// The pod is of the latest template; it, or none, is ready.
+    async fn count_pods(&self, namespace: &str, ready: i32) {
         let generation = self.deployment(namespace).await.metadata.generation;
         let status = json!({ "status": {
             "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1,
-            "readyReplicas": 1, "availableReplicas": 1,
+            "readyReplicas": ready, "availableReplicas": ready,
+            "conditions": [{ "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable" }],
         }});
         let (params, status) = (PatchParams::default(), Patch::Merge(status));
         let deployments = self.deployments(namespace);
@@ -111,6 +121,17 @@ impl World {
             .patch_status("one", &params, &status)
             .await
             .unwrap();
+    }
+
+    /// Every tenant's pods are replaced; then nobody is in the queue.
+    async fn all_replaced(&self) {
+        for namespace in TENANTS {
+            self.replace_pods(namespace).await;
+            until("the queue is empty", async || {
+                self.turn(namespace).await.is_none()
+            })
+            .await;
+        }
     }
 
     /// The turn that the tenant's condition names.
@@ -190,26 +211,42 @@ async fn what_the_operator_changes_reaches_one_tenant_at_a_time() {
 
     // Killed in the middle, the next one knows whose turn it is.
     operator.kill();
-    let _operator = world.bare.operator_with(&[OTHER]);
+    let operator = world.bare.operator_with(&[OTHER]);
     assert_eq!(world.exactly(1, &before).await, [first]);
 
-    // What a person changes does not wait, and what had its turn makes room.
-    let hurried = waiting[0];
+    // A person who pauses it lets the next one go.
+    let tenants = world.bare.tenants(first);
+    let paused = |value: Value| json!({ "metadata": { "annotations": { PAUSED: value } } });
+    let (params, pause) = (PatchParams::default(), Patch::Merge(paused(json!("yes"))));
+    tenants.patch("one", &params, &pause).await.unwrap();
+    let two = world.exactly(2, &before).await;
+    let go_on = Patch::Merge(paused(Value::Null));
+    tenants.patch("one", &params, &go_on).await.unwrap();
+
+    // What a person changes does not wait.
+    let hurried = TENANTS.into_iter().find(|name| !two.contains(name));
+    let hurried = hurried.unwrap();
     let change = json!({ "spec": { "controlPlane": { "deployment": { "extraArgs": {
         "apiServer": ["--event-ttl=2h"],
     } } } } });
     let tenants = world.bare.tenants(hurried);
-    let (params, change) = (PatchParams::default(), Patch::Merge(change));
+    let change = Patch::Merge(change);
     tenants.patch("one", &params, &change).await.unwrap();
-    let two = world.exactly(2, &before).await;
-    assert!(two.contains(&hurried), "{two:?}");
-    world.replace_pods(first).await;
     world.exactly(3, &before).await;
+    world.all_replaced().await;
+    operator.kill();
+
+    // Where the pool was away for a moment no pod is ready, and yet not all are replaced at once.
     for namespace in TENANTS {
-        world.replace_pods(namespace).await;
-        until("the queue is empty", async || {
-            world.turn(namespace).await.is_none()
-        })
-        .await;
+        world.count_pods(namespace, 0).await;
     }
+    let before = world.templates().await;
+    let _operator = world.bare.operator();
+    let first = world.exactly(1, &before).await[0];
+    // The one that is rolled out makes room, and one that was down makes room although it stays so.
+    world.replace_pods(first).await;
+    world.exactly(2, &before).await;
+    tokio::time::sleep(DOWN).await;
+    world.exactly(3, &before).await;
+    world.all_replaced().await;
 }

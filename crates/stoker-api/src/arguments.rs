@@ -172,7 +172,9 @@ impl Argument {
         }
         let fixed = match name.as_str() {
             "--feature-gates" => FIXED_GATES.iter().any(|gate| value.contains(gate)),
-            "--disable-admission-plugins" => value.contains(FIXED_PLUGIN),
+            "--disable-admission-plugins" => {
+                FIXED_PLUGINS.iter().any(|plugin| value.contains(plugin))
+            }
             _ => false,
         };
         if fixed {
@@ -185,15 +187,16 @@ impl Argument {
     }
 }
 
-/// The admission plugin that keeps a node from acting for others.
-const FIXED_PLUGIN: &str = "NodeRestriction";
+/// The admission plugins that keep a node from acting for others, and anybody from having a certificate of
+/// `system:masters` signed.
+const FIXED_PLUGINS: [&str; 2] = ["NodeRestriction", "CertificateSubjectRestriction"];
 
 const FORM: &str = "^(--[a-z][-_a-z0-9]*|-v)=";
 const FORM_MESSAGE: &str =
     "write each argument as --name=value, a boolean as --name=true, with nothing in front";
 const FIXED_MESSAGE: &str = "extraArgs: --feature-gates may not name AllAlpha, AllBeta or \
-    UnknownVersionInteroperabilityProxy, and --disable-admission-plugins not NodeRestriction: \
-    they protect management and other nodes";
+    UnknownVersionInteroperabilityProxy, and --disable-admission-plugins not NodeRestriction or \
+    CertificateSubjectRestriction: they protect management and other nodes";
 
 /// CEL: every entry of `self` has the form of an argument.
 pub(crate) fn form() -> (String, String) {
@@ -233,10 +236,11 @@ pub(crate) fn on_allow_list(component: Component) -> (String, String) {
 /// CEL: no entry of `self` turns off what must stay on.
 pub(crate) fn keeps_fixed() -> (String, String) {
     let gates = FIXED_GATES.join("|");
+    let plugins = FIXED_PLUGINS.join("|");
     (
         format!(
             "self.all(a, !a.matches('^--(feature[-_]gates=.*({gates})|\
-             disable[-_]admission[-_]plugins=.*{FIXED_PLUGIN})'))"
+             disable[-_]admission[-_]plugins=.*({plugins}))'))"
         ),
         FIXED_MESSAGE.to_owned(),
     )

@@ -15,7 +15,7 @@ use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
     Addons, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
     ControlPlaneIngress, ControlPlaneService, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet,
-    NetworkProfile, ServiceType, TenantControlPlane,
+    NetworkProfile, ServiceType, TenantControlPlane, WritePermissions,
 };
 use crate::version::{KubernetesVersion, VersionError};
 
@@ -63,6 +63,8 @@ pub struct Tenant {
     pub storage_id: Option<StorageId>,
     /// How long the data outlives the object, seconds.
     pub data_retention_seconds: i64,
+    /// Writes that are refused inside the tenant.
+    pub write_permissions: WritePermissions,
 }
 
 /// Networks and names of a tenant cluster, parsed and defaulted.
@@ -221,6 +223,7 @@ impl Tenant {
                 .map(str::parse)
                 .transpose()?,
             data_retention_seconds: spec.deletion.data_retention_seconds,
+            write_permissions: spec.write_permissions,
         })
     }
 }

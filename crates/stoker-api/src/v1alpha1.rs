@@ -66,7 +66,9 @@ pub use status::{
     KubeconfigsStatus, KubernetesResourcesStatus, SecretStatus, ServiceStatus, StorageSetupStatus,
     StorageStatus, TenantControlPlaneStatus, VersionState, VersionStatus,
 };
-pub use tenant_control_plane::{Deletion, TenantControlPlane, TenantControlPlaneSpec};
+pub use tenant_control_plane::{
+    Deletion, TenantControlPlane, TenantControlPlaneSpec, WritePermissions,
+};
 
 /// The API group of the control-plane kinds.
 pub const GROUP: &str = "stoker.dev";

@@ -74,10 +74,7 @@ pub enum InvalidAuthentication {
 /// # Errors
 /// What kube-apiserver would refuse to start by.
 pub fn check_authentication(tenant: &Tenant) -> Result<(), InvalidAuthentication> {
-    let own = format!(
-        "https://kubernetes.default.svc.{}",
-        tenant.network.cluster_domain
-    );
+    let own = common_issuer(tenant);
     for (index, jwt) in tenant.authentication.jwt.iter().enumerate() {
         let issuer = &jwt.issuer;
         if issuer.url == own {
@@ -93,6 +90,14 @@ pub fn check_authentication(tenant: &Tenant) -> Result<(), InvalidAuthentication
         expressions(index, jwt)?;
     }
     Ok(())
+}
+
+/// Issuer of the tenant's own tokens, of those with a stable name of their own too.
+pub(crate) fn common_issuer(tenant: &Tenant) -> String {
+    format!(
+        "https://kubernetes.default.svc.{}",
+        tenant.network.cluster_domain
+    )
 }
 
 fn unique(index: usize, jwt: &JwtAuthenticator) -> Result<(), InvalidAuthentication> {

@@ -1,4 +1,4 @@
-//! The Deployment of a control plane: one pod with the three stock components.
+//! The Deployment of a control plane: one pod with the three stock components and the warden.
 
 mod additional;
 mod arguments;
@@ -10,6 +10,7 @@ mod flags;
 mod probe;
 mod scheduling;
 mod security;
+mod warden;
 
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
@@ -24,6 +25,7 @@ use crate::metadata::{CONTROL_PLANE, metadata, object_labels, pod_selector, with
 use crate::{Inputs, Names};
 
 pub(crate) use files::DIRECTORY as CONFIG_DIRECTORY;
+pub(crate) use warden::GUARD_PORT;
 
 /// How long a terminating API server keeps serving while load balancers and kube-proxies stop
 /// sending to it (`--shutdown-delay-duration`), seconds.
@@ -99,6 +101,8 @@ fn pod(inputs: &Inputs<'_>) -> PodSpec {
     let tenant = inputs.tenant;
     let wanted = &tenant.deployment;
     let mut containers = container::containers(inputs);
+    // Behind them: the kubelet starts containers one after the other.
+    containers.push(warden::warden(inputs.warden_image));
     containers.extend(additional::containers(wanted));
     let mut volumes = files::volumes(tenant);
     volumes.extend(additional::volumes(wanted));

@@ -59,6 +59,10 @@ pub const DATASTORE_KEY: &str = "server.key";
 pub const ENCRYPTION: &str = "encryption-config.yaml";
 /// `AuthenticationConfiguration` of the API server.
 pub const AUTHENTICATION: &str = "authentication-config.yaml";
+/// `AuthorizationConfiguration` of the API server.
+pub const AUTHORIZATION: &str = "authorization-config.yaml";
+/// Kubeconfig by which the API server asks the guard.
+pub const GUARD: &str = "guard.conf";
 /// Audit policy of the API server.
 pub const AUDIT_POLICY: &str = "audit-policy.yaml";
 /// The kubeconfig in a Secret of people, by which audit events are sent.

@@ -7,6 +7,7 @@ use stoker_api::tenant::Tenant;
 
 use crate::audit;
 use crate::authentication::authentication;
+use crate::authorization::{authorization, guard_kubeconfig};
 use crate::metadata::metadata;
 use crate::{Endpoint, Inputs, Names, entry};
 
@@ -36,7 +37,14 @@ pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
 
 /// The API server's own files.
 fn configuration(tenant: &Tenant) -> Vec<(&'static str, String)> {
-    let mut files = vec![(entry::AUTHENTICATION, authentication(tenant))];
+    let mut files = vec![
+        (entry::AUTHENTICATION, authentication(tenant)),
+        (
+            entry::AUTHORIZATION,
+            authorization(tenant.write_permissions),
+        ),
+        (entry::GUARD, guard_kubeconfig()),
+    ];
     let audit = tenant.audit.as_ref();
     files.extend(audit.map(|audit| (entry::AUDIT_POLICY, audit::policy(audit))));
     files

@@ -20,6 +20,7 @@
 
 mod audit;
 mod authentication;
+mod authorization;
 mod deployment;
 mod disruption;
 mod encryption;

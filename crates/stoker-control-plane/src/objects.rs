@@ -29,6 +29,8 @@ pub struct Inputs<'a> {
     pub exposure: &'a Exposure,
     /// Where the state is.
     pub storage: &'a Storage,
+    /// Image of the process of ours in the pods.
+    pub warden_image: &'a str,
 }
 
 /// The objects of a control plane.

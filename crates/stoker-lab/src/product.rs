@@ -18,10 +18,28 @@ use crate::paths::checkout;
 pub const NAMESPACE: &str = "stoker-system";
 /// Name of the lab's `DataStore`.
 pub const DATA_STORE: &str = "default";
-/// The image in `manifests/install.yaml`, replaced by the one built from this checkout.
-const PLACEHOLDER: &str = "stoker.dev/stoker-operator:v0.1.0";
+/// The operator: its package, and its image in `manifests/install.yaml`, replaced by the one built from this checkout.
+const OPERATOR: Program = Program {
+    package: "stoker-operator",
+    placeholder: "stoker.dev/stoker-operator:v0.1.0",
+    variable: "STOKER_OPERATOR",
+};
+/// The warden, which the operator puts into control-plane pods.
+const WARDEN: Program = Program {
+    package: "stoker-warden",
+    placeholder: "stoker.dev/stoker-warden:v0.1.0",
+    variable: "STOKER_WARDEN",
+};
 /// Built against the C library of this machine but needing none at run time.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// A binary of this checkout and its image.
+struct Program {
+    package: &'static str,
+    placeholder: &'static str,
+    /// Names a binary to take instead of building one.
+    variable: &'static str,
+}
 
 impl Lab {
     /// Builds the operator from this checkout, installs it from `manifests/install.yaml`, and gives it the lab's pool.
@@ -31,15 +49,19 @@ impl Lab {
     /// When it does not build, or does not become ready; the error has what kubectl says.
     pub async fn install_stoker(&self) -> Result<()> {
         let steps = self.steps();
-        let binary = steps
-            .step("building the operator", build_operator())
-            .await?;
-        let reference = image_reference(&binary)?;
+        let mut images = Vec::new();
+        for (program, building, image) in [
+            (&OPERATOR, "building the operator", "operator image"),
+            (&WARDEN, "building the warden", "warden image"),
+        ] {
+            let binary = steps.step(building, program.build()).await?;
+            let reference = program.image_reference(&binary)?;
+            let load = self.load_program(program, &binary, &reference);
+            steps.step(image, load).await?;
+            images.push((program.placeholder, reference));
+        }
         steps
-            .step("operator image", self.load_operator(&binary, &reference))
-            .await?;
-        steps
-            .step("installing Stoker", self.apply_install(&reference))
+            .step("installing Stoker", self.apply_install(&images))
             .await?;
         steps
             .step("DataStore for the pool", self.apply_data_store())
@@ -105,7 +127,7 @@ impl Lab {
         Ok(command)
     }
 
-    async fn load_operator(&self, binary: &Path, reference: &str) -> Result<()> {
+    async fn load_program(&self, program: &Program, binary: &Path, reference: &str) -> Result<()> {
         let host = self.host(HOST)?;
         let present = host
             .run(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"])
@@ -113,10 +135,11 @@ impl Lab {
         if present.lines().any(|line| line == reference) {
             return Ok(());
         }
-        let directory = self.paths().state().join("operator-image");
+        let package = program.package;
+        let directory = self.paths().state().join(format!("{package}-image"));
         let root = directory.join("root");
         std::fs::create_dir_all(&root).context("making the image's root")?;
-        std::fs::copy(binary, root.join("stoker-operator")).context("copying the operator")?;
+        std::fs::copy(binary, root.join(package)).with_context(|| format!("copying {package}"))?;
         let archive = directory.join("image.tar");
         // Of an earlier, interrupted run.
         let _ = std::fs::remove_file(&archive);
@@ -124,7 +147,7 @@ impl Lab {
             &root,
             &archive,
             reference,
-            Some("/stoker-operator"),
+            Some(&format!("/{package}")),
             Some("65532:65532"),
         )
         .await?;
@@ -132,7 +155,7 @@ impl Lab {
         std::fs::remove_dir_all(&directory).context("removing the image's directory")
     }
 
-    async fn apply_install(&self, reference: &str) -> Result<()> {
+    async fn apply_install(&self, images: &[(&str, String)]) -> Result<()> {
         // As kube-controller-manager does on clusters of kubeadm: the operator learns from it what tenants
         // must not reach.
         let pods = self.addresses().pods();
@@ -140,9 +163,11 @@ impl Lab {
         self.kubectl(&["patch", "node", HOST, "--type=merge", "--patch", &network])
             .await?;
         let path = checkout().join("manifests/install.yaml");
-        let manifest = std::fs::read_to_string(&path)
-            .with_context(|| format!("reading {}", path.display()))?
-            .replace(PLACEHOLDER, reference);
+        let mut manifest = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        for (placeholder, reference) in images {
+            manifest = manifest.replace(placeholder, reference);
+        }
         self.apply_text(&manifest).await?;
         self.rolled_out(HOST, NAMESPACE, "deployment/stoker-operator")
             .await
@@ -197,38 +222,42 @@ impl Lab {
     }
 }
 
-/// The release binary, static, as `make docker-build` makes it; or the one that `STOKER_OPERATOR` names.
-async fn build_operator() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("STOKER_OPERATOR") {
-        return Ok(path.into());
+impl Program {
+    /// The release binary, static, as `make docker-build` makes it; or the one that its variable names.
+    async fn build(&self) -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os(self.variable) {
+            return Ok(path.into());
+        }
+        let mut build = cargo([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            self.package,
+            "--target",
+            TARGET,
+        ]);
+        build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        run(&mut build.into()).await?;
+        Ok(target_directory()
+            .join(TARGET)
+            .join("release")
+            .join(self.package))
     }
-    let mut build = cargo([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "stoker-operator",
-        "--target",
-        TARGET,
-    ]);
-    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run(&mut build.into()).await?;
-    Ok(target_directory()
-        .join(TARGET)
-        .join("release/stoker-operator"))
+
+    /// A tag that changes with the binary, so that a new build is rolled out and the same one is not.
+    fn image_reference(&self, binary: &Path) -> Result<String> {
+        use std::fmt::Write as _;
+        let bytes =
+            std::fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
+        let mut tag = String::new();
+        for byte in &Sha256::digest(bytes)[..6] {
+            write!(tag, "{byte:02x}")?;
+        }
+        Ok(format!("stoker.dev/{}:{tag}", self.package))
+    }
 }
 
 fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
-}
-
-/// A tag that changes with the binary, so that a new build is rolled out and the same one is not.
-fn image_reference(binary: &Path) -> Result<String> {
-    use std::fmt::Write as _;
-    let bytes = std::fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
-    let mut tag = String::new();
-    for byte in &Sha256::digest(bytes)[..6] {
-        write!(tag, "{byte:02x}")?;
-    }
-    Ok(format!("stoker.dev/stoker-operator:{tag}"))
 }

@@ -49,6 +49,15 @@ pub struct Args {
     #[arg(long, env = "STOKER_MANAGEMENT_CIDRS", value_delimiter = ',')]
     pub management_cidrs: Vec<IpNet>,
 
+    /// Image of the warden, the one process of Stoker's own in control-plane pods. Its version is its own:
+    /// another image restarts every tenant's control plane.
+    #[arg(
+        long,
+        env = "STOKER_WARDEN_IMAGE",
+        default_value = "stoker.dev/stoker-warden:v0.1.0"
+    )]
+    pub warden_image: String,
+
     /// Tenants worked on at the same time.
     #[arg(long, env = "STOKER_MAX_CONCURRENT_RECONCILES", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=256))]

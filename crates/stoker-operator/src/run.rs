@@ -215,6 +215,7 @@ pub async fn work(
         Arc::clone(&networks_listed),
     );
     let reconciling = async {
+        // Nobody else may wait so for one of these: of several a cache wakes only the last.
         ctx.stores.tenants.wait_until_ready().await?;
         ctx.stores.data_stores.wait_until_ready().await?;
         ctx.stores.services.wait_until_ready().await?;
@@ -231,6 +232,7 @@ pub async fn work(
             ctx.clone(),
             woken_kubeconfigs,
         ));
+        loops.spawn(watches::watch_leaving_namespaces(ctx.clone()));
         loops.join_all().await;
         anyhow::Ok(())
     };

@@ -21,8 +21,10 @@ pub mod state;
 pub mod status;
 pub mod storage_client;
 mod store;
+mod told;
 mod trouble;
 mod turn;
+pub mod writes;
 
 pub use error::Error;
 pub use state::{TenantState, Tenants};

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::lean::{Kind, Lean};
+pub use self::namespaces::watch_leaving_namespaces;
 pub(crate) use self::owned::tenant_of;
 use crate::context::Context;
 use crate::management_networks::Networks;
@@ -74,7 +75,6 @@ impl Watches {
         tasks.spawn(owned::watch_cached(self.services, ctx.clone()));
         tasks.spawn(owned::watch_cached(self.deployments, ctx.clone()));
         tasks.spawn(owned::watch_metadata(ctx.clone()));
-        tasks.spawn(namespaces::watch_namespaces(ctx.clone()));
         tasks.spawn(routes::watch_ingresses(ctx.clone()));
         tasks.spawn(routes::watch_tls_routes(ctx.clone()));
         tasks.spawn(pods::watch_pods(ctx.clone(), pods_listed));

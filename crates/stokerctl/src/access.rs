@@ -2,7 +2,6 @@
 //! read that authority's Secret could do so by hand; nothing is stored.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -225,20 +224,23 @@ fn entry(secret: Option<&Secret>, name: &str) -> Option<String> {
         .filter(|text| !text.is_empty())
 }
 
-/// Readable by its owner from the first byte on; another file of that name is replaced.
+/// Readable by its owner from the first byte on. A file of that name is replaced, once the new one is whole; what is
+/// not a file, such as a link or a device, is left alone.
 fn write_private(path: &Path, text: &str) -> Result<()> {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        let path = path.display();
+        ensure!(
+            found.is_file(),
+            "{path} is not a regular file: name another, or leave --output out to print"
+        );
+    }
     let written = || -> std::io::Result<()> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())
+        let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
     };
     written().with_context(|| format!("writing {}", path.display()))
 }
@@ -324,6 +326,12 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "after");
+        let link = path.with_extension("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let refused = write_private(&link, "through").unwrap_err().to_string();
+        assert!(refused.contains("not a regular file"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "after");
+        std::fs::remove_file(&link).unwrap();
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -52,7 +52,7 @@ fn table(events: Vec<Event>, tenant: &str, now: Timestamp) -> Option<String> {
     events.sort_by_key(last_seen);
     let rows: Vec<_> = events.iter().map(|event| row(event, now)).collect();
     let heading = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "MESSAGE"];
-    (!rows.is_empty()).then(|| render(heading, &rows))
+    (!rows.is_empty()).then(|| render(&heading, &rows))
 }
 
 /// Whether the object is the tenant or of its control plane: named as it, or as Kubernetes names what comes of its

@@ -19,6 +19,8 @@ use crate::print::{note, out};
 /// Of a token (`k8s.io/cluster-bootstrap/token/api`): `[a-z0-9]{6}.[a-z0-9]{16}`.
 const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const SHORTEST: i64 = 60;
+/// A token that outlives everybody is a standing invitation, seconds.
+const LONGEST: i64 = 365 * 24 * 3600;
 /// Is not asked again and again: a person waits.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -33,7 +35,10 @@ struct Token {
 /// # Errors
 /// The tenant cannot be reached, or has no address yet.
 pub(crate) async fn join(target: &Target, tenant: &str, ttl: Length) -> Result<()> {
-    ensure!(ttl.seconds >= SHORTEST, "--ttl: at least 1m");
+    ensure!(
+        (SHORTEST..=LONGEST).contains(&ttl.seconds),
+        "--ttl: from 1m to 365d"
+    );
     let connection = target.connect().await?;
     let tenant = connection.tenant(tenant).await?;
     let door = Door::of(&connection, &tenant, ADMIN).await?;

@@ -40,8 +40,8 @@ pub(crate) async fn list(target: &Target, wanted: &ListArguments) -> Result<()> 
             note("no tenants found");
             return Ok(());
         }
-        Format::Table => table(&found, Timestamp::now()),
-        Format::Wide => wide(&found, Timestamp::now()),
+        Format::Table => table(&found, false, Timestamp::now()),
+        Format::Wide => table(&found, true, Timestamp::now()),
     };
     out(&text)
 }
@@ -67,69 +67,38 @@ fn objects(tenants: &[TenantControlPlane]) -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "items": tenants })
 }
 
-fn table(tenants: &[TenantControlPlane], now: Timestamp) -> String {
-    let heading = [
-        "NAMESPACE",
-        "NAME",
-        "VERSION",
-        "STATUS",
-        "ENDPOINT",
-        "AGE",
-        "WHY",
-    ];
-    let rows: Vec<_> = tenants
-        .iter()
-        .map(|tenant| {
-            let Row {
-                namespace,
-                name,
-                version,
-                status,
-                endpoint,
-                age,
-                why,
-                ..
-            } = Row::of(tenant, now);
-            [namespace, name, version, status, endpoint, age, why]
-        })
-        .collect();
-    render(heading, &rows)
-}
+/// A column: its heading, whether only the wide table has it, and what it says.
+type Column = (&'static str, bool, fn(&Row) -> &str);
 
-fn wide(tenants: &[TenantControlPlane], now: Timestamp) -> String {
-    let heading = [
-        "NAMESPACE",
-        "NAME",
-        "VERSION",
-        "STATUS",
-        "SINCE",
-        "PODS",
-        "DATASTORE",
-        "STORAGE-ID",
-        "ENDPOINT",
-        "AGE",
-        "WHY",
-    ];
-    let rows: Vec<_> = tenants
+const COLUMNS: [Column; 11] = [
+    ("NAMESPACE", false, |row| &row.namespace),
+    ("NAME", false, |row| &row.name),
+    ("VERSION", false, |row| &row.version),
+    ("STATUS", false, |row| &row.status),
+    ("SINCE", true, |row| &row.since),
+    ("PODS", true, |row| &row.pods),
+    ("DATASTORE", true, |row| &row.data_store),
+    ("STORAGE-ID", true, |row| &row.storage_id),
+    ("ENDPOINT", false, |row| &row.endpoint),
+    ("AGE", false, |row| &row.age),
+    ("WHY", false, |row| &row.why),
+];
+
+fn table(tenants: &[TenantControlPlane], wide: bool, now: Timestamp) -> String {
+    let columns = COLUMNS
+        .iter()
+        .filter(|(_, only_wide, _)| wide || !only_wide);
+    let columns: Vec<_> = columns.collect();
+    let heading: Vec<_> = columns.iter().map(|(heading, ..)| *heading).collect();
+    let rows: Vec<Vec<_>> = tenants
         .iter()
         .map(|tenant| {
             let row = Row::of(tenant, now);
-            [
-                row.namespace,
-                row.name,
-                row.version,
-                row.status,
-                row.since,
-                row.pods,
-                row.data_store,
-                row.storage_id,
-                row.endpoint,
-                row.age,
-                row.why,
-            ]
+            let entries = columns.iter().map(|(.., says)| says(&row).to_owned());
+            entries.collect()
         })
         .collect();
-    render(heading, &rows)
+    render(&heading, &rows)
 }
 
 /// What is said of one tenant.

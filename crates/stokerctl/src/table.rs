@@ -4,23 +4,23 @@
 const GAP: usize = 3;
 
 /// Lines under a heading, each column as wide as its widest entry; the last one ends where it ends.
-pub(crate) fn render<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = heading.map(|title| title.chars().count());
+pub(crate) fn render<E: AsRef<str>, R: AsRef<[E]>>(heading: &[&str], rows: &[R]) -> String {
+    let mut widths: Vec<_> = heading.iter().map(|title| title.chars().count()).collect();
     for row in rows {
-        for (width, entry) in widths.iter_mut().zip(row) {
-            *width = (*width).max(entry.chars().count());
+        for (width, entry) in widths.iter_mut().zip(row.as_ref()) {
+            *width = (*width).max(entry.as_ref().chars().count());
         }
     }
-    let mut text = line(&heading.map(str::to_owned), &widths);
+    let mut text = line(heading, &widths);
     for row in rows {
-        text.push_str(&line(row, &widths));
+        text.push_str(&line(row.as_ref(), &widths));
     }
     text
 }
 
-fn line<const N: usize>(entries: &[String; N], widths: &[usize; N]) -> String {
+fn line<E: AsRef<str>>(entries: &[E], widths: &[usize]) -> String {
     let padded = entries.iter().zip(widths).map(|(entry, width)| {
-        let width = width + GAP;
+        let (entry, width) = (entry.as_ref(), width + GAP);
         format!("{entry:width$}")
     });
     let mut line = padded.collect::<String>().trim_end().to_owned();
@@ -41,6 +41,6 @@ NAME            STATUS   REASON
 demo            Ready
 a-longer-name   -        why
 ";
-        assert_eq!(render(["NAME", "STATUS", "REASON"], &rows), expected);
+        assert_eq!(render(&["NAME", "STATUS", "REASON"], &rows), expected);
     }
 }

@@ -21,11 +21,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Print the installation manifest with another image, for `kubectl apply -f -`.
+    /// Print the installation manifest with other images, for `kubectl apply -f -`.
     Manifest {
         /// Image of the operator.
         #[arg(long, env = "IMG", default_value = r#gen::DEFAULT_IMAGE)]
         image: String,
+        /// Image of the warden.
+        #[arg(long, env = "WARDEN_IMG", default_value = r#gen::WARDEN_IMAGE)]
+        warden_image: String,
     },
     /// Measure and print; needs root, as the lab does.
     Bench(bench::BenchArgs),
@@ -34,7 +37,10 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Gen { check } => r#gen::run(check),
-        Chore::Manifest { image } => r#gen::print_manifest(&image),
+        Chore::Manifest {
+            image,
+            warden_image,
+        } => r#gen::print_manifest(&image, &warden_image),
         Chore::Bench(args) => bench::run(&args),
     }
 }

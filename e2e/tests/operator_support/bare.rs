@@ -6,9 +6,11 @@ mod conditions;
 #[path = "../support/tenants.rs"]
 mod tenants;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use conditions::{described, find};
@@ -135,7 +137,7 @@ impl Bare {
             .open(log)
             .unwrap();
         let [metrics, health] = free_ports();
-        let process = Command::new(operator_binary())
+        let process = Command::new(built("stoker-operator"))
             .args(["--leader-elect=false", "--management-cidrs=192.0.2.0/24"])
             .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
             .arg(format!("--health-bind-address=127.0.0.1:{health}"))
@@ -282,27 +284,23 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     }
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-static BUILT: std::sync::Once = std::sync::Once::new();
+/// Packages whose binaries are built.
+static BUILT: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
-/// The operator of this very tree, built when the test run did not build it.
-fn operator_binary() -> PathBuf {
+/// The binary of a package of this very tree, built when the test run did not build it.
+pub(crate) fn built(package: &'static str) -> PathBuf {
+    // Whoever comes meanwhile waits.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !built.contains(package) {
+        let status = cargo(["build", "--quiet", "--package", package]).status();
+        assert!(status.unwrap().success(), "{package} does not build");
+        built.insert(package);
+    }
     let exe = std::env::current_exe().unwrap();
-    let binary = exe
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("stoker-operator");
-    BUILT.call_once(|| {
-        let status = cargo(["build", "--quiet", "--package", "stoker-operator"])
-            .status()
-            .unwrap();
-        assert!(status.success(), "the operator does not build");
-    });
-    binary
+    exe.parent().unwrap().parent().unwrap().join(package)
 }

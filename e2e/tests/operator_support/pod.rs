@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret, VolumeProjection};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Secret, VolumeProjection};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stoker_lab::bare::{BareContainer, ContainerFiles, MountedFiles};
@@ -18,6 +18,7 @@ use stoker_pki::{Authority, KubeconfigCredentials, KubeconfigRequest, kubeconfig
 use tokio::task::JoinHandle;
 
 use super::bare::{Bare, until};
+use super::bare_pod::announce;
 
 /// Where API servers listen, and the operator dials them.
 const PORT: u16 = 6443;
@@ -176,25 +177,6 @@ fn kubelet(bare: &Bare, files: ContainerFiles) -> JoinHandle<()> {
             files.show(&mounted(&management, &spec).await).unwrap();
         }
     })
-}
-
-/// Has the operator find it.
-async fn announce(bare: &Bare, name: &str, address: IpAddr) {
-    let pod = json!({
-        "metadata": { "name": name, "labels": {
-            "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
-        }},
-        "spec": { "containers": [{ "name": "kube-apiserver", "image": "none" }] },
-    });
-    let pods: Api<Pod> = Api::namespaced(bare.client.clone(), NAMESPACE);
-    let pod = serde_json::from_value(pod).unwrap();
-    pods.create(&PostParams::default(), &pod).await.unwrap();
-    let status = json!({ "status": {
-        "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
-        "conditions": [{ "type": "Ready", "status": "True" }],
-    }});
-    let (params, status) = (PatchParams::default(), Patch::Merge(status));
-    pods.patch_status(name, &params, &status).await.unwrap();
 }
 
 /// Changes the tenant's spec by a JSON merge patch.

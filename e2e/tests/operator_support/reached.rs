@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use stoker_lab::bare::BareApiServer;
 
 use super::bare::{Bare, until};
+use super::bare_pod::announce;
 use super::tenant_server::{self, PORT};
 
 pub(crate) struct Reached<'a> {
@@ -33,23 +34,7 @@ impl<'a> Reached<'a> {
         let address = IpAddr::V4(Ipv4Addr::new(127, second, high, low));
         let api_server = tenant_server::start(bare, "a", SocketAddr::new(address, PORT)).await;
         let inside = api_server.client().await.unwrap();
-        let pod = json!({
-            "metadata": { "name": "one-pod", "labels": {
-                "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
-            }},
-            "spec": { "containers": [{ "name": "kube-apiserver", "image": "none" }] },
-        });
-        let pods: Api<Pod> = Api::namespaced(bare.client.clone(), "a");
-        let pod = serde_json::from_value(pod).unwrap();
-        pods.create(&PostParams::default(), &pod).await.unwrap();
-        let status = json!({ "status": {
-            "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
-            "conditions": [{ "type": "Ready", "status": "True" }],
-        }});
-        let (params, status) = (PatchParams::default(), Patch::Merge(status));
-        pods.patch_status("one-pod", &params, &status)
-            .await
-            .unwrap();
+        announce(bare, "one-pod", address).await;
         bare.tenant_reason("a", "one", "APIServerAvailable", "Answering")
             .await;
         Self {

@@ -1,9 +1,10 @@
 //! An API server with a tenant's credentials, from the tenant's Secrets.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use stoker_lab::bare::{BareApiServer, ServerSettings};
-use stoker_lab::versions::default_kubernetes;
+use stoker_lab::versions::{KubernetesVersion, default_kubernetes};
 use stoker_pki::{Authority, KeyedCertificate, PrivateKey, ServiceAccountKey};
 
 use super::bare::Bare;
@@ -12,7 +13,19 @@ use super::bare::Bare;
 pub(crate) const PORT: u16 = 6443;
 
 /// Starts that of the tenant `one` in `namespace`.
+#[allow(dead_code, reason = "not every suite does so")]
 pub(crate) async fn start(bare: &Bare, namespace: &str, address: SocketAddr) -> BareApiServer {
+    start_with(bare, namespace, address, default_kubernetes(), None).await
+}
+
+/// The same of another release, and with an `AuthorizationConfiguration`.
+pub(crate) async fn start_with(
+    bare: &Bare,
+    namespace: &str,
+    address: SocketAddr,
+    version: KubernetesVersion,
+    authorization: Option<PathBuf>,
+) -> BareApiServer {
     let text = async |name: &str, entry: &str| {
         let secret = bare.secrets(namespace).get(name).await.unwrap();
         String::from_utf8(secret.data.unwrap()[entry].0.clone()).unwrap()
@@ -37,7 +50,8 @@ pub(crate) async fn start(bare: &Bare, namespace: &str, address: SocketAddr) -> 
         },
         serving_name: format!("one.{namespace}.svc"),
         service_account: ServiceAccountKey::from_pem(&private, &public).unwrap(),
+        authorization,
     };
-    let api_server = BareApiServer::start_with(default_kubernetes(), settings);
+    let api_server = BareApiServer::start_with(version, settings);
     api_server.await.unwrap()
 }

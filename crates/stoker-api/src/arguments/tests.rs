@@ -58,6 +58,7 @@ fn values_that_undo_protection_are_refused() {
         "--feature-gates=A=true,UnknownVersionInteroperabilityProxy=true",
         "--feature_gates=AllAlpha=true",
         "--disable_admission-plugins=ServiceAccount,NodeRestriction",
+        "--disable-admission-plugins=CertificateSubjectRestriction",
     ] {
         let parsed = Argument::parse(Component::ApiServer, text);
         assert_eq!(parsed, Err(RefusedArgument::Fixed), "{text}");

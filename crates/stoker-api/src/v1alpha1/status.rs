@@ -155,6 +155,8 @@ pub enum VersionState {
     Provisioning,
     /// The API server answers and the tenant's objects are in place.
     Ready,
+    /// As `Ready`, and every API server refuses the writes of `spec.writePermissions`.
+    WriteLimited,
     /// It was ready, and its API server does not answer now.
     NotReady,
     /// Another release is being rolled out.

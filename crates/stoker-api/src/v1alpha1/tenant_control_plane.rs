@@ -192,6 +192,41 @@ pub struct TenantControlPlaneSpec {
     /// What becomes of the tenant's data when this object is deleted.
     #[serde(default)]
     pub deletion: Deletion,
+    /// What nobody may do inside the tenant cluster, its administrators included, until it is allowed again.
+    #[serde(default, skip_serializing_if = "WritePermissions::is_unlimited")]
+    pub write_permissions: WritePermissions,
+}
+
+/// Writes that are refused inside the tenant cluster. Reading, signing in, logs, exec, heartbeats of nodes and leader
+/// election go on, and so does what the operator keeps there. Takes effect within seconds and restarts nothing.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WritePermissions {
+    /// No object can be made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub block_creation: bool,
+    /// No object can be changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub block_update: bool,
+    /// No object can be deleted, and no pod evicted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub block_deletion: bool,
+}
+
+impl WritePermissions {
+    /// Whether anything is refused.
+    #[must_use]
+    pub fn is_limited(self) -> bool {
+        self.block_creation || self.block_update || self.block_deletion
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_unlimited(&self) -> bool {
+        !self.is_limited()
+    }
 }
 
 /// What becomes of the tenant's data when the object is deleted.

@@ -12,7 +12,8 @@ const AUDIT_WEBHOOK: &str = "audit-webhook.conf";
 
 /// Files beside keys and certificates.
 pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
-    let mut items = vec![item(entry::AUTHENTICATION, entry::AUTHENTICATION)];
+    let always = [entry::AUTHENTICATION, entry::AUTHORIZATION, entry::GUARD];
+    let mut items: Vec<_> = always.map(|entry| item(entry, entry)).into();
     let audit = tenant.audit.as_ref();
     items.extend(audit.map(|_| item(entry::AUDIT_POLICY, entry::AUDIT_POLICY)));
     let mut files = vec![VolumeProjection {

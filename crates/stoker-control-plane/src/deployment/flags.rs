@@ -8,6 +8,7 @@ use super::SHUTDOWN_DELAY_SECONDS;
 use super::arguments::{Flag, with_asked};
 use super::configuration;
 use super::files::{POOL_CA, POOL_CERTIFICATE, POOL_KEY, path};
+use crate::authentication::common_issuer;
 use crate::{Inputs, entry};
 
 /// Flags of kube-apiserver.
@@ -127,7 +128,7 @@ fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
     let issuers = issuers(inputs);
     let mut flags = vec![
         ("authentication-config", path(entry::AUTHENTICATION)),
-        ("authorization-mode", "Node,RBAC".to_owned()),
+        ("authorization-config", path(entry::AUTHORIZATION)),
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
         ("enable-admission-plugins", admission_plugins(tenant)),
         ("enable-bootstrap-token-auth", "true".to_owned()),
@@ -168,13 +169,11 @@ fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
 /// the base domain is unique to the tenant. That of every cluster of this domain stays accepted
 /// behind it: tokens from before the operator had a base domain go on working.
 fn issuers(inputs: &Inputs<'_>) -> Vec<String> {
-    let common = format!(
-        "kubernetes.default.svc.{}",
-        inputs.tenant.network.cluster_domain
-    );
-    let own = inputs.exposure.stable_name.clone();
-    let hosts = own.into_iter().chain([common]);
-    hosts.map(|host| format!("https://{host}")).collect()
+    let own = inputs.exposure.stable_name.as_ref();
+    let own = own.map(|host| format!("https://{host}"));
+    own.into_iter()
+        .chain([common_issuer(inputs.tenant)])
+        .collect()
 }
 
 /// `NodeRestriction` and those asked for, each once.

@@ -8,6 +8,7 @@
 
 mod audit;
 mod authentication;
+mod authorization;
 mod cis;
 mod exposure;
 mod files;

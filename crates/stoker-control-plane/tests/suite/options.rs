@@ -61,7 +61,8 @@ fn images_come_from_where_they_are_asked_for() {
     let pod = built(&json!({ "registrySettings": {
         "registry": "mirror.example.com:5000/k8s/", "tagSuffix": "-1", "schedulerImage": "sched",
     } }));
-    let images: Vec<_> = pod.containers.iter().flat_map(|c| &c.image).collect();
+    let stock = pod.containers.iter().take(3);
+    let images: Vec<_> = stock.flat_map(|c| &c.image).collect();
     assert_eq!(
         images,
         [

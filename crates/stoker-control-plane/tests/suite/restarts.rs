@@ -19,7 +19,7 @@ fn equal_inputs_give_equal_objects() {
 }
 
 #[test]
-fn scaling_address_port_certificates_and_encryption_restart_nothing() {
+fn scaling_address_port_certificates_encryption_and_write_permissions_restart_nothing() {
     let mut scenario = cluster_ip();
     let before = template(&scenario);
     for replicas in [0, 1, 2, 5] {
@@ -48,6 +48,7 @@ fn scaling_address_port_certificates_and_encryption_restart_nothing() {
     scenario.keys.front_proxy_authority = cluster_ip().keys.front_proxy_authority;
     scenario.storage.client = cluster_ip().storage.client;
     scenario.management_networks.clear();
+    scenario.tenant.write_permissions.block_update = true;
     assert_eq!(template(&scenario), before);
 }
 

@@ -21,6 +21,8 @@ pub(crate) const STORAGE_ID: &str = "0123456789abcdef0123456789abcdef";
 /// The tenant's name under a base domain.
 pub(crate) const STABLE_NAME: &str = "0123456789abcdef0123456789abcdef.clusters.example.com";
 
+pub(crate) const WARDEN_IMAGE: &str = "registry.example.com/stoker-warden:v1";
+
 /// The time of every test: 2026-11-21T00:00:00Z.
 pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_795_219_200).unwrap()
@@ -112,6 +114,7 @@ impl Scenario {
             leaves: &self.leaves,
             exposure: &self.exposure,
             storage: &self.storage,
+            warden_image: WARDEN_IMAGE,
         })
     }
 

@@ -1,7 +1,7 @@
 //! A kube-apiserver with its etcd on loopback: custom resources, CEL and server-side apply as they are.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -41,6 +41,8 @@ pub struct ServerSettings {
     pub serving_name: String,
     /// Signs tokens.
     pub service_account: ServiceAccountKey,
+    /// Its `AuthorizationConfiguration`; RBAC alone when there is none.
+    pub authorization: Option<PathBuf>,
 }
 
 impl BareApiServer {
@@ -70,6 +72,7 @@ impl BareApiServer {
             serving,
             serving_name: "localhost".to_owned(),
             service_account: key,
+            authorization: None,
         };
         Self::start_with(version, settings).await
     }
@@ -172,7 +175,10 @@ fn arguments(directory: &Path, settings: &ServerSettings, etcd: &str) -> Vec<Str
         format!("--service-account-signing-key-file={}", file("sa.key")),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
         format!("--service-cluster-ip-range={}", settings.service_cidr),
-        "--authorization-mode=RBAC".to_owned(),
+        match &settings.authorization {
+            Some(path) => format!("--authorization-config={}", path.display()),
+            None => "--authorization-mode=RBAC".to_owned(),
+        },
         "--endpoint-reconciler-type=none".to_owned(),
         // As kubeadm has it, and kube-proxy needs it.
         "--allow-privileged=true".to_owned(),

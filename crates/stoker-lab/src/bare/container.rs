@@ -93,6 +93,7 @@ impl ContainerFiles {
     pub fn show(&self, files: &MountedFiles) -> Result<()> {
         for (path, contents) in files {
             let place = self.place(path);
+            let contents = &here(contents, path, &place);
             std::fs::create_dir_all(&place).context("making a volume")?;
             let old = std::fs::read_link(place.join("..data")).ok();
             if old.is_some_and(|old| is_same(&place.join(old), contents)) {
@@ -108,6 +109,26 @@ impl ContainerFiles {
     pub fn place(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))
     }
+}
+
+/// The files themselves name others by the container's path.
+fn here(
+    contents: &BTreeMap<String, Vec<u8>>,
+    path: &str,
+    place: &Path,
+) -> BTreeMap<String, Vec<u8>> {
+    let (from, to) = (
+        format!("kubeConfigFile: {path}/"),
+        format!("kubeConfigFile: {}/", place.display()),
+    );
+    let moved = |bytes: &Vec<u8>| match std::str::from_utf8(bytes) {
+        Ok(text) => text.replace(&from, &to).into_bytes(),
+        Err(_) => bytes.clone(),
+    };
+    let contents = contents.iter();
+    contents
+        .map(|(name, bytes)| (name.clone(), moved(bytes)))
+        .collect()
 }
 
 fn is_same(directory: &Path, contents: &BTreeMap<String, Vec<u8>>) -> bool {

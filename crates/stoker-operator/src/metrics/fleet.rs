@@ -19,9 +19,10 @@ use crate::tenant::status::ROLLOUT_TURN;
 use crate::tenant::status::stuck::{self, Facts, Progress, ROLLOUT};
 use crate::tenant::status::urgency::ready;
 
-const STATES: [VersionState; 6] = [
+const STATES: [VersionState; 7] = [
     VersionState::Provisioning,
     VersionState::Ready,
+    VersionState::WriteLimited,
     VersionState::NotReady,
     VersionState::Upgrading,
     VersionState::Sleeping,

@@ -25,6 +25,8 @@ pub(super) struct Materials<'a> {
     pub(super) existing: &'a TenantSecrets,
     /// Whether its keys must all be there.
     pub(super) born: bool,
+    /// Image of the process of ours in the pods.
+    pub(super) warden_image: &'a str,
 }
 
 /// What is applied, in this order.
@@ -74,6 +76,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         exposure,
         existing,
         born,
+        warden_image,
     } = materials;
     let data = existing.data();
     let keys = control_plane::keys(tenant, &data, born, now)?;
@@ -93,6 +96,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         leaves: &leaves,
         exposure,
         storage: &storage,
+        warden_image,
     });
     let read = |secret: &Secret| Ok((Desired::of(secret)?, existing.stored(secret)));
     let mut mounted = Vec::new();

@@ -92,21 +92,23 @@ pub(super) async fn keep(
     key: &EscrowKey,
 ) -> Result<(), Error> {
     let stored = pool.escrow(id).await?;
-    if let Some(escrow) = &stored {
-        match open(id, escrow, key) {
-            Ok(known) if known == *copy => return Ok(()),
-            Ok(_) => tracing::info!(storage_id = %id, "keys changed, escrow copy renewed"),
-            Err(Error::Escrow(EscrowError::OtherKey(other))) => {
-                tracing::warn!(storage_id = %id, sealed_with = other, "escrow copy renewed with the key at hand");
-            }
-            Err(error) => {
-                tracing::warn!(storage_id = %id, error = %error, "escrow copy renewed");
-            }
-        }
+    let was = stored.as_ref().map(|escrow| open(id, escrow, key));
+    if matches!(&was, Some(Ok(known)) if known == copy) {
+        return Ok(());
     }
     let text = Zeroizing::new(serde_json::to_vec(copy)?);
     let sealed = key.seal(&what(id), &text)?;
     pool.keep_escrow(id, stored.as_ref(), &sealed).await?;
+    match was {
+        None => {}
+        Some(Ok(_)) => tracing::info!(storage_id = %id, "keys changed, escrow copy renewed"),
+        Some(Err(Error::Escrow(EscrowError::OtherKey(other)))) => {
+            tracing::warn!(storage_id = %id, sealed_with = other, "escrow copy renewed with the key at hand");
+        }
+        Some(Err(error)) => {
+            tracing::warn!(storage_id = %id, error = %error, "escrow copy renewed");
+        }
+    }
     Ok(())
 }
 

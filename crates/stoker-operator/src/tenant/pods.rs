@@ -101,6 +101,18 @@ impl Pods {
         alive.flat_map(|(name, pod)| pod.addresses().map(|ip| (name.as_str(), ip)))
     }
 
+    /// The pods that a Service sends people to, and their addresses.
+    #[must_use]
+    pub fn serving(&self) -> BTreeMap<String, IpAddr> {
+        let serving = self
+            .by_name
+            .iter()
+            .filter(|(_, pod)| pod.ready && !pod.ending);
+        serving
+            .filter_map(|(name, pod)| Some((name.clone(), pod.ip?)))
+            .collect()
+    }
+
     /// Whether no pod is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -17,7 +17,7 @@ use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status, stuck};
-use super::{delete, error::Error, inside, rollout, routes, store};
+use super::{delete, error::Error, inside, rollout, routes, store, told, writes};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -93,10 +93,8 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
     if object.annotations().contains_key(PAUSED) {
         tracing::debug!("paused");
-        // One that is being rolled out keeps its turn: nobody knows how it would end.
-        if !ctx.rollouts.is_rolling(&reference) {
-            rollout::leave(&reference, ctx);
-        }
+        // Also one that is being rolled out: so a person lets the others go on.
+        rollout::leave(&reference, ctx);
         return Ok(Action::await_change());
     }
 
@@ -115,7 +113,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
-    rollout::end_turn(&reference, &state, &mut findings, ctx);
+    let turn_ends = rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
     if findings.again && held.is_none() {
         ctx.wake(reference.clone());
@@ -134,7 +132,11 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     let known = lock(&state.written).clone();
     let status = known.as_ref().or(object.status.as_ref());
     let stuck = status.and_then(|status| stuck::due(status, Timestamp::now()));
-    Ok(next_look(&state, held, stuck))
+    Ok(next_look(
+        &state,
+        held.into_iter().chain(turn_ends).min(),
+        stuck,
+    ))
 }
 
 /// The tenant, if its spec can be served.
@@ -159,7 +161,7 @@ fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tena
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that
-/// was `held` back this long, the moment from which the tenant is `stuck`. Everything else wakes the tenant by itself.
+/// was `held` back this long or a turn that ends, the moment from which the tenant is `stuck`. Everything else wakes the tenant by itself.
 fn next_look(state: &TenantState, held: Option<Duration>, stuck: Option<Timestamp>) -> Action {
     let now = OffsetDateTime::now_utc();
     // A second later it is so for certain.
@@ -197,6 +199,12 @@ async fn pass(
             let routed = routes::keep(object, tenant, &exposure, state, ctx, findings).await;
             let configured =
                 inside::configure(object, tenant, &exposure, keys, state, ctx, findings).await;
+            // What could not be applied no API server can follow.
+            if failure.is_none() && findings.applied && tenant.replicas > 0 {
+                writes::verify(object, tenant, keys, state, ctx, findings)
+                    .boxed()
+                    .await;
+            }
             (routed, configured)
         }
         None => (Ok(()), Ok(())),
@@ -240,7 +248,7 @@ async fn write_status(
         return Ok(None);
     }
     *lock(&state.written_at) = Some(Instant::now());
-    tell_stuck(object, &old, &new, ctx).await;
+    told::tell(object, &old, &new, ctx).await;
     let word = |status: &TenantControlPlaneStatus| status.kubernetes_resources.version.status;
     let (before, Some(condition)) = (ready(&old), ready(&new)) else {
         return Ok(None);
@@ -262,23 +270,4 @@ async fn write_status(
             .await;
     }
     Ok(None)
-}
-
-/// Once, when it comes to that.
-async fn tell_stuck(
-    object: &TenantControlPlane,
-    old: &TenantControlPlaneStatus,
-    new: &TenantControlPlaneStatus,
-    ctx: &Context,
-) {
-    let reason = |status| stuck::stuck(status).map(|found| found.reason.clone());
-    if let Some(found) = stuck::stuck(new)
-        && reason(old) != reason(new)
-    {
-        tracing::warn!(reason = %found.reason, "tenant is stuck");
-        let reference = object.object_ref(&());
-        ctx.events
-            .publish(&reference, true, stuck::STUCK, "Reconcile", &found.message)
-            .await;
-    }
 }

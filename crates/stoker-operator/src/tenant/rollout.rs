@@ -1,14 +1,17 @@
 //! When control-plane pods are replaced because of us, not because of the tenant's spec: a new version of the operator, or
 //! another configuration of it, changes the template of every tenant's pods. They are rolled out one tenant at a time, the
-//! next one once the one before is ready again, so that a version that does harm does it to one.
+//! next one once the one before serves again, so that a version that does harm does it to one.
 //!
-//! What a person changes in a spec is never held up; nor is a tenant that is not ready, which has nothing to lose.
+//! What a person changes in a spec is never held up; nor is a birth. A tenant whose pods do not serve takes its turn as the
+//! others do, for a blip of the pool may be all that is wrong with it, and with the whole fleet; but it holds the others up
+//! only for [`TURN_OF_ONE_THAT_IS_DOWN`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -17,9 +20,8 @@ use stoker_kube::Desired;
 
 use super::apply::{Pass, cached_deployment};
 use super::error::Error;
-use super::state::{Deployed, TenantState, lock};
-use super::status::urgency::ready;
-use super::status::{Check, Findings};
+use super::state::{TenantState, lock};
+use super::status::{Aspect, Findings};
 use crate::context::Context;
 use crate::watches::tenant_of;
 
@@ -29,6 +31,10 @@ const TEMPLATE: &str = "stoker.dev/template";
 /// On a Deployment: digest of the template that was rolled out in a turn. A process that begins learns from it whose turn
 /// it was.
 const TURN: &str = "stoker.dev/rollout-turn";
+/// On a Deployment: `metadata.generation` of the tenant that the template was made from.
+const GENERATION: &str = "stoker.dev/tenant-generation";
+/// How long a tenant whose pods did not serve when its turn came keeps it: nobody knows whether it ever comes back.
+const TURN_OF_ONE_THAT_IS_DOWN: Duration = Duration::from_secs(30);
 
 type TenantRef = ObjectRef<TenantControlPlane>;
 
@@ -48,21 +54,31 @@ pub struct Facts<'a> {
     pub live: Option<&'a Deployment>,
     /// Digest of the template that is wanted.
     pub template: &'a str,
-    /// Whether the spec is one that was already served: what differs then is not a person's doing.
-    pub same_spec: bool,
-    /// Whether the tenant is ready.
-    pub ready: bool,
+    /// `metadata.generation` of the tenant.
+    pub generation: i64,
+    /// Whether it has ever served.
+    pub has_served: bool,
 }
 
-/// Whether applying the template needs a turn: it would replace the pods of a tenant that serves, and nobody has asked
+/// Whether applying the template needs a turn: it would replace the pods of a tenant that served, and nobody has asked
 /// for it.
 #[must_use]
 pub fn needs_turn(facts: &Facts<'_>) -> bool {
     let Some(live) = facts.live else {
         return false;
     };
+    let asleep = live.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
     let same = annotation(live, TEMPLATE) == Some(facts.template);
-    !same && facts.same_spec && facts.ready
+    // One from before there were digests was made from a spec that nobody has changed, as far as anybody can tell.
+    let by_a_person = annotation(live, GENERATION)
+        .is_some_and(|generation| generation != facts.generation.to_string());
+    !same && !by_a_person && !asleep && facts.has_served
+}
+
+/// Whether a pod serves, as far as the Deployment's counters tell.
+fn serves(live: &Deployment) -> bool {
+    let status = live.status.as_ref();
+    status.and_then(|status| status.ready_replicas) > Some(0)
 }
 
 /// Whether all pods are of the template last applied, and ready. `applied` is the generation that the API server
@@ -80,11 +96,24 @@ pub fn is_complete(live: &Deployment, applied: i64) -> bool {
         && of(status.ready_replicas) == of(status.replicas)
 }
 
-/// Whether the Deployment's template was rolled out in a turn that has not ended.
+/// Whether the Deployment's template was rolled out in a turn that has not ended. That pods are not ready does not say
+/// so, for they may have been since.
 #[must_use]
 pub fn is_rolling(live: &Deployment) -> bool {
     let turn = annotation(live, TURN);
-    turn.is_some() && turn == annotation(live, TEMPLATE) && !is_complete(live, 0)
+    turn.is_some() && turn == annotation(live, TEMPLATE) && !was_completed(live)
+}
+
+/// Whether the Deployment controller has once seen all pods of the latest template available.
+fn was_completed(live: &Deployment) -> bool {
+    let Some(status) = &live.status else {
+        return false;
+    };
+    let progressing = |found: &&DeploymentCondition| found.type_ == "Progressing";
+    let found = status.conditions.iter().flatten().find(progressing);
+    let reason = found.and_then(|found| found.reason.as_deref());
+    status.observed_generation >= live.metadata.generation
+        && reason == Some("NewReplicaSetAvailable")
 }
 
 /// Whether the template last applied has, or had, a turn.
@@ -124,12 +153,18 @@ pub fn template(deployment: &Deployment) -> Result<String, Error> {
 
 /// The Deployment with what a later pass needs to know of its template.
 #[must_use]
-pub fn stamped(mut deployment: Deployment, template: &str, turn: bool) -> Deployment {
+pub fn stamped(
+    mut deployment: Deployment,
+    template: &str,
+    generation: i64,
+    turn: bool,
+) -> Deployment {
     let annotations = deployment
         .metadata
         .annotations
         .get_or_insert_with(BTreeMap::new);
     annotations.insert(TEMPLATE.to_owned(), template.to_owned());
+    annotations.insert(GENERATION.to_owned(), generation.to_string());
     if turn {
         annotations.insert(TURN.to_owned(), template.to_owned());
     }
@@ -145,24 +180,26 @@ pub struct Rollouts {
 
 #[derive(Default)]
 struct Queue {
-    /// One, but for those that a process finds when it begins.
-    rolling: Vec<TenantRef>,
+    /// One, but for those that a process finds when it begins. With when its turn ends at the latest, if it must.
+    rolling: Vec<(TenantRef, Option<Instant>)>,
     waiting: VecDeque<TenantRef>,
 }
 
 impl Rollouts {
     /// Takes over what a process before this one had begun.
     pub fn resume(&self, rolling: impl IntoIterator<Item = TenantRef>) {
+        let rolling = rolling.into_iter().map(|tenant| (tenant, None));
         lock(&self.queue).rolling.extend(rolling);
     }
 
-    /// Whether `tenant` may be rolled out now; else it is in the queue, and woken when it may.
-    pub fn ask(&self, tenant: &TenantRef) -> Turn {
+    /// Whether `tenant` may be rolled out now; else it is in the queue, and woken when it may. A turn that is given
+    /// lasts until the tenant [leaves](Self::leave), or should end `at_the_latest`.
+    pub fn ask(&self, tenant: &TenantRef, at_the_latest: Option<Instant>) -> Turn {
         let mut queue = lock(&self.queue);
         if queue.rolling.is_empty() {
-            queue.rolling.push(tenant.clone());
+            queue.rolling.push((tenant.clone(), at_the_latest));
         }
-        if queue.rolling.contains(tenant) {
+        if queue.rolling.iter().any(|(rolling, _)| rolling == tenant) {
             queue.waiting.retain(|waiting| waiting != tenant);
             return Turn::Rolling;
         }
@@ -172,9 +209,12 @@ impl Rollouts {
         Turn::Waiting
     }
 
-    /// Whether it is `tenant`'s turn.
-    pub fn is_rolling(&self, tenant: &TenantRef) -> bool {
-        lock(&self.queue).rolling.contains(tenant)
+    /// If it is `tenant`'s turn, when that ends at the latest.
+    pub fn turn_of(&self, tenant: &TenantRef) -> Option<Option<Instant>> {
+        let queue = lock(&self.queue);
+        let mut rolling = queue.rolling.iter();
+        let (_, ends) = rolling.find(|(rolling, _)| rolling == tenant)?;
+        Some(*ends)
     }
 
     /// `tenant` needs no turn, or none any more. Returns who is to be woken.
@@ -183,7 +223,7 @@ impl Rollouts {
         if queue.rolling.is_empty() && queue.waiting.is_empty() {
             return None;
         }
-        queue.rolling.retain(|rolling| rolling != tenant);
+        queue.rolling.retain(|(rolling, _)| rolling != tenant);
         queue.waiting.retain(|waiting| waiting != tenant);
         let is_free = queue.rolling.is_empty();
         queue.waiting.front().filter(|_| is_free).cloned()
@@ -204,14 +244,17 @@ impl Pass<'_> {
     pub(super) async fn roll_out(&self, wanted: Deployment) -> Result<Rolled, Error> {
         let template = template(&wanted)?;
         let live = cached_deployment(self.tenant, self.ctx);
+        let generation = self.tenant.generation;
         let facts = Facts {
             live: live.as_ref(),
             template: &template,
-            same_spec: is_same_spec(self.object, self.state),
-            ready: is_ready(self.object, self.state),
+            generation,
+            has_served: has_served(self.object, self.state),
         };
         let reference = ObjectRef::from_obj(self.object);
-        let turn = needs_turn(&facts).then(|| self.ctx.rollouts.ask(&reference));
+        let is_down = live.as_ref().is_some_and(|live| !serves(live));
+        let ends = is_down.then(|| Instant::now() + TURN_OF_ONE_THAT_IS_DOWN);
+        let turn = needs_turn(&facts).then(|| self.ctx.rollouts.ask(&reference, ends));
         if turn == Some(Turn::Waiting) {
             tracing::info!("the pods wait for their turn to be replaced");
             return Ok(Rolled {
@@ -219,20 +262,19 @@ impl Pass<'_> {
                 turn,
             });
         }
-        let in_turn = turn.is_some() || had_turn(live.as_ref(), &template);
-        let desired = Desired::of(&stamped(wanted, &template, in_turn))?.answered_whole();
+        // One that was down is not waited for by a process that begins.
+        let waited_for = turn.is_some() && self.ctx.rollouts.turn_of(&reference) == Some(None);
+        let in_turn = waited_for || had_turn(live.as_ref(), &template);
+        let stamped = stamped(wanted, &template, generation, in_turn);
+        let desired = Desired::of(&stamped)?.answered_whole();
         let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
         let outcomes = writer.apply_all(vec![desired], ledger, 1).await?;
         let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
         let answer = answer.map(serde_json::to_value).transpose()?;
         let deployment: Option<Deployment> = answer.map(serde_json::from_value).transpose()?;
         let answered = deployment.as_ref().or(live.as_ref());
-        *lock(&self.state.deployed) = Some(Deployed {
-            of: self.tenant.generation,
-            generation: answered
-                .and_then(|deployment| deployment.metadata.generation)
-                .unwrap_or_default(),
-        });
+        let generation = answered.and_then(|deployment| deployment.metadata.generation);
+        *lock(&self.state.deployed) = generation;
         if turn.is_some() && deployment.is_some() {
             tracing::info!("it is the tenant's turn to have its pods replaced");
         }
@@ -240,45 +282,44 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the tenant was ready when its status was last written.
-fn is_ready(object: &TenantControlPlane, state: &TenantState) -> bool {
+/// Whether the tenant has ever been ready.
+fn has_served(object: &TenantControlPlane, state: &TenantState) -> bool {
     let written = lock(&state.written);
     let status = written.as_ref().or(object.status.as_ref());
-    let ready = status.and_then(ready);
-    ready.is_some_and(|ready| ready.status == "True")
-}
-
-/// Whether the spec is one that this process has applied, or that a process before it has seen.
-fn is_same_spec(object: &TenantControlPlane, state: &TenantState) -> bool {
-    let generation = object.metadata.generation.unwrap_or_default();
-    let status = object.status.as_ref();
-    let seen = status.map(|status| status.observed_generation);
-    let deployed = *lock(&state.deployed);
-    deployed.map(|deployed| deployed.of).or(seen) == Some(generation)
+    status.is_some_and(|status| status.kubernetes_resources.version.version.is_some())
 }
 
 /// After a pass: who has had its turn, or needs none, leaves the queue. One that is being rolled out keeps its turn until
-/// all of its new pods are ready and it is.
+/// all of its new pods are ready and an API server was seen to answer; what is wrong with it otherwise holds nobody up.
+/// Returns when the turn ends, if it must.
 pub(super) fn end_turn(
     reference: &TenantRef,
     state: &TenantState,
     findings: &mut Findings,
     ctx: &Context,
-) {
+) -> Option<Duration> {
     if findings.rollout == Some(Turn::Waiting) {
-        return;
+        return None;
     }
-    let asleep = |check: &Check| check.reason == "Sleeping";
-    let applied = lock(&state.deployed).map_or(0, |deployed| deployed.generation);
-    let deployment = findings.deployment.as_ref();
-    let ended = findings.first_failure().is_none_or(asleep)
-        && deployment.is_some_and(|live| is_complete(live, applied));
-    if ctx.rollouts.is_rolling(reference) && !ended {
-        findings.rollout = Some(Turn::Rolling);
-        return;
+    if let Some(ends) = ctx.rollouts.turn_of(reference) {
+        let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        if !has_had_turn(state, findings) && left != Some(Duration::ZERO) {
+            findings.rollout = Some(Turn::Rolling);
+            return left;
+        }
     }
     findings.rollout = None;
     leave(reference, ctx);
+    None
+}
+
+fn has_had_turn(state: &TenantState, findings: &Findings) -> bool {
+    let applied = lock(&state.deployed).unwrap_or_default();
+    let Some(live) = &findings.deployment else {
+        return false;
+    };
+    let asleep = live.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
+    is_complete(live, applied) && (asleep || findings.has_found(Aspect::ApiServerAvailable))
 }
 
 /// The tenant leaves the queue; the next one is woken when it may go.
@@ -294,6 +335,8 @@ pub(crate) fn resume(ctx: &Context) {
     let rolling = deployments.iter().filter(|live| is_rolling(live));
     let tenants: Vec<_> = rolling
         .filter_map(|live| tenant_of(&live.metadata))
+        // One that is gone would never leave.
+        .filter(|tenant| ctx.stores.tenants.get(tenant).is_some())
         .collect();
     if !tenants.is_empty() {
         tracing::info!(?tenants, "rollouts that had begun");

@@ -18,6 +18,7 @@ use super::identity;
 use super::inside::Inside;
 use super::pods::Pods;
 use super::routes::Heard;
+use super::writes::Verified;
 use crate::metrics::CertificateDates;
 
 /// One tenant, in memory.
@@ -49,8 +50,10 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
-    /// The Deployment as this process last applied it.
-    pub deployed: Mutex<Option<Deployed>>,
+    /// `metadata.generation` of the Deployment as this process last applied it.
+    pub deployed: Mutex<Option<i64>>,
+    /// Pods whose API servers were seen to refuse exactly this.
+    pub writes: Mutex<Verified>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -59,15 +62,6 @@ pub struct TenantState {
     let_go: AtomicBool,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
     pub escrowed: Mutex<Vec<[u8; 32]>>,
-}
-
-/// A Deployment that was applied.
-#[derive(Clone, Copy, Debug)]
-pub struct Deployed {
-    /// `metadata.generation` of the tenant it was made from.
-    pub of: i64,
-    /// Its own, as the API server answered.
-    pub generation: i64,
 }
 
 /// What the last complete application to the management cluster was made from.
@@ -109,6 +103,7 @@ impl Default for TenantState {
             look_again: Mutex::default(),
             certificates: Mutex::default(),
             deployed: Mutex::default(),
+            writes: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),

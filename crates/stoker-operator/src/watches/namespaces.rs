@@ -15,11 +15,8 @@ use stoker_api::v1alpha1::TenantControlPlane;
 use super::{broken, events};
 use crate::context::Context;
 
-pub(super) async fn watch_namespaces(ctx: Arc<Context>) {
-    // Fails only when the cache is gone, with the process.
-    if ctx.stores.tenants.wait_until_ready().await.is_err() {
-        return;
-    }
+/// Tells tenants of namespaces that are being deleted to go, for ever. To be called once the cache of tenants is filled.
+pub async fn watch_leaving_namespaces(ctx: Arc<Context>) {
     let leaving = watcher::Config::default().fields("status.phase=Terminating");
     let stream = events::<Namespace>(ctx.client.clone(), leaving);
     let mut stream = std::pin::pin!(stream);

@@ -37,13 +37,12 @@ const DROPPED_ANNOTATIONS: [(&str, &str); 3] = [
 ];
 
 /// Why a field is left out, by the beginning of its path; what is not here is merely unknown.
-const REASONS: [(&str, &str); 8] = [
+const REASONS: [(&str, &str); 7] = [
     (
         "spec.addons.konnectivity",
         "API servers reach nodes directly",
     ),
     ("spec.dataStoreOverrides", "one DataStore holds a tenant"),
-    ("spec.writePermissions", "writes cannot be frozen yet"),
     (
         "spec.controlPlane.deployment.resources.kine",
         "there is no kine: etcd itself",

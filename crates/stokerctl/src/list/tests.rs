@@ -98,8 +98,8 @@ fn columns_have_what_is_asked_first_and_wide_ones_the_rest() {
 NAMESPACE   NAME   VERSION            STATUS     ENDPOINT        AGE   WHY
 team        demo   v1.35.0->v1.36.3   NotReady   10.0.0.1:6443   24h   PodsStarting: 0 of 2 run
 ";
-    assert_eq!(table(&tenants, now), expected);
-    let wide = wide(&tenants, now);
+    assert_eq!(table(&tenants, false, now), expected);
+    let wide = table(&tenants, true, now);
     let line: Vec<_> = wide.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(line[4..8], ["5m", "1/2", "default", "id"]);
 }

@@ -5,7 +5,7 @@ mod values;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Artifact, DEFAULT_IMAGE, HEADER, OPERATOR, crds, monitoring, rbac};
+use super::{Artifact, DEFAULT_IMAGE, HEADER, OPERATOR, WARDEN_IMAGE, crds, monitoring, rbac};
 
 const NAMESPACE: &str = include_str!("namespace.yaml");
 const VALUES: &str = include_str!("chart/values.yaml");
@@ -51,8 +51,8 @@ const SETTABLE: &[(&str, &str)] = &[
 ",
     ),
     (
-        "            - --health-bind-address=0.0.0.0:8081\n",
-        "            - --health-bind-address=0.0.0.0:8081
+        "            - --warden-image=${WARDEN_IMAGE}\n",
+        "            - --warden-image={{ with .Values.wardenImage }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
             {{- with .Values.datastore }}
             - {{ printf \"--datastore=%s\" . | quote }}
             {{- end }}
@@ -128,12 +128,16 @@ fn release(text: &str) -> String {
 }
 
 fn default_values() -> Result<String> {
-    let (repository, tag) = DEFAULT_IMAGE
-        .rsplit_once(':')
-        .context("the default image has no tag")?;
-    Ok(VALUES
-        .replace("${REPOSITORY}", repository)
-        .replace("${TAG}", tag))
+    let mut values = VALUES.to_owned();
+    for (name, image) in [("", DEFAULT_IMAGE), ("WARDEN_", WARDEN_IMAGE)] {
+        let (repository, tag) = image
+            .rsplit_once(':')
+            .context("the default image has no tag")?;
+        values = values
+            .replace(&format!("${{{name}REPOSITORY}}"), repository)
+            .replace(&format!("${{{name}TAG}}"), tag);
+    }
+    Ok(values)
 }
 
 fn readme() -> Result<String> {

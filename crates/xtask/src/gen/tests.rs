@@ -111,13 +111,17 @@ fn the_operators_flags_are_those_that_it_has() {
         .remove(0);
     assert_eq!(container.image.as_deref(), Some(DEFAULT_IMAGE));
     let arguments = std::iter::once("stoker-operator".to_owned()).chain(container.args.unwrap());
-    stoker_operator::args::Args::try_parse_from(arguments).unwrap();
+    let arguments = stoker_operator::args::Args::try_parse_from(arguments).unwrap();
+    let none = ["stoker-operator"];
+    let default = stoker_operator::args::Args::try_parse_from(none).unwrap();
+    assert_eq!(arguments.warden_image, default.warden_image);
 }
 
 #[test]
 fn another_image_replaces_the_default_once() {
     assert_eq!(manifest().unwrap().matches(DEFAULT_IMAGE).count(), 1);
-    assert!(print_manifest("two images").is_err());
+    assert!(print_manifest("two images", WARDEN_IMAGE).is_err());
+    assert!(print_manifest(DEFAULT_IMAGE, "two images").is_err());
 }
 
 #[test]

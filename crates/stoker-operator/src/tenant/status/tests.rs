@@ -1,3 +1,4 @@
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 use stoker_api::StorageId;
@@ -238,6 +239,43 @@ fn the_word_for_the_tenant_follows_version_replicas_and_readiness() {
         let version = &new.kubernetes_resources.version;
         assert_eq!(version.version.as_deref(), after, "row {row}");
         assert_eq!(version.status, word, "row {row}");
+    }
+}
+
+#[test]
+fn a_tenant_is_write_limited_from_when_that_was_seen_until_the_contrary_is() {
+    use VersionState::{NotReady, Ready, WriteLimited};
+    let tenant = tenant(2, NEW);
+    let found = [
+        (None, true, Ready),
+        (Some(Check::fails("Applying", "")), true, Ready),
+        (Some(Check::holds(writes::LIMITED, "")), true, WriteLimited),
+        (None, true, WriteLimited),
+        (None, false, NotReady),
+        (None, true, WriteLimited),
+        (
+            Some(Check::fails("GuardUnreachable", "")),
+            true,
+            WriteLimited,
+        ),
+        (Some(Check::holds("Writable", "")), true, Ready),
+        (Some(Check::fails("Applying", "")), true, Ready),
+    ];
+    let mut status = of(&good(), &tenant);
+    for (row, (check, ready, word)) in found.into_iter().enumerate() {
+        let mut findings = good();
+        findings.deployment = Some(deployment([2, 2, 3, 3]));
+        findings.writes = check;
+        if !ready {
+            findings
+                .checks
+                .retain(|(found, _)| *found != Aspect::ApiServerAvailable);
+            findings.fails(Aspect::ApiServerAvailable, "PodsStarting", "");
+        }
+        status = super::status(&status, Some(&tenant), 1, &findings, second(2));
+        let said = status.kubernetes_resources.version.status;
+        assert_eq!(said, word, "row {row}");
+        assert_eq!(condition(&status, "Ready").status == "True", ready);
     }
 }
 

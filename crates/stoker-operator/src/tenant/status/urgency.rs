@@ -6,6 +6,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stoker_api::v1alpha1::{DeploymentStatus, TenantControlPlaneStatus};
 
+use crate::tenant::writes;
+
 /// Between two writes that only tell how far something has come.
 pub const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -26,7 +28,8 @@ pub fn is_urgent(old: &TenantControlPlaneStatus, new: &TenantControlPlaneStatus)
         return true;
     };
     let calm = |ready: &Condition| ready.status == "True" || !is_problem(&ready.reason);
-    if before.status != after.status || !calm(before) || !calm(after) {
+    let writes = writes::condition(old) != writes::condition(new);
+    if writes || before.status != after.status || !calm(before) || !calm(after) {
         return true;
     }
     let mut progressed = old.clone();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
+use crate::r#gen::with_images;
 
 fn values() -> Value {
     serde_saphyr::from_str(&default_values().unwrap()).unwrap()
@@ -12,7 +13,7 @@ fn values() -> Value {
 
 /// The operator's Deployment in `install.yaml`.
 fn deployment() -> Value {
-    let text = OPERATOR.replace("${IMAGE}", DEFAULT_IMAGE);
+    let text = with_images(OPERATOR);
     text.split("---\n")
         .map(|text| serde_saphyr::from_str::<Value>(text).unwrap())
         .find(|object| object["kind"] == "Deployment")
@@ -25,18 +26,17 @@ fn the_default_values_are_what_install_yaml_has() {
     let pod = &deployment["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let image = &values["image"];
+    let warden = &values["wardenImage"];
+    let reference = |image: &Value| {
+        let text = |key: &str| image[key].as_str().unwrap().to_owned();
+        format!("{}:{}", text("repository"), text("tag"))
+    };
     assert_eq!(values["replicas"], deployment["spec"]["replicas"]);
     assert_eq!(values["resources"], container["resources"]);
     assert_eq!(values["nodeSelector"], pod["nodeSelector"]);
     assert_eq!(image["pullPolicy"], container["imagePullPolicy"]);
-    assert_eq!(
-        format!(
-            "{}:{}",
-            image["repository"].as_str().unwrap(),
-            image["tag"].as_str().unwrap()
-        ),
-        DEFAULT_IMAGE
-    );
+    assert_eq!(reference(image), DEFAULT_IMAGE);
+    assert_eq!(reference(warden), WARDEN_IMAGE);
 }
 
 /// Paths of the values that the schema knows; `until` stops at what is one value for people.
@@ -76,9 +76,10 @@ fn schema_values_and_readme_know_the_same_values() {
 }
 
 fn is_used(path: &str, template: &str) -> bool {
-    let within_image = path
+    let field = path
         .strip_prefix("image.")
-        .is_some_and(|field| template.contains(&format!("{{{{ .{field} }}}}")));
+        .or_else(|| path.strip_prefix("wardenImage."));
+    let within_image = field.is_some_and(|field| template.contains(&format!("{{{{ .{field} }}}}")));
     within_image || template.contains(&format!(".Values.{path} "))
 }
 

@@ -1,0 +1,16 @@
+//! The warden: the one process of ours inside a tenant's control-plane pod.
+//!
+//! Owns: the guard, an authorization webhook that the tenant's kube-apiserver asks on loopback before
+//! every other authorizer. What it is asked, it refuses: which requests those are stands in the API
+//! server's own configuration (`stoker-control-plane`, `authorization`), so that all others cost
+//! nothing, and so that they are refused too while the guard is away.
+//!
+//! Must not: hold a credential, know the management cluster, keep state, or need the operator.
+//!
+//! ```text
+//!  kube-apiserver ── SubjectAccessReview, 127.0.0.1 ──► serve ──► guard::answer
+//!  kubelet ───────── GET /livez, the pod's address ───► serve
+//! ```
+
+pub mod guard;
+pub mod serve;
