@@ -18,7 +18,7 @@ use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status};
-use super::{delete, error::Error, inside, routes, store, writes};
+use super::{delete, encryption, error::Error, inside, routes, store, writes};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -178,6 +178,7 @@ async fn pass(
     let Applied {
         exposure,
         keys,
+        stored,
         failure,
     } = apply::apply(object, tenant, state, ctx, findings)
         .boxed()
@@ -191,6 +192,12 @@ async fn pass(
             // What could not be applied no API server can follow.
             if failure.is_none() && findings.applied && tenant.replicas > 0 {
                 writes::verify(object, tenant, keys, state, ctx, findings)
+                    .boxed()
+                    .await;
+            }
+            if failure.is_none() && findings.applied {
+                let place = stored.as_ref();
+                findings.encryption = encryption::keep(object, tenant, place, state, ctx)
                     .boxed()
                     .await;
             }
@@ -238,6 +245,7 @@ async fn write_status(
     }
     *lock(&state.written_at) = Some(Instant::now());
     tell_writes(object, &old, &new, ctx).await;
+    encryption::tell(object, &old, &new, ctx).await;
     let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
         status.kubernetes_resources.version.status
     };

@@ -13,6 +13,7 @@ use stoker_control_plane::{Exposure, StoragePeer};
 use stoker_kube::Ledger;
 use time::OffsetDateTime;
 
+use super::encryption::Underway;
 use super::error::Error;
 use super::identity;
 use super::inside::Inside;
@@ -52,6 +53,8 @@ pub struct TenantState {
     pub certificates: Mutex<Option<CertificateDates>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
+    /// What is known of its encryption keys while they change.
+    pub encryption: Mutex<Underway>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -101,6 +104,7 @@ impl Default for TenantState {
             look_again: Mutex::default(),
             certificates: Mutex::default(),
             writes: Mutex::default(),
+            encryption: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),

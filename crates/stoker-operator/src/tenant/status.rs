@@ -14,6 +14,7 @@ use stoker_api::v1alpha1::{
 use stoker_control_plane::{Exposure, Names};
 use stoker_kube::conditions;
 
+use super::encryption;
 use super::error::Error;
 use super::routes::Routed;
 use super::writes;
@@ -82,6 +83,8 @@ pub struct Findings {
     pub routes: Option<Routed>,
     /// What was found of the writes that are refused, if anybody asked. The tenant is ready whatever it is.
     pub writes: Option<Check>,
+    /// What was found of the encryption of what is stored, where it is not as it always was.
+    pub encryption: Option<Check>,
     /// Whether another pass is due as soon as the status is written.
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.
@@ -189,6 +192,9 @@ pub fn status(
     }
     if let Some(check) = &findings.writes {
         set(&mut new, writes::CONDITION, check, generation, now);
+    }
+    if let Some(check) = &findings.encryption {
+        set(&mut new, encryption::CONDITION, check, generation, now);
     }
     let ready = readiness(&new, findings, tenant);
     set(&mut new, "Ready", &ready, generation, now);
