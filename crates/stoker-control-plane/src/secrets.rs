@@ -69,11 +69,7 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
                 ),
             ],
         ),
-        secret(
-            inputs.tenant,
-            &names.encryption,
-            &encryption,
-        ),
+        secret(inputs.tenant, &names.encryption, &encryption),
     ]))
 }
 

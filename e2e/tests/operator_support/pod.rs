@@ -71,17 +71,7 @@ impl TenantPod {
         let authority = Authority::from_pem(&text("ca.crt"), &text("ca.key")).unwrap();
         let admin = credentials::client(&authority, "admin", Some("system:masters")).unwrap();
         let inside = client(address, &text("ca.crt"), admin).await;
-        for attempt in 0.. {
-            if let Err(error) = container.still_running() {
-                panic!("{error:?}");
-            }
-            let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
-            if inside.request_text(request).await.is_ok() {
-                break;
-            }
-            assert!(attempt < 600, "not ready: {}", container.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        ready(&mut container, &inside).await;
         let kubelet = kubelet(bare, container.files());
         announce(bare, name, address).await;
         Self {
@@ -91,6 +81,12 @@ impl TenantPod {
             authority: text("ca.crt"),
             kubelet,
         }
+    }
+
+    /// Kills the API server; the kubelet starts it again in its pod.
+    pub(crate) async fn restart(&mut self) {
+        self.container.restart().unwrap();
+        ready(&mut self.container, &self.inside).await;
     }
 
     /// A client with a token.
@@ -104,6 +100,20 @@ impl TenantPod {
         config.auth_info.token = Some(token.to_owned().into());
         config.default_retry = false;
         Client::try_from(config).unwrap()
+    }
+}
+
+async fn ready(container: &mut BareContainer, inside: &Client) {
+    for attempt in 0.. {
+        if let Err(error) = container.still_running() {
+            panic!("{error:?}");
+        }
+        let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+        if inside.request_text(request).await.is_ok() {
+            break;
+        }
+        assert!(attempt < 600, "not ready: {}", container.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -64,7 +64,11 @@ impl EncryptionKeys {
     /// The resources that the change under way rewrites.
     #[must_use]
     pub fn rewritten(&self) -> Vec<String> {
-        let Some((from, change)) = self.state.as_ref().and_then(|state| Some((&state.scheme, state.change.as_ref()?))) else {
+        let Some((from, change)) = self
+            .state
+            .as_ref()
+            .and_then(|state| Some((&state.scheme, state.change.as_ref()?)))
+        else {
             return Vec::new();
         };
         let to = &change.to;

@@ -43,7 +43,11 @@ pub(super) struct Key {
 
 impl Provider {
     /// With this key or plugin.
-    pub(super) fn new(kind: EncryptionProvider, key: Option<Key>, kms: Option<KmsPlugin>) -> Option<Self> {
+    pub(super) fn new(
+        kind: EncryptionProvider,
+        key: Option<Key>,
+        kms: Option<KmsPlugin>,
+    ) -> Option<Self> {
         Some(match kind {
             EncryptionProvider::Secretbox => Self::Secretbox(key?),
             EncryptionProvider::Aescbc => Self::Aescbc(key?),
@@ -201,7 +205,10 @@ pub(super) fn render(rules: &[Rule<'_, &Provider>], revision: u64) -> Zeroizing<
     if revision > 0 {
         let _ = writeln!(text, "# revision {revision}");
     }
-    let _ = write!(text, "apiVersion: {API_VERSION}\nkind: {KIND}\nresources:\n");
+    let _ = write!(
+        text,
+        "apiVersion: {API_VERSION}\nkind: {KIND}\nresources:\n"
+    );
     for rule in rules {
         text.push_str("- resources:\n");
         for resource in &rule.resources {

@@ -15,9 +15,7 @@ use kube::runtime::reflector::ObjectRef;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
-use stoker_control_plane::{
-    Advance, EncryptionKeys, Observed, Refusal, Servers, Step, Stored,
-};
+use stoker_control_plane::{Advance, EncryptionKeys, Observed, Refusal, Servers, Step, Stored};
 use stoker_etcd::Pool;
 use time::OffsetDateTime;
 
@@ -172,15 +170,22 @@ impl Work<'_> {
 
     /// Rewrites what is stored, then looks whether something of the old is left.
     async fn rewrite(&self) -> Progress {
-        let Inside::Open { connection, .. } = &*self.state.inside.lock().await else {
+        let client = match &*self.state.inside.lock().await {
+            Inside::Open { connection, .. } => Some(connection.client.clone()),
+            Inside::Closed | Inside::Starting { .. } => None,
+        };
+        let Some(client) = client else {
             return Progress::Stuck("no API server is connected".to_owned());
         };
-        let client = connection.client.clone();
         let since = self.keys.served_since();
         let mut rewrite = {
             let mut underway = lock(&self.state.encryption);
             let known = std::mem::take(&mut underway.rewrite);
-            if known.0 == since { known.1 } else { Rewrite::default() }
+            if known.0 == since {
+                known.1
+            } else {
+                Rewrite::default()
+            }
         };
         let until = Instant::now() + BUDGET;
         let resources = self.keys.rewritten();
@@ -194,7 +199,8 @@ impl Work<'_> {
                 }
                 match found {
                     Progress::Found(Stored::Old) => {
-                        let left = "values that nobody could rewrite are left; they are tried again";
+                        let left =
+                            "values that nobody could rewrite are left; they are tried again";
                         Progress::Stuck(left.to_owned())
                     }
                     found => found,
@@ -233,7 +239,11 @@ impl Work<'_> {
     fn plan(&self, advance: Advance, object: &TenantControlPlane) {
         match self.keys.after(advance, &self.tenant.encryption) {
             Ok(planned) => {
-                tracing::info!(?advance, revision = self.keys.revision() + 1, "encryption changes");
+                tracing::info!(
+                    ?advance,
+                    revision = self.keys.revision() + 1,
+                    "encryption changes"
+                );
                 lock(&self.state.encryption).planned = planned;
                 self.state.unsettle();
                 self.ctx.wake(ObjectRef::from_obj(object));
@@ -268,10 +278,14 @@ impl Work<'_> {
                 );
                 waits(DISTRIBUTING, self.keys, &what)
             }
-            Step::Rewrite | Step::Check => waits(REWRITING, self.keys, "what is stored is rewritten"),
-            Step::Advance(_) | Step::Rest => {
-                waits(DISTRIBUTING, self.keys, "the API servers get the next configuration")
+            Step::Rewrite | Step::Check => {
+                waits(REWRITING, self.keys, "what is stored is rewritten")
             }
+            Step::Advance(_) | Step::Rest => waits(
+                DISTRIBUTING,
+                self.keys,
+                "the API servers get the next configuration",
+            ),
         }
     }
 }

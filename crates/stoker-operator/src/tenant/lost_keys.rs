@@ -101,7 +101,10 @@ impl Pass<'_> {
                 Ok(next)
             }
             // This pass brings it up to date, the next one plans again.
-            Ok(_) | Err(Error::Escrow(_)) => Ok(wanted),
+            Ok(_) | Err(Error::Escrow(_)) => {
+                lock(&self.state.escrowed).clear();
+                Ok(wanted)
+            }
             Err(error) => Err(error),
         }
     }
@@ -170,15 +173,12 @@ impl Pass<'_> {
             return Ok(());
         }
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        match &wanted.replaces {
-            Some(read) => {
-                let replaced = escrow::replace(self.id, &wanted.copy, read, pool, key);
-                turn.awaiting(replaced.boxed()).await?;
-            }
-            None => {
-                let kept = escrow::keep(self.id, &wanted.copy, pool, key);
-                turn.awaiting(kept.boxed()).await?;
-            }
+        if let Some(read) = &wanted.replaces {
+            let replaced = escrow::replace(self.id, &wanted.copy, read, pool, key);
+            turn.awaiting(replaced.boxed()).await?;
+        } else {
+            let kept = escrow::keep(self.id, &wanted.copy, pool, key);
+            turn.awaiting(kept.boxed()).await?;
         }
         *lock(&self.state.escrowed) = digests;
         Ok(())

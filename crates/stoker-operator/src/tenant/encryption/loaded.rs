@@ -45,9 +45,8 @@ impl Evidence {
     fn hear(&mut self, pod: &str, said: Option<Said>, keys: &EncryptionKeys) -> Seen {
         let since = keys.served_since();
         let seen = match said {
-            None => Seen::Behind,
             Some(Said::Hash(hash)) if hash == keys.hash() => Seen::Serves,
-            Some(Said::Hash(_)) => Seen::Behind,
+            Some(Said::Hash(_)) | None => Seen::Behind,
             Some(Said::Reloads(started, reloads)) => match self.counted.get(pod) {
                 Some((known, start, count)) if *known == since && *start == started => {
                     if reloads > *count {
@@ -124,8 +123,8 @@ mod tests {
         serde_json::from_value(serde_json::json!({ "keyGeneration": 1 })).unwrap()
     }
 
-    fn reloads(started: &str, count: u64) -> Option<Said> {
-        Some(Said::Reloads(started.to_owned(), count))
+    fn reloads(started: &str, count: u64) -> Said {
+        Said::Reloads(started.to_owned(), count)
     }
 
     #[test]
@@ -148,13 +147,28 @@ mod tests {
         let born = EncryptionKeys::generate(&Encryption::default()).unwrap();
         let keys = born.after(Advance::Begin, &other()).unwrap().unwrap();
         let mut evidence = Evidence::default();
-        assert_eq!(evidence.hear("a", reloads("1", 4), &keys), Seen::Unproven);
+        assert_eq!(
+            evidence.hear("a", Some(reloads("1", 4)), &keys),
+            Seen::Unproven
+        );
         let touched = keys.after(Advance::Touch, &other()).unwrap().unwrap();
-        assert_eq!(evidence.hear("a", reloads("1", 4), &touched), Seen::Behind);
+        assert_eq!(
+            evidence.hear("a", Some(reloads("1", 4)), &touched),
+            Seen::Behind
+        );
         // Another process in the same pod.
-        assert_eq!(evidence.hear("a", reloads("2", 5), &touched), Seen::Unproven);
-        assert_eq!(evidence.hear("a", reloads("2", 6), &touched), Seen::Serves);
+        assert_eq!(
+            evidence.hear("a", Some(reloads("2", 5)), &touched),
+            Seen::Unproven
+        );
+        assert_eq!(
+            evidence.hear("a", Some(reloads("2", 6)), &touched),
+            Seen::Serves
+        );
         let next = keys.after(Advance::Write, &other()).unwrap().unwrap();
-        assert_eq!(evidence.hear("a", reloads("2", 7), &next), Seen::Unproven);
+        assert_eq!(
+            evidence.hear("a", Some(reloads("2", 7)), &next),
+            Seen::Unproven
+        );
     }
 }

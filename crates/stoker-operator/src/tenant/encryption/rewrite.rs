@@ -55,7 +55,9 @@ impl Rewrite {
                 Ok(false) => {}
                 // The list is too old to go on with.
                 Err(kube::Error::Api(status)) if status.code == 410 => self.token = None,
-                Err(error) => return Progress::Stuck(format!("{resource} cannot be listed: {error}")),
+                Err(error) => {
+                    return Progress::Stuck(format!("{resource} cannot be listed: {error}"));
+                }
             }
             if Instant::now() > until {
                 return Progress::Further(self.done);
@@ -140,7 +142,10 @@ async fn write(client: Client, kind: ApiResource, metadata: ObjectMeta) -> Resul
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
-    match objects.patch_metadata(name, &params, &Patch::Merge(same)).await {
+    match objects
+        .patch_metadata(name, &params, &Patch::Merge(same))
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => {
