@@ -29,7 +29,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kms::KmsPlugin;
 use kube::Api;
 use kube::api::PostParams;
-use pod::{TenantPod, born, change, generation};
+use pod::{TenantPod, born, change, generation, ready};
 use serde_json::{Value, json};
 use stoker_lab::versions::{default_kubernetes, oldest_kubernetes};
 use stored::{People, marks, record, said};
@@ -63,7 +63,8 @@ async fn changed(bare: &Bare, pods: &mut [TenantPod], wish: Value, mark: &str, h
             // Its files are there by then.
             tokio::time::sleep(Duration::from_secs(1)).await;
             for pod in pods.iter_mut() {
-                pod.restart().await;
+                pod.container.restart().unwrap();
+                ready(&mut pod.container, &pod.inside).await;
             }
             served = now;
         }

@@ -83,12 +83,6 @@ impl TenantPod {
         }
     }
 
-    /// Kills the API server; the kubelet starts it again in its pod.
-    pub(crate) async fn restart(&mut self) {
-        self.container.restart().unwrap();
-        ready(&mut self.container, &self.inside).await;
-    }
-
     /// A client with a token.
     pub(crate) fn with_token(&self, token: &str) -> Client {
         let uri = format!("https://{}:{PORT}", self.address).parse().unwrap();
@@ -103,7 +97,8 @@ impl TenantPod {
     }
 }
 
-async fn ready(container: &mut BareContainer, inside: &Client) {
+/// Waits until an API server that was just started answers.
+pub(crate) async fn ready(container: &mut BareContainer, inside: &Client) {
     for attempt in 0.. {
         if let Err(error) = container.still_running() {
             panic!("{error:?}");

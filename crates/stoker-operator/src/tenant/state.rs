@@ -51,6 +51,8 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
+    /// `metadata.generation` of the Deployment as this process last applied it.
+    pub deployed: Mutex<Option<i64>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
     /// What is known of its encryption keys while they change.
@@ -103,6 +105,7 @@ impl Default for TenantState {
             written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
+            deployed: Mutex::default(),
             writes: Mutex::default(),
             encryption: Mutex::default(),
             settled: Mutex::default(),
