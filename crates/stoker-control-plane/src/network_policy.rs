@@ -38,7 +38,7 @@ const NEVER: [&str; 6] = [
 /// APIs, `nodes/proxy` with a forged Node), so this is the boundary towards the management cluster:
 /// the pool's peers on their ports, and everything outside the management networks, where the
 /// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool, issuers of
-/// tokens or a server for audit events are known by names.
+/// tokens, a server for audit events or that of a KMS plugin are known by names.
 pub(crate) fn network_policy(
     tenant: &Tenant,
     endpoints: &[String],
@@ -123,7 +123,9 @@ fn are_names(endpoints: &[String]) -> bool {
 
 /// Whether the API server itself looks up names, which its tenant's administrator does not choose.
 fn dials_names(tenant: &Tenant) -> bool {
-    !tenant.authentication.jwt.is_empty() || tenant.audit.webhook.is_some()
+    !tenant.authentication.jwt.is_empty()
+        || tenant.audit.webhook.is_some()
+        || tenant.encryption.kms.is_some()
 }
 
 fn cluster_dns() -> NetworkPolicyEgressRule {

@@ -161,7 +161,7 @@ fn look_again_after(in_vain: u32) -> Duration {
 }
 
 /// The connection that is open, or another one for as long as this takes.
-async fn client(
+pub(super) async fn client(
     address: IpAddr,
     tenant: &Tenant,
     keys: Option<&Keys>,
