@@ -18,13 +18,16 @@ mod tenant_server;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use bare::{Bare, until};
+use bare::{Bare, Operator, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use stoker_api::labels::PAUSED;
 use stoker_lab::bare::BareApiServer;
@@ -45,13 +48,14 @@ struct World {
 }
 
 impl World {
-    /// Three tenants that are ready.
-    async fn start() -> Self {
+    /// Three tenants that were made ready by an operator, which is gone. `second` is the second number of the first one's
+    /// address, of this test alone.
+    async fn start(second: u8, made_by: impl FnOnce(&Bare) -> Operator) -> Self {
         let bare = Box::pin(Bare::start()).await;
         bare.data_store("default", bare.data_store_spec()).await;
-        let operator = bare.operator();
+        let operator = made_by(&bare);
         let mut api_servers = Vec::new();
-        for (namespace, second) in TENANTS.into_iter().zip(141..) {
+        for (namespace, second) in TENANTS.into_iter().zip(second..) {
             bare.namespace(namespace).await;
             bare.tenant(namespace, "one", json!({})).await;
             bare.tenant_reason(namespace, "one", "ControlPlaneApplied", "Applied")
@@ -123,6 +127,19 @@ impl World {
             .unwrap();
     }
 
+    /// An operator that has begun applies every tenant: what is applied just before the Deployment is back.
+    async fn all_applied(&self) {
+        for namespace in TENANTS {
+            let policies: Api<NetworkPolicy> = Api::namespaced(self.bare.client.clone(), namespace);
+            let (all, params) = (ListParams::default(), DeleteParams::default());
+            policies.delete_collection(&params, &all).await.unwrap();
+            until("the network policy is back", async || {
+                !policies.list(&all).await.unwrap().items.is_empty()
+            })
+            .await;
+        }
+    }
+
     /// Every tenant's pods are replaced; then nobody is in the queue.
     async fn all_replaced(&self) {
         for namespace in TENANTS {
@@ -182,11 +199,12 @@ async fn run_pod(bare: &Bare, namespace: &str, address: IpAddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_operator_changes_reaches_one_tenant_at_a_time() {
-    let world = Box::pin(World::start()).await;
+    let world = Box::pin(World::start(141, Bare::operator)).await;
     let before = world.templates().await;
 
     // The same operator once more replaces nothing.
     let same = world.bare.operator();
+    world.all_applied().await;
     assert!(world.exactly(0, &before).await.is_empty());
     same.kill();
 
@@ -249,4 +267,53 @@ async fn what_the_operator_changes_reaches_one_tenant_at_a_time() {
     tokio::time::sleep(DOWN).await;
     world.exactly(3, &before).await;
     world.all_replaced().await;
+}
+
+/// The operator of the commit before this one, and its `--help`.
+fn previous_operator() -> Option<(PathBuf, String)> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../hack/previous.sh");
+    let built = Command::new(script).output().unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{said}");
+    let path = String::from_utf8(built.stdout).unwrap();
+    if path.trim().is_empty() {
+        println!("NOT TESTED: {said}");
+        return None;
+    }
+    let path = PathBuf::from(path.trim());
+    let help = Command::new(&path).arg("--help").output().unwrap();
+    Some((path, String::from_utf8(help.stdout).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_from_the_commit_before_replaces_what_changed_one_tenant_at_a_time() {
+    let Some((previous, help)) = previous_operator() else {
+        return;
+    };
+    let made_by = |bare: &Bare| bare.operator_of(&previous, &[], |flag| help.contains(flag));
+    let world = Box::pin(World::start(151, made_by)).await;
+    let before = world.templates().await;
+
+    let _operator = world.bare.operator();
+    world.all_applied().await;
+    tokio::time::sleep(QUIET).await;
+    let changed = world.changed(&before).await;
+    println!("pods of {} tenants change with this commit", changed.len());
+    if !changed.is_empty() {
+        for count in 1..=TENANTS.len() {
+            for namespace in world.exactly(count, &before).await {
+                world.replace_pods(namespace).await;
+            }
+        }
+    }
+    for namespace in TENANTS {
+        until("nobody waits for a turn", async || {
+            world.turn(namespace).await.is_none()
+        })
+        .await;
+        world
+            .bare
+            .tenant_reason(namespace, "one", "Ready", "Available")
+            .await;
+    }
 }

@@ -8,7 +8,7 @@ mod tenants;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -128,6 +128,16 @@ impl Bare {
 
     /// The same with more arguments.
     pub(crate) fn operator_with(&self, arguments: &[&str]) -> Operator {
+        self.operator_of(&built("stoker-operator"), arguments, |_| true)
+    }
+
+    /// Another operator, given the arguments whose names it knows.
+    pub(crate) fn operator_of(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        knows: impl Fn(&str) -> bool,
+    ) -> Operator {
         let kubeconfig = self.directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.kubeconfig()).unwrap();
         let log = self.directory.path().join("operator.log");
@@ -137,10 +147,15 @@ impl Bare {
             .open(log)
             .unwrap();
         let [metrics, health] = free_ports();
-        let process = Command::new(built("stoker-operator"))
-            .args(["--leader-elect=false", "--management-cidrs=192.0.2.0/24"])
-            .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
-            .arg(format!("--health-bind-address=127.0.0.1:{health}"))
+        let own = [
+            "--leader-elect=false".to_owned(),
+            "--management-cidrs=192.0.2.0/24".to_owned(),
+            format!("--metrics-bind-address=127.0.0.1:{metrics}"),
+            format!("--health-bind-address=127.0.0.1:{health}"),
+        ];
+        let name = |argument: &String| argument.split('=').next().is_some_and(&knows);
+        let process = Command::new(program)
+            .args(own.iter().filter(|argument| name(argument)))
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,stoker_operator=debug")
