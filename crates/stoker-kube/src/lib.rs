@@ -32,6 +32,7 @@ mod scenario;
 mod sparse;
 mod status;
 mod tenant_client;
+mod try_out;
 
 pub use apply::{Outcome, Writer};
 pub use desired::{Desired, ObjectKey};
@@ -48,3 +49,4 @@ pub use requests::{CountRequests, Counted, RequestCounter};
 pub use sparse::SparseMeta;
 pub use status::write_status;
 pub use tenant_client::{TenantEndpoint, tenant_client};
+pub use try_out::Tried;

@@ -87,6 +87,7 @@ const RESOURCES: &[&str] = &[
     "replicasets",
     "rolebindings",
     "roles",
+    "runtimeclasses",
     "secrets",
     "serviceaccounts",
     "servicecidrs",
@@ -95,6 +96,7 @@ const RESOURCES: &[&str] = &[
     "tlsroutes",
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
+    "validatingwebhookconfigurations",
 ];
 
 /// What a request does to which resource, by its method and path.

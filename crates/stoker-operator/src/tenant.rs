@@ -16,6 +16,7 @@ pub mod pods;
 pub mod reconcile;
 pub mod routes;
 mod secrets;
+pub(crate) mod spec;
 pub mod state;
 pub mod status;
 pub mod storage_client;
