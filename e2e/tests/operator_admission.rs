@@ -29,7 +29,7 @@ fn with_container(container: &Value) -> Value {
     json!({ "controlPlane": { "deployment": { "additionalContainers": [whole] } } })
 }
 
-fn deployment(change: Value) -> Value {
+fn deployment(change: &Value) -> Value {
     json!({ "controlPlane": { "deployment": change } })
 }
 
@@ -38,7 +38,7 @@ const TAKEN: u16 = 30123;
 
 fn nowhere() -> Value {
     let term = json!({ "topologyKey": "not a key", "labelSelector": {} });
-    deployment(json!({ "affinity": { "podAntiAffinity": {
+    deployment(&json!({ "affinity": { "podAntiAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": [term],
     } } }))
 }
@@ -50,7 +50,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         (
             "a path mounted twice",
-            deployment(json!({
+            deployment(&json!({
                 "additionalVolumes": [scratch],
                 "additionalVolumeMounts": { "scheduler": [mount, mount] },
             })),
@@ -68,7 +68,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "an affinity to nothing",
-            deployment(json!({ "affinity": { "nodeAffinity": {
+            deployment(&json!({ "affinity": { "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
                     { "matchExpressions": [{ "key": "a", "operator": "In" }] },
                 ] },
@@ -84,7 +84,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "an init container with a probe",
-            deployment(json!({ "additionalInitContainers": [{
+            deployment(&json!({ "additionalInitContainers": [{
                 "name": "before", "image": "before",
                 "livenessProbe": { "tcpSocket": { "port": 1 } },
             }] })),
@@ -110,7 +110,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_break_the_pod_is_refused_with_the_reason() {
-    let guarded = Guarded::start().await;
+    let guarded = Box::pin(Guarded::start()).await;
     guarded
         .bare
         .data_store("default", guarded.bare.data_store_spec())
@@ -148,7 +148,7 @@ async fn what_would_break_the_pod_is_refused_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_come_later_is_a_warning() {
-    let guarded = Guarded::start().await;
+    let guarded = Box::pin(Guarded::start()).await;
     let later = json!({
         "dataStore": "missing",
         "controlPlane": { "deployment": {
@@ -174,7 +174,7 @@ async fn what_may_come_later_is_a_warning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_waits_for_a_webhook_that_is_away_and_what_it_let_in_stays_editable() {
-    let mut guarded = Guarded::start().await;
+    let mut guarded = Box::pin(Guarded::start()).await;
     drop(guarded.operators.pop());
     let begun = Instant::now();
     let (taken, said) = guarded.apply(&tenant("one", &impossible()), &[]);
@@ -192,7 +192,7 @@ async fn nothing_waits_for_a_webhook_that_is_away_and_what_it_let_in_stays_edita
     assert!(taken, "{said}");
     json_patch::merge(
         &mut other,
-        &deployment(json!({ "nodeSelector": { "a": "b" } })),
+        &deployment(&json!({ "nodeSelector": { "a": "b" } })),
     );
     let (taken, said) = guarded.apply(&tenant("one", &other), &[]);
     assert!(taken && said.contains("Warning"), "{said}");
@@ -207,7 +207,7 @@ async fn nothing_waits_for_a_webhook_that_is_away_and_what_it_let_in_stays_edita
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_and_the_certificates_come_back() {
-    let guarded = Guarded::start().await;
+    let guarded = Box::pin(Guarded::start()).await;
     let bundle = guarded.bundle().await.unwrap();
     for _ in 0..3 {
         let remove = json!([{ "op": "remove", "path": "/webhooks/0/clientConfig/caBundle" }]);
@@ -243,7 +243,7 @@ async fn the_bundle_and_the_certificates_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_replaced_under_requests_without_one_being_missed() {
     // The replica that stands by answers, the one that leads keeps the certificates.
-    let guarded = Guarded::start_with_standby().await;
+    let guarded = Box::pin(Guarded::start_with_standby()).await;
     let secrets = guarded.bare.secrets("stoker-system");
     let params = PatchParams::default();
     let soon = Patch::Merge(json!({ "data": renewed_soon() }));

@@ -82,14 +82,14 @@ fn configuration(port: u16) -> ValidatingWebhookConfiguration {
 impl Guarded {
     /// With one operator, once it answers.
     pub(crate) async fn start() -> Self {
-        let mut guarded = Self::prepare().await;
+        let mut guarded = Box::pin(Self::prepare()).await;
         guarded.operate().await;
         guarded
     }
 
     /// With one that leads and answers nobody, and one that stands by and answers.
     pub(crate) async fn start_with_standby() -> Self {
-        let mut guarded = Self::prepare().await;
+        let mut guarded = Box::pin(Self::prepare()).await;
         let [elsewhere] = free_ports();
         let elsewhere = format!("--webhook-bind-address=127.0.0.1:{elsewhere}");
         let leads = ["--leader-elect=true", "--pod-name=leads", &elsewhere];

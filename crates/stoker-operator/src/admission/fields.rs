@@ -76,12 +76,11 @@ fn under<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 /// The index and the rest of `list[3].rest`, or of `list[name="x"].rest` by the list's `names`.
 fn item<'a>(path: &'a str, list: &str, names: &[&str]) -> Option<(usize, &'a str)> {
     let (selector, rest) = under(path, list)?.strip_prefix('[')?.split_once(']')?;
-    let index = match selector.parse() {
-        Ok(index) => index,
-        Err(_) => {
-            let name = selector.strip_prefix("name=")?.trim_matches('"');
-            names.iter().position(|known| *known == name)?
-        }
+    let index = if let Ok(index) = selector.parse() {
+        index
+    } else {
+        let name = selector.strip_prefix("name=")?.trim_matches('"');
+        names.iter().position(|known| *known == name)?
     };
     Some((index, rest))
 }

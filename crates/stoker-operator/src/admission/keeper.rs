@@ -26,7 +26,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 /// Between attempts after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// Longest time between looks: no timer is trusted for months.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_hours(24);
 
 type Configuration = ValidatingWebhookConfiguration;
 
@@ -42,6 +42,7 @@ pub async fn keep(client: Client, namespace: String) {
         secrets,
         configurations,
         secret: None,
+        looked: false,
         configuration: None,
         bundled: None,
     };
@@ -49,13 +50,14 @@ pub async fn keep(client: Client, namespace: String) {
     loop {
         tokio::select! {
             Some(event) = seen.next() => {
-                if let Some(secret) = told("Secret", event) {
-                    keeper.secret = Some(secret);
+                if let Some(Now(secret)) = told("Secret", event) {
+                    keeper.secret = secret;
+                    keeper.looked = true;
                 }
             }
             Some(event) = asked.next() => {
-                if let Some(configuration) = told("ValidatingWebhookConfiguration", event) {
-                    keeper.configuration = Some(configuration);
+                if let Some(Now(found)) = told("ValidatingWebhookConfiguration", event) {
+                    keeper.configuration = found;
                 }
             }
             () = tokio::time::sleep(wait) => {}
@@ -70,7 +72,11 @@ pub async fn keep(client: Client, namespace: String) {
     }
 }
 
-fn told<K>(kind: &str, event: watcher::Result<Option<K>>) -> Option<Option<K>> {
+/// An object as it is now, if there is one.
+struct Now<K>(Option<K>);
+
+fn told<K>(kind: &str, event: watcher::Result<Option<K>>) -> Option<Now<K>> {
+    let event = event.map(Now);
     event
         .inspect_err(|error| tracing::warn!(kind, error = %error, "watch broken, resuming"))
         .ok()
@@ -79,9 +85,10 @@ fn told<K>(kind: &str, event: watcher::Result<Option<K>>) -> Option<Option<K>> {
 struct Keeper {
     secrets: Api<Secret>,
     configurations: Api<Configuration>,
-    /// As last seen; `None` before the first look.
-    secret: Option<Option<Secret>>,
-    configuration: Option<Option<Configuration>>,
+    secret: Option<Secret>,
+    /// Whether the Secret was looked for yet.
+    looked: bool,
+    configuration: Option<Configuration>,
     /// The bundle that the configuration has, and since when.
     bundled: Option<(String, Instant)>,
 }
@@ -89,15 +96,12 @@ struct Keeper {
 impl Keeper {
     /// Does what is due, and returns when to look again if nothing happens.
     async fn pass(&mut self) -> anyhow::Result<Duration> {
-        let (Some(secret), Some(Some(configuration))) = (&self.secret, &self.configuration) else {
-            return Ok(LONGEST);
-        };
-        let names = names(configuration);
-        if names == Names::default() {
+        let names = self.configuration.as_ref().map(names).unwrap_or_default();
+        if !self.looked || names == Names::default() {
             return Ok(LONGEST);
         }
         let now = OffsetDateTime::now_utc();
-        let kept = secret.as_ref().and_then(Kept::read);
+        let kept = self.secret.as_ref().and_then(Kept::read);
         let trusted = match (&kept, &self.bundled) {
             (Some(kept), Some((bundle, since))) => {
                 *bundle == kept.bundle() && since.elapsed() >= SETTLING
@@ -124,48 +128,30 @@ impl Keeper {
 
     /// In the version that was read: of two that write, one fails and looks again.
     async fn write(&mut self, kept: &Kept) -> anyhow::Result<()> {
-        let entries = kept.entries();
-        let written = match self.secret.as_ref().and_then(Option::as_ref) {
-            Some(secret) => {
-                let patch = Patch::Merge(json!({
-                    "metadata": { "resourceVersion": secret.metadata.resource_version },
-                    "data": entries,
-                }));
-                let params = PatchParams {
-                    field_manager: Some(FIELD_MANAGER.to_owned()),
-                    ..PatchParams::default()
-                };
-                self.secrets.patch(SECRET, &params, &patch).await?
-            }
-            None => {
-                let secret = Secret {
-                    metadata: ObjectMeta {
-                        name: Some(SECRET.to_owned()),
-                        labels: Some([(MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
-                        ..ObjectMeta::default()
-                    },
-                    data: Some(
-                        entries
-                            .into_iter()
-                            .filter_map(|(name, bytes)| Some((name.to_owned(), bytes?)))
-                            .collect(),
-                    ),
-                    ..Secret::default()
-                };
-                let params = PostParams {
-                    field_manager: Some(FIELD_MANAGER.to_owned()),
-                    ..PostParams::default()
-                };
-                self.secrets.create(&params, &secret).await?
-            }
+        let written = if let Some(secret) = &self.secret {
+            let patch = Patch::Merge(json!({
+                "metadata": { "resourceVersion": secret.metadata.resource_version },
+                "data": kept.entries(),
+            }));
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            self.secrets.patch(SECRET, &params, &patch).await?
+        } else {
+            let params = PostParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            self.secrets.create(&params, &secret(kept)).await?
         };
-        self.secret = Some(Some(written));
+        self.secret = Some(written);
         Ok(())
     }
 
     /// Has API servers trust `bundle`, and notes since when they are told to.
     async fn trust(&mut self, bundle: &str) -> anyhow::Result<()> {
-        let Some(Some(configuration)) = &self.configuration else {
+        let Some(configuration) = &self.configuration else {
             return Ok(());
         };
         let wanted = ByteString(bundle.as_bytes().to_vec());
@@ -190,7 +176,7 @@ impl Keeper {
             }));
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let written = self.configurations.patch(CONFIGURATION, &params, &patch);
-            self.configuration = Some(Some(written.await?));
+            self.configuration = Some(written.await?);
             tracing::info!(
                 configuration = CONFIGURATION,
                 "the webhook's authority is trusted"
@@ -204,6 +190,20 @@ impl Keeper {
             self.bundled = Some((bundle.to_owned(), Instant::now()));
         }
         Ok(())
+    }
+}
+
+fn secret(kept: &Kept) -> Secret {
+    let entries = kept.entries().into_iter();
+    let data = entries.filter_map(|(name, bytes)| Some((name.to_owned(), bytes?)));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(SECRET.to_owned()),
+            labels: Some([(MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some(data.collect()),
+        ..Secret::default()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::future::join_all;
 use kube::Client;
 use serde::Deserialize;
@@ -90,7 +91,7 @@ impl Reviewer {
     pub async fn answer(&self, review: &[u8]) -> Option<Vec<u8>> {
         let started = Instant::now();
         let Review { request } = serde_json::from_slice(review).ok()?;
-        let decided = tokio::time::timeout(DEADLINE, self.decide(&request)).await;
+        let decided = tokio::time::timeout(DEADLINE, self.decide(&request).boxed()).await;
         let decision = decided.unwrap_or_else(|_| Decision {
             warnings: vec![untried("the API server did not answer in time")],
             unknown: true,

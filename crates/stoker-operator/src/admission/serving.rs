@@ -38,16 +38,15 @@ impl Serving {
     fn take(&self, secret: &Secret) {
         let certified =
             serving_of(secret).and_then(|(certificate, key)| certified(&certificate, &key));
-        match certified {
-            Some(certified) => {
-                *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
-                tracing::debug!("the webhook shows the Secret's certificate");
-            }
-            None => tracing::warn!(
+        let Some(certified) = certified else {
+            tracing::warn!(
                 secret = SECRET,
                 "no certificate can be read for the webhook"
-            ),
-        }
+            );
+            return;
+        };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
+        tracing::debug!("the webhook shows the Secret's certificate");
     }
 }
 

@@ -17,6 +17,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{self as control_plane, Exposure, Keys, Names};
+use stoker_etcd::Pool;
 use stoker_kube::{Desired, Error as KubeError, ObjectKey};
 use time::OffsetDateTime;
 
@@ -24,6 +25,7 @@ use super::build::Wanted;
 use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
+use super::rollout::{self, Rolled};
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
@@ -42,6 +44,8 @@ pub(super) struct Applied {
     pub(super) exposure: Option<Exposure>,
     /// The tenant's keys, when this pass had to read them.
     pub(super) keys: Option<Keys>,
+    /// The pool, when it has no problem, and the identity in it.
+    pub(super) stored: Option<(Pool, StorageId)>,
     /// What went wrong first. It is among the findings too.
     pub(super) failure: Option<Error>,
 }
@@ -122,6 +126,7 @@ pub(super) async fn apply(
     applied.exposure.clone_from(&exposure);
     if let (Some(exposure), Some((place, Identity { id, born }))) = (exposure, ground) {
         let pass = Pass {
+            object,
             reference: object.object_ref(&()),
             tenant,
             state,
@@ -133,6 +138,8 @@ pub(super) async fn apply(
             born,
             started,
         };
+        let sound = place.open.problem.is_none();
+        applied.stored = sound.then(|| (place.open.pool.clone(), id.clone()));
         pass.bring_up(&mut turn, &mut applied, findings)
             .boxed()
             .await;
@@ -200,7 +207,7 @@ fn cached_service(tenant: &Tenant, ctx: &Context) -> Option<Service> {
     Some(ctx.stores.services.get(&reference)?.as_ref().clone())
 }
 
-fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
+pub(super) fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
     let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
     Some(ctx.stores.deployments.get(&reference)?.as_ref().clone())
 }
@@ -218,6 +225,7 @@ fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> 
 
 /// What applying the objects needs.
 pub(super) struct Pass<'a> {
+    pub(super) object: &'a TenantControlPlane,
     pub(super) reference: ObjectReference,
     pub(super) tenant: &'a Tenant,
     pub(super) state: &'a TenantState,
@@ -241,11 +249,12 @@ impl Pass<'_> {
             .is_settled(&self.inputs, OffsetDateTime::now_utc())
         {
             match self.apply_objects(turn).boxed().await {
-                Ok((keys, deployment)) => {
+                Ok((keys, rolled)) => {
                     let took = self.started.elapsed();
                     self.ctx.metrics.step(Step::Apply, took);
                     applied.keys = Some(keys);
-                    findings.deployment = deployment.or(findings.deployment.take());
+                    findings.deployment = rolled.deployment.or(findings.deployment.take());
+                    findings.rollout = rolled.turn;
                 }
                 Err(error) => {
                     applied.fails::<()>(findings, Aspect::ControlPlaneApplied, error);
@@ -258,28 +267,14 @@ impl Pass<'_> {
         findings.holds(Aspect::ControlPlaneApplied, "Applied", message);
     }
 
-    async fn apply_objects(
-        &self,
-        turn: &mut Turn<'_>,
-    ) -> Result<(Keys, Option<Deployment>), Error> {
+    async fn apply_objects(&self, turn: &mut Turn<'_>) -> Result<(Keys, Rolled), Error> {
         let disturbances = self.state.disturbances();
         let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted(turn));
         let wanted = mounted?;
         guarded?;
         let dates = wanted.dates();
         // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
-        let outcomes = self
-            .ctx
-            .writer
-            .apply_all(
-                vec![wanted.deployment.answered_whole()],
-                &self.state.ledger,
-                1,
-            )
-            .await?;
-        let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
-        let deployment = answer.map(serde_json::to_value).transpose()?;
-        let deployment = deployment.map(serde_json::from_value).transpose()?;
+        let rolled = self.roll_out(wanted.deployment).boxed().await?;
         if !self.born {
             let since = self.state.first_seen.elapsed();
             self.ctx.metrics.step(Step::Birth, since);
@@ -288,12 +283,13 @@ impl Pass<'_> {
             refresh_pods(self.tenant, self.state, self.ctx).await;
         }
         *lock(&self.state.certificates) = Some(dates);
+        lock(&self.state.encryption).applied(&wanted.tenant_keys.encryption, self.tenant);
         // With a pool that has a problem something may have been left out.
-        if self.place.open.problem.is_none() {
+        if self.place.open.problem.is_none() && rolled.turn != Some(rollout::Turn::Waiting) {
             let inputs = self.inputs.clone();
             self.state.settle(inputs, wanted.renew_at, disturbances);
         }
-        Ok((wanted.tenant_keys, deployment))
+        Ok((wanted.tenant_keys, rolled))
     }
 
     /// The keys first, each written once and copied to the escrow; then what was made with them.

@@ -1,9 +1,11 @@
 //! From what a pass has read to what it applies. Pure: no request, no clock.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{self as control_plane, Exposure, Keys, Storage};
+use stoker_control_plane::{self as control_plane, EncryptionKeys, Exposure, Keys, Storage};
+use stoker_etcd::Escrow;
 use stoker_kube::{Desired, Stored};
 use time::OffsetDateTime;
 
@@ -26,6 +28,8 @@ pub(super) struct Materials<'a> {
     pub(super) born: bool,
     /// Image of the process of ours in the pods.
     pub(super) warden_image: &'a str,
+    /// What takes the place of the encryption keys that were read.
+    pub(super) encryption: Option<&'a EncryptionKeys>,
 }
 
 /// What is applied, in this order.
@@ -34,10 +38,12 @@ pub(super) struct Wanted {
     pub(super) keys: Vec<(Desired, Option<Stored>)>,
     /// Their copy for the escrow.
     pub(super) copy: Copy,
+    /// The copy that it replaces, where the keys change by our own doing.
+    pub(super) replaces: Option<Escrow>,
     /// Whatever else the pods mount.
     pub(super) mounted: Vec<Desired>,
     /// The pods.
-    pub(super) deployment: Desired,
+    pub(super) deployment: Deployment,
     /// Whether running pods mount something that changes.
     pub(super) changes_mounted: bool,
     /// When the first certificate is due.
@@ -76,9 +82,13 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         existing,
         born,
         warden_image,
+        encryption,
     } = materials;
     let data = existing.data();
-    let keys = control_plane::keys(tenant, &data, born, now)?;
+    let mut keys = control_plane::keys(tenant, &data, born, now)?;
+    if let Some(encryption) = encryption {
+        keys.encryption = encryption.clone();
+    }
     let leaves = control_plane::leaves(tenant, &keys, exposure, &data, now)?;
     let (client, client_renew_at) = storage_client(tenant, id, &place.open.authority, &data, now)?;
     let credentials = &place.open.credentials;
@@ -112,13 +122,14 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
             .map(read)
             .collect::<Result<_, serde_json::Error>>()?,
         copy: copy(tenant, &objects.keys),
+        replaces: None,
         mounted,
-        deployment: Desired::of(&objects.deployment)?,
         changes_mounted: objects
             .secrets
             .iter()
             .chain(&objects.keys)
             .any(|secret| existing.differs(secret)),
+        deployment: objects.deployment,
         renew_at: leaves.renew_at.min(client_renew_at),
         tenant_keys: keys,
     })
