@@ -149,13 +149,14 @@ async fn what_may_come_later_is_a_warning() {
     let guarded = Box::pin(Guarded::start()).await;
     let later = json!({
         "dataStore": "missing",
-        "controlPlane": { "deployment": {
-            "runtimeClassName": "missing", "serviceAccountName": "missing",
-        } },
+        "controlPlane": {
+            "deployment": { "runtimeClassName": "missing", "serviceAccountName": "missing" },
+            "gateway": { "hostname": "api.example.com", "parentRefs": [{ "name": "public" }] },
+        },
     });
     let (taken, said) = guarded.apply(&tenant("one", &later), &["--dry-run=server"]);
     assert!(taken, "{said}");
-    for kind in ["DataStore", "RuntimeClass", "ServiceAccount"] {
+    for kind in ["DataStore", "RuntimeClass", "ServiceAccount", "Gateway"] {
         assert!(
             said.contains(&format!("{kind} ")),
             "no warning of {kind}: {said}"

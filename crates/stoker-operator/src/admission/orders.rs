@@ -11,6 +11,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::DataStore;
+use stoker_control_plane::TLS_ROUTE_GROUP;
 
 /// Every warning of what is not there yet. What cannot be asked for is not warned of.
 pub(super) async fn missing(
@@ -18,12 +19,14 @@ pub(super) async fn missing(
     tenant: &Tenant,
     default_store: Option<&str>,
 ) -> Vec<String> {
-    let (store, class, account) = tokio::join!(
+    let (store, class, account, gateway) = tokio::join!(
         data_store(client, tenant, default_store),
         runtime_class(client, tenant),
-        service_account(client, tenant)
+        service_account(client, tenant),
+        gateway_api(client, tenant)
     );
-    [store, class, account].into_iter().flatten().collect()
+    let all = [store, class, account, gateway];
+    all.into_iter().flatten().collect()
 }
 
 async fn data_store(
@@ -66,6 +69,15 @@ async fn service_account(client: &Client, tenant: &Tenant) -> Option<String> {
             "spec.controlPlane.deployment.serviceAccountName: ServiceAccount {}/{name} does not exist, and pods cannot be made until it does",
             tenant.namespace
         )
+    })
+}
+
+async fn gateway_api(client: &Client, tenant: &Tenant) -> Option<String> {
+    tenant.gateway.as_ref()?;
+    let groups = client.list_api_groups().await.ok()?.groups;
+    let is_served = groups.iter().any(|group| group.name == TLS_ROUTE_GROUP);
+    (!is_served).then(|| {
+        "spec.controlPlane.gateway: this cluster serves no Gateway API, and there is no TLSRoute until it does".to_owned()
     })
 }
 

@@ -165,6 +165,7 @@ impl Reviewer {
                 asked.tenant.data_store.clone(),
                 pods.runtime_class_name.clone(),
                 pods.service_account_name.clone(),
+                asked.tenant.gateway.is_some(),
             )
         };
         if before.is_some_and(|before| references(before) == references(asked)) {
