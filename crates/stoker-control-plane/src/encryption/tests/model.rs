@@ -40,7 +40,7 @@ fn served(keys: &EncryptionKeys) -> BTreeMap<String, Vec<Mark>> {
     let mut plugins = Vec::new();
     for rule in state.rules() {
         let mark = |provider: Option<&Provider>| provider.map_or(String::new(), Provider::mark);
-        let marks: Vec<Mark> = rule.providers.into_iter().map(mark).collect();
+        let marks: Vec<Mark> = rule.providers.iter().copied().map(mark).collect();
         plugins.extend(marks.iter().filter(|mark| mark.contains(":kms:")).cloned());
         for resource in rule.resources {
             let twice = all.insert(resource.to_owned(), marks.clone());
@@ -97,7 +97,8 @@ impl World {
 
     /// Whether a server can read a value.
     fn reads(server: &EncryptionKeys, resource: &str, mark: &Mark) -> bool {
-        match served(server).get(resource) {
+        let rules = served(server);
+        match rules.get(resource) {
             None => mark.is_empty(),
             Some(marks) => marks.contains(mark),
         }
@@ -270,12 +271,12 @@ fn run(seed: u64, stale: bool) -> usize {
             _ => assert!(turn < 200, "it never comes to rest: {step:?}"),
         }
     }
-    let end = world.secret().state.clone().unwrap();
-    assert!(end.change.is_none() && end.scheme.serves(&wish));
+    let kept = world.secret().state.clone().unwrap();
+    assert!(kept.change.is_none() && kept.scheme.serves(&wish));
     for (resource, mark) in world.stored.values() {
         let encrypted = wish.resources.contains(resource);
         let expected = if encrypted {
-            end.scheme.provider.mark()
+            kept.scheme.provider.mark()
         } else {
             String::new()
         };
