@@ -24,6 +24,8 @@ pub(super) struct Materials<'a> {
     pub(super) existing: &'a TenantSecrets,
     /// Whether its keys must all be there.
     pub(super) born: bool,
+    /// Whether its API servers verify the certificates that kubelets serve.
+    pub(super) kubelets_verified: bool,
     /// Image of the process of ours in the pods.
     pub(super) warden_image: &'a str,
 }
@@ -75,6 +77,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         exposure,
         existing,
         born,
+        kubelets_verified,
         warden_image,
     } = materials;
     let data = existing.data();
@@ -95,6 +98,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         leaves: &leaves,
         exposure,
         storage: &storage,
+        kubelets_verified,
         warden_image,
     });
     let read = |secret: &Secret| Ok((Desired::of(secret)?, existing.stored(secret)));

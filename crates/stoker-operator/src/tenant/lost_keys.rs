@@ -30,6 +30,7 @@ impl Pass<'_> {
                 exposure: &self.inputs.exposure,
                 existing,
                 born: self.born,
+                kubelets_verified: self.kubelets_verified,
                 warden_image: &self.ctx.args.warden_image,
             };
             let (secret, reason) = match build(&materials, OffsetDateTime::now_utc()) {

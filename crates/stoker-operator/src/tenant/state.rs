@@ -137,6 +137,14 @@ impl TenantState {
         lock(&self.settled).as_ref().map(|settled| settled.renew_at)
     }
 
+    /// Where the API server is reached, if everything is applied for it.
+    pub fn exposure(&self) -> Option<Exposure> {
+        let settled = lock(&self.settled);
+        settled
+            .as_ref()
+            .map(|settled| settled.inputs.exposure.clone())
+    }
+
     /// To be read before anything is applied, and given to [`TenantState::settle`].
     pub fn disturbances(&self) -> u64 {
         self.disturbances.load(Ordering::Acquire)

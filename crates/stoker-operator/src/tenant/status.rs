@@ -86,6 +86,8 @@ pub struct Findings {
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.
     pub applied: bool,
+    /// Whether the API servers verify the certificates that kubelets serve.
+    pub kubelets_verified: Option<bool>,
     /// The Deployment as last seen.
     pub deployment: Option<Deployment>,
 }
@@ -302,6 +304,9 @@ fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &F
         controller_manager: secret(&names.controller_manager_kubeconfig),
         scheduler: secret(&names.scheduler_kubeconfig),
     };
+    if findings.kubelets_verified.is_some() {
+        status.kubelets_verified = findings.kubelets_verified;
+    }
     status.kubeadmconfig = ConfigMapStatus {
         config_map_name: names.kubeadm_config.clone(),
     };
