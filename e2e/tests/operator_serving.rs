@@ -42,7 +42,7 @@ use stoker_lab::bare::BareControllerManager;
 use stoker_lab::versions::default_kubernetes;
 
 const SERVER: [&str; 2] = ["digital signature", "server auth"];
-const FLAG: &str = "--kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt";
+const FLAG: &str = "--kubelet-certificate-authority=";
 
 /// One request, by whom and what for.
 struct Asked<'a> {
@@ -330,7 +330,7 @@ async fn has_flag(bare: &Bare) -> bool {
     let deployment = deployments.get("one").await.unwrap();
     let spec = deployment.spec.unwrap().template.spec.unwrap();
     let args = spec.containers[0].args.clone().unwrap();
-    args.iter().any(|arg| arg == FLAG)
+    args.iter().any(|arg| arg.starts_with(FLAG))
 }
 
 async fn verified(bare: &Bare) -> Option<bool> {

@@ -45,7 +45,7 @@ pub use management_client::management_client;
 pub use observe::{Change, OwnedWatch, watch_owned};
 pub use once::Stored;
 pub use readiness::{namespaces_made, ready};
-pub use requests::{CountRequests, Counted, RequestCounter};
+pub use requests::{CountRequests, Counted, Exchange, RequestCounter};
 pub use signing::{
     Answer, KUBELET_SERVING, KubeletRequest, NodeAddresses, answer, kubelet_request, node_addresses,
 };

@@ -112,6 +112,7 @@ async fn keep_up(
         not_yet(state, findings, "PodsStarting", usual.to_owned());
         return Ok(());
     };
+    *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
         connection, ledger, ..

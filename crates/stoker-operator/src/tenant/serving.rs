@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::decision::{Decision, Reserved, decide};
 use super::connection::Task;
 use super::damper::Damper;
+use super::state::lock;
 use crate::context::Context;
 
 /// [`stoker_kube::KUBELET_SERVING`].
@@ -264,7 +265,8 @@ enum Known {
 /// What no node of the tenant serves.
 fn reserved(tenant: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
     let state = ctx.tenants.get(tenant);
-    let exposure = state.and_then(|state| state.exposure());
+    let exposure = state.and_then(|state| lock(&state.exposure).clone());
+    let exposure = exposure.filter(|exposure| exposure.endpoint.is_some());
     let object = ctx.stores.tenants.get(tenant);
     let checked = object.and_then(|object| Tenant::validate(&object).ok());
     let (Some(exposure), Some(tenant)) = (exposure, checked) else {

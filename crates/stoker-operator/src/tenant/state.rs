@@ -38,6 +38,8 @@ pub struct TenantState {
     /// An identity minted for it that may not be recorded yet: tried again, the same one is recorded, since the answer
     /// may be all that was lost.
     minted: Mutex<Option<StorageId>>,
+    /// Where its API server is reached, as the last pass found it.
+    pub exposure: Mutex<Option<Exposure>>,
     /// Its identity in the pool, once recorded: the cached object may lag behind.
     pub storage_id: Mutex<Option<StorageId>>,
     /// The status as this process last wrote it: the cached object may lag behind.
@@ -50,6 +52,8 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
+    /// `metadata.generation` of the Deployment as this process last applied it.
+    pub deployed: Mutex<Option<i64>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
     settled: Mutex<Option<Settled>>,
@@ -94,12 +98,14 @@ impl Default for TenantState {
             pods: Mutex::default(),
             inside: tokio::sync::Mutex::default(),
             minted: Mutex::default(),
+            exposure: Mutex::default(),
             storage_id: Mutex::default(),
             written: Mutex::default(),
             routes: Mutex::default(),
             written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
+            deployed: Mutex::default(),
             writes: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
@@ -135,14 +141,6 @@ impl TenantState {
     /// When the next certificate is due, if everything is applied.
     pub fn renew_at(&self) -> Option<OffsetDateTime> {
         lock(&self.settled).as_ref().map(|settled| settled.renew_at)
-    }
-
-    /// Where the API server is reached, if everything is applied for it.
-    pub fn exposure(&self) -> Option<Exposure> {
-        let settled = lock(&self.settled);
-        settled
-            .as_ref()
-            .map(|settled| settled.inputs.exposure.clone())
     }
 
     /// To be read before anything is applied, and given to [`TenantState::settle`].
