@@ -22,6 +22,8 @@ mod deletion;
 mod exposure;
 #[path = "lab_support/kills.rs"]
 mod kills;
+#[path = "lab_support/kubelets.rs"]
+mod kubelets;
 #[path = "lab_support/main_job.rs"]
 mod main_job;
 #[path = "lab_support/network.rs"]
@@ -71,8 +73,9 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 15] = scenarios![
+const SCENARIOS: [Scenario; 16] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
+    kubelets::logs_and_exec_go_only_to_a_kubelet_with_a_certificate_of_the_tenant,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
     versions::a_tenant_of_the_oldest_minor_runs_pods_on_a_node_of_its_own_minor,

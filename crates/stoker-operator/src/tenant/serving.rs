@@ -41,7 +41,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
 /// For so long a kubelet waits for its answer (`k8s.io/client-go/util/certificate`); then it asks anew.
 const ABANDONED: SignedDuration = SignedDuration::from_mins(15);
 /// One look. A tenant whose API hangs is looked at again.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Between two events of one tenant: whoever is refused may ask every second.
 const TELL: Duration = Duration::from_mins(1);
 /// The reason in a request that was answered, and of the event.
