@@ -14,8 +14,8 @@ use crate::arguments::RefusedArgument;
 use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
     Addons, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
-    ControlPlaneIngress, ControlPlaneService, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Kubelet,
-    NetworkProfile, ServiceType, TenantControlPlane, WritePermissions,
+    ControlPlaneIngress, ControlPlaneService, DEFAULT_POD_CIDR, DEFAULT_SERVICE_CIDR, Encryption,
+    Kubelet, NetworkProfile, ServiceType, TenantControlPlane, WritePermissions,
 };
 use crate::version::{KubernetesVersion, VersionError};
 
@@ -53,6 +53,8 @@ pub struct Tenant {
     pub authentication: Authentication,
     /// Which requests the API servers record, and where.
     pub audit: Option<Audit>,
+    /// What is encrypted in the pool, and with what.
+    pub encryption: Encryption,
     /// Networks and names.
     pub network: Network,
     /// Add-ons inside the tenant.
@@ -169,6 +171,8 @@ pub enum InvalidTenant {
         "spec.kubernetes.audit.log.volume: {0} is not the name of an emptyDir in spec.controlPlane.deployment.additionalVolumes"
     )]
     AuditVolume(String),
+    #[error("spec.kubernetes.encryption: {0}")]
+    Encryption(&'static str),
     #[error("spec.dataStoreSchema: {0}")]
     StorageId(#[from] InvalidStorageId),
 }
@@ -197,6 +201,8 @@ impl Tenant {
         checks::arguments(deployment)?;
         checks::volumes(deployment)?;
         checks::audit_log(spec.kubernetes.audit.as_ref(), deployment)?;
+        let encryption = spec.kubernetes.encryption.clone().unwrap_or_default();
+        checks::encryption(&encryption, deployment)?;
         Ok(Self {
             name,
             namespace: object
@@ -214,6 +220,7 @@ impl Tenant {
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
             authentication: spec.kubernetes.authentication.clone(),
             audit: spec.kubernetes.audit.clone(),
+            encryption,
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::rules::is_default;
-use super::{Audit, Authentication};
+use super::{Audit, Authentication, Encryption};
 use crate::{admission_plugins, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
@@ -47,6 +47,9 @@ pub struct Kubernetes {
     /// Which requests the API servers record, and where. Left out, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
+    /// What is encrypted in the `DataStore`. Left out, Secrets with secretbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 fn plugins_exist() -> Rule {
