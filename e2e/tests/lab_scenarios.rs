@@ -34,6 +34,8 @@ mod people;
 mod pods;
 #[path = "lab_support/pool_restart.rs"]
 mod pool_restart;
+#[path = "lab_support/rebuild.rs"]
+mod rebuild;
 #[path = "lab_support/secrets.rs"]
 mod secrets;
 #[path = "lab_support/sleep.rs"]
@@ -73,7 +75,7 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 16] = scenarios![
+const SCENARIOS: [Scenario; 17] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     kubelets::logs_and_exec_go_only_to_a_kubelet_with_a_certificate_of_the_tenant,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
@@ -90,6 +92,7 @@ const SCENARIOS: [Scenario; 16] = scenarios![
     write_freeze::a_live_tenant_is_frozen_and_thawed_without_a_restart,
     pool_restart::acknowledged_writes_survive_a_killed_pool,
     sleep::a_tenant_sleeps_and_wakes_with_its_data_and_its_pods,
+    rebuild::a_lost_management_cluster_comes_back_from_the_pool_and_the_escrow_key,
 ];
 
 fn main() -> ExitCode {
