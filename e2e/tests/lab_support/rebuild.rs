@@ -63,8 +63,8 @@ pub(crate) async fn a_lost_management_cluster_comes_back_from_the_pool_and_the_e
          tenant {:.1} s), {:.1} s to its node seen again",
         ready.as_secs_f64(),
         up.as_secs_f64(),
-        (installed - up).as_secs_f64(),
-        (ready - installed).as_secs_f64(),
+        installed.as_secs_f64() - up.as_secs_f64(),
+        ready.as_secs_f64() - installed.as_secs_f64(),
         lost.elapsed().as_secs_f64(),
     );
     let after = workload(&tenant).await?;
