@@ -52,7 +52,7 @@ pub struct Tenant {
     /// Who is let in beside certificates and the cluster's own tokens.
     pub authentication: Authentication,
     /// Which requests the API servers record, and where.
-    pub audit: Option<Audit>,
+    pub audit: Audit,
     /// What is encrypted in the pool, and with what.
     pub encryption: Encryption,
     /// Networks and names.
@@ -219,7 +219,7 @@ impl Tenant {
             kubelet: spec.kubernetes.kubelet.clone(),
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
             authentication: spec.kubernetes.authentication.clone(),
-            audit: spec.kubernetes.audit.clone(),
+            audit: spec.kubernetes.audit.clone().unwrap_or_default(),
             encryption,
             network,
             addons: spec.addons.clone(),

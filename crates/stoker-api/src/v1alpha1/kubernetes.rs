@@ -44,7 +44,7 @@ pub struct Kubernetes {
     /// Who is let in beside certificates and the cluster's own tokens.
     #[serde(default, skip_serializing_if = "is_default")]
     pub authentication: Authentication,
-    /// Which requests the API servers record, and where. Left out, none.
+    /// Which requests the API servers record, and where; left out as if empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// What is encrypted in the `DataStore`. Left out, Secrets with secretbox.
