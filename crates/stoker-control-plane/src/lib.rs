@@ -51,7 +51,7 @@ pub use generated_kubeconfig::{generated_kubeconfig, generated_name};
 pub use guards::{Guards, guards};
 pub use keys::{Keys, KeysError, Loss, keys};
 pub use kubeadm::cluster_configuration;
-pub use leaves::{Leaves, leaves};
+pub use leaves::{Leaves, leaves, serving_names};
 pub use metadata::COMPONENT;
 pub use names::Names;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
