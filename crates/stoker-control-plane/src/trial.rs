@@ -93,6 +93,7 @@ pub fn trial(
             exposure: &exposure,
             storage,
             warden_image,
+            kubelets_verified: false,
         }),
         service: service(tenant),
         ingress: ingress(tenant),
