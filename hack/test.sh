@@ -26,7 +26,7 @@ for name in "$@"; do
   fi
 done
 
-e2e() { for test in "$@"; do cargo test --quiet --package e2e --test "$test" -- --nocapture --test-threads="${threads:-2}"; done; }
+e2e() { for test in "$@"; do cargo test --quiet --package e2e --test "$test" -- --nocapture --test-threads="${threads:-2}" || return; done; }
 suites_of() { local file; for file in e2e/tests/"$1"*.rs; do basename "$file" .rs; done; }
 
 upstream() { cargo run --quiet --package stoker-lab -- build; }

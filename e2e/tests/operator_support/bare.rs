@@ -4,7 +4,7 @@
 #[path = "../support/conditions.rs"]
 mod conditions;
 #[path = "../support/tenants.rs"]
-mod tenants;
+pub(crate) mod tenants;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -147,15 +147,13 @@ impl Bare {
             .open(log)
             .unwrap();
         let [metrics, health] = free_ports();
-        let own = [
-            "--leader-elect=false".to_owned(),
-            "--management-cidrs=192.0.2.0/24".to_owned(),
-            format!("--metrics-bind-address=127.0.0.1:{metrics}"),
-            format!("--health-bind-address=127.0.0.1:{health}"),
-        ];
-        let name = |argument: &String| argument.split('=').next().is_some_and(&knows);
+        let metrics = format!("--metrics-bind-address=127.0.0.1:{metrics}");
+        let health = format!("--health-bind-address=127.0.0.1:{health}");
+        let mut own = vec!["--leader-elect=false", "--management-cidrs=192.0.2.0/24"];
+        own.extend([metrics.as_str(), health.as_str()]);
+        own.retain(|argument| argument.split('=').next().is_some_and(&knows));
         let process = Command::new(program)
-            .args(own.iter().filter(|argument| name(argument)))
+            .args(unless_given(&own, arguments))
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,stoker_operator=debug")
@@ -283,6 +281,16 @@ impl Bare {
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(str::to_owned).collect()
     }
+}
+
+/// Those of `defaults` whose flags are not among `arguments`.
+fn unless_given<'a>(defaults: &[&'a str], arguments: &[&str]) -> Vec<&'a str> {
+    let flag = |argument: &str| argument.split('=').next().unwrap().to_owned();
+    let given: BTreeSet<String> = arguments.iter().map(|argument| flag(argument)).collect();
+    let defaults = defaults.iter().copied();
+    defaults
+        .filter(|default| !given.contains(&flag(default)))
+        .collect()
 }
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -293,6 +293,10 @@ fn kubernetes() -> BoxedStrategy<Value> {
         json!({ "webhook": { "secretName": "sink" } }),
         json!({ "policy": { "rules": [{ "level": "RequestResponse" }] } }),
     ];
+    let encryption = vec![
+        json!({ "provider": "aescbc", "keyGeneration": 1 }),
+        json!({ "provider": "aesgcm", "resources": ["configmaps", "secrets"] }),
+    ];
     let plugins = vec![
         json!(["AlwaysPullImages"]),
         json!(["NodeRestriction", "PodSecurity"]),
@@ -300,6 +304,7 @@ fn kubernetes() -> BoxedStrategy<Value> {
     let asked = object(vec![
         ("authentication", jwt),
         ("audit", audit),
+        ("encryption", encryption),
         ("admissionControllers", plugins),
     ]);
     (asked, select(RELEASES.to_vec()))

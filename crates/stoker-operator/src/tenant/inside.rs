@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 use super::addresses::{endpoints_keys, is_name, resolve};
 use super::connection::{Connection, Task, answers, await_ready, connect, owned_kinds, watch};
 use super::error::Error;
+use super::serving;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
 use super::trouble::Trouble;
@@ -58,6 +59,8 @@ pub enum Inside {
         ledger: Arc<Ledger>,
         /// Wakes the tenant when others change our objects there.
         _watch: Task,
+        /// Answers kubelets that ask for serving certificates.
+        _serving: Task,
     },
 }
 
@@ -109,6 +112,7 @@ async fn keep_up(
         not_yet(state, findings, "PodsStarting", usual.to_owned());
         return Ok(());
     };
+    *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
         connection, ledger, ..
@@ -237,16 +241,14 @@ async fn advance(
     {
         let ledger = Arc::new(Ledger::default());
         let reference = ObjectRef::from_obj(object);
-        let watch = watch(
-            connection.client.clone(),
-            ledger.clone(),
-            reference,
-            ctx.clone(),
-        );
+        let client = || connection.client.clone();
+        let serving = serving::approve(client(), reference.clone(), ctx.clone());
+        let watch = watch(client(), ledger.clone(), reference, ctx.clone());
         *inside = Inside::Open {
             connection: connection.clone(),
             ledger,
             _watch: watch,
+            _serving: serving,
         };
     }
     Ok(())
