@@ -15,7 +15,8 @@
 //!           ├─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
 //!           │                                                  Storage ───┘
 //!           ├─► guards() ─► NetworkPolicy, PodDisruptionBudget
-//!           └─► ingress(), tls_route()   only where they are asked for
+//!           ├─► ingress(), tls_route()   only where they are asked for
+//!           └─► trial() ─► Trial         what the spec would give, for admission to try out
 //! ```
 
 mod audit;
@@ -39,6 +40,7 @@ mod routes;
 mod secrets;
 mod service;
 mod storage;
+mod trial;
 
 pub use authentication::{InvalidAuthentication, InvalidExpression, check_authentication};
 pub use encryption::{
@@ -59,3 +61,4 @@ pub use routes::{
 };
 pub use service::{SERVICE_PORT_NAME, service};
 pub use storage::{PodPort, Storage, StoragePeer, storage_client_request};
+pub use trial::{StandIns, Trial, TrialError, trial};

@@ -33,6 +33,7 @@ mod signing;
 mod sparse;
 mod status;
 mod tenant_client;
+mod try_out;
 
 pub use apply::{Outcome, Writer};
 pub use desired::{Desired, ObjectKey};
@@ -52,3 +53,4 @@ pub use signing::{
 pub use sparse::SparseMeta;
 pub use status::write_status;
 pub use tenant_client::{TenantEndpoint, tenant_client};
+pub use try_out::Tried;

@@ -20,6 +20,7 @@ pub mod rollout;
 pub mod routes;
 mod secrets;
 mod serving;
+pub(crate) mod spec;
 pub mod state;
 pub mod status;
 pub mod storage_client;

@@ -14,6 +14,7 @@ use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use time::OffsetDateTime;
 
 use super::apply::{self, Applied};
+use super::spec::served;
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status, stuck};
@@ -141,23 +142,16 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
 
 /// The tenant, if its spec can be served.
 fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tenant> {
-    let tenant = match Tenant::validate(object) {
-        Ok(tenant) => tenant,
-        Err(invalid) => {
-            findings.fails(Aspect::Valid, "InvalidSpec", invalid.to_string());
-            return None;
+    match served(object) {
+        Ok(tenant) => {
+            findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
+            Some(tenant)
         }
-    };
-    if let Err(refused) = stoker_tenant::check_patches(&tenant) {
-        findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
-        return None;
+        Err((reason, wrong)) => {
+            findings.fails(Aspect::Valid, reason, wrong);
+            None
+        }
     }
-    if let Err(refused) = stoker_control_plane::check_authentication(&tenant) {
-        findings.fails(Aspect::Valid, "InvalidAuthentication", refused.to_string());
-        return None;
-    }
-    findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
-    Some(tenant)
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that
