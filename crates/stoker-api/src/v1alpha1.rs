@@ -30,7 +30,7 @@ pub use authentication::{
     AudienceMatchPolicy, Authentication, Claim, ClaimMappings, ClaimValidationRule, ExtraMapping,
     Issuer, JwtAuthenticator, PrefixedClaim, UserValidationRule,
 };
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, Size};
 pub use core::{
     Affinity, ContainerSecurity, Containers, InitContainers, PodSecurity, Resources, Tolerations,
     TopologySpread, VolumeMounts, Volumes,

@@ -18,7 +18,7 @@ use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status};
-use super::{delete, error::Error, inside, routes, store, writes};
+use super::{delete, error::Error, identity, inside, routes, store, writes};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -98,7 +98,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
 
     let mut findings = Findings::default();
-    let tenant = validate(object, &mut findings);
+    let tenant = validate(object, &state, ctx, &mut findings);
     let result = match &tenant {
         Some(tenant) => {
             pass(object, tenant, &state, ctx, &mut findings)
@@ -131,7 +131,12 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
 }
 
 /// The tenant, if its spec can be served.
-fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tenant> {
+fn validate(
+    object: &TenantControlPlane,
+    state: &TenantState,
+    ctx: &Context,
+    findings: &mut Findings,
+) -> Option<Tenant> {
     let tenant = match Tenant::validate(object) {
         Ok(tenant) => tenant,
         Err(invalid) => {
@@ -143,7 +148,10 @@ fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tena
         findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
         return None;
     }
-    if let Err(refused) = stoker_control_plane::check_authentication(&tenant) {
+    let id = identity::known(object, state).or_else(|| tenant.storage_id.clone());
+    let name = ctx.args.base_domain.as_ref().zip(id);
+    let name = name.map(|(domain, id)| domain.name_of(&id));
+    if let Err(refused) = stoker_control_plane::check_authentication(&tenant, name.as_deref()) {
         findings.fails(Aspect::Valid, "InvalidAuthentication", refused.to_string());
         return None;
     }
