@@ -17,7 +17,7 @@ use crate::feature_gates::RefusedGate;
 use crate::runtime_config::RefusedVersion;
 use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
-    Addons, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
+    Addons, ApiPriority, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
     ControlPlaneIngress, ControlPlaneService, Kubelet, ServiceType, Size, TenantControlPlane,
     WritePermissions,
 };
@@ -66,6 +66,8 @@ pub struct Tenant {
     pub runtime_config: BTreeMap<String, bool>,
     /// Issuers of service-account tokens asked for.
     pub service_account_issuers: Vec<String>,
+    /// Whom the API server serves first.
+    pub api_priority: Option<ApiPriority>,
     /// Size class of the components.
     pub size: Option<Size>,
     /// Networks and names.
@@ -193,6 +195,7 @@ impl Tenant {
             feature_gates: spec.kubernetes.feature_gates.clone(),
             runtime_config: spec.kubernetes.runtime_config.clone(),
             service_account_issuers: spec.kubernetes.service_account_issuers.clone(),
+            api_priority: spec.kubernetes.api_priority.clone(),
             size: spec.control_plane.size,
             network,
             addons: spec.addons.clone(),

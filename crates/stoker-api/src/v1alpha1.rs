@@ -6,6 +6,7 @@
 )]
 
 mod addons;
+mod api_priority;
 mod audit;
 mod authentication;
 mod control_plane;
@@ -23,6 +24,7 @@ mod status;
 mod tenant_control_plane;
 
 pub use addons::{Addon, Addons, KubeProxyAddon};
+pub use api_priority::{ApiPriority, PriorityPreset};
 pub use audit::{
     Audit, AuditLevel, AuditLog, AuditPolicy, AuditResources, AuditRule, AuditStage, AuditWebhook,
 };

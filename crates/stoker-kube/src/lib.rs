@@ -34,7 +34,7 @@ mod status;
 mod tenant_client;
 
 pub use apply::{Outcome, Writer};
-pub use desired::{Desired, ObjectKey};
+pub use desired::{Desired, FieldPath, ObjectKey};
 pub use error::{Error, category_of};
 pub use events::Events;
 pub use fingerprint::Fingerprint;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::authentication::{HTTPS, HTTPS_MESSAGE};
 use super::rules::is_default;
-use super::{Audit, Authentication};
+use super::{ApiPriority, Audit, Authentication};
 use crate::{admission_plugins, runtime_config, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
@@ -78,6 +78,9 @@ pub struct Kubernetes {
     #[schemars(length(max = 8), inner(length(max = 512)))]
     #[x_kube(validation = Rule::new(format!("self.all(i, i.matches(r'{HTTPS}'))")).message(HTTPS_MESSAGE))]
     pub service_account_issuers: Vec<String>,
+    /// Whom the API server serves first. Left out, as upstream has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_priority: Option<ApiPriority>,
 }
 
 /// CEL: no token that lives is refused after an update. Stoker's own issuers are always believed.

@@ -17,7 +17,9 @@ use stoker_tenant::{Access, TenantObjects};
 use time::OffsetDateTime;
 
 use super::addresses::{endpoints_keys, is_name, resolve};
-use super::connection::{Connection, Task, answers, await_ready, connect, owned_kinds, watch};
+use super::connection::{
+    Connection, Task, answers, await_ready, connect, owned_kinds, watch, watched,
+};
 use super::error::Error;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
@@ -56,6 +58,8 @@ pub enum Inside {
         connection: Connection,
         /// What was applied inside the tenant.
         ledger: Arc<Ledger>,
+        /// Whether API priority is among what is watched.
+        prioritized: bool,
         /// Wakes the tenant when others change our objects there.
         _watch: Task,
     },
@@ -230,22 +234,32 @@ async fn advance(
             _wait: wait,
         };
     }
-    if let Inside::Starting {
-        connection, ready, ..
-    } = &*inside
-        && ready.load(Ordering::Acquire)
-    {
+    let opens = match &*inside {
+        Inside::Starting {
+            connection, ready, ..
+        } if ready.load(Ordering::Acquire) => Some(connection.clone()),
+        // Other kinds are to be watched: everything is looked at anew.
+        Inside::Open {
+            connection,
+            prioritized,
+            ..
+        } if *prioritized != tenant.api_priority.is_some() => Some(connection.clone()),
+        _ => None,
+    };
+    if let Some(connection) = opens {
         let ledger = Arc::new(Ledger::default());
         let reference = ObjectRef::from_obj(object);
         let watch = watch(
             connection.client.clone(),
             ledger.clone(),
+            watched(tenant),
             reference,
             ctx.clone(),
         );
         *inside = Inside::Open {
-            connection: connection.clone(),
+            connection,
             ledger,
+            prioritized: tenant.api_priority.is_some(),
             _watch: watch,
         };
     }
@@ -335,17 +349,25 @@ fn others(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
     macro_rules! add {
         ($($field:ident),+) => { $(for object in &objects.$field { all.push(Desired::of(object)?); })+ };
     }
+    for object in &objects.config_maps {
+        let desired = Desired::of(object)?;
+        all.push(match stoker_tenant::left_to_tenant(object) {
+            Some(field) => desired.yielding(field),
+            None => desired,
+        });
+    }
     add!(
         cluster_roles,
         cluster_role_bindings,
         roles,
         role_bindings,
-        config_maps,
         services,
         endpoints,
         endpoint_slices,
         deployments,
-        daemon_sets
+        daemon_sets,
+        priority_levels,
+        flow_schemas
     );
     Ok(all)
 }
