@@ -75,7 +75,7 @@ fn objects() -> Vec<Desired> {
 async fn a_tenant_with_eleven_watches_fits_its_budget() -> Result<()> {
     let server = BareApiServer::start().await?;
     let endpoint = endpoint(&server)?;
-    let counter: stoker_kube::RequestCounter = Arc::new(|_, _| {});
+    let counter: stoker_kube::RequestCounter = Arc::new(|_, _, _| {});
     // Everything that is made once per process is made before the first look.
     let mut kept = vec![open(&endpoint, &counter).await?];
     let before = resident()?;

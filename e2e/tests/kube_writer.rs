@@ -47,8 +47,10 @@ async fn server() -> &'static BareApiServer {
 async fn counted() -> Result<(Client, Arc<AtomicUsize>)> {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
-    let counter = Arc::new(move |_: &str, _: &str| {
-        count.fetch_add(1, Ordering::Relaxed);
+    let counter = Arc::new(move |_: &str, _: &str, exchange: stoker_kube::Exchange| {
+        if exchange == stoker_kube::Exchange::Sent {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     });
     Ok((tenant_client(&endpoint(server().await)?, counter)?, sent))
 }

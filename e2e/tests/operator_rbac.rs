@@ -86,7 +86,7 @@ async fn restricted(kubeconfig: &str, asked: &Asked) -> Client {
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
     let asked = asked.clone();
-    let count = move |verb, resource| {
+    let count = move |verb, resource, _: stoker_kube::Exchange| {
         asked.lock().unwrap().insert((verb, resource));
     };
     stoker_kube::management_client(config.unwrap(), Arc::new(count)).unwrap()

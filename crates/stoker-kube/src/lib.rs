@@ -44,7 +44,7 @@ pub use management_client::management_client;
 pub use observe::{Change, OwnedWatch, watch_owned};
 pub use once::Stored;
 pub use readiness::{namespaces_made, ready};
-pub use requests::{CountRequests, Counted, RequestCounter};
+pub use requests::{CountRequests, Counted, Exchange, RequestCounter};
 pub use sparse::SparseMeta;
 pub use status::write_status;
 pub use tenant_client::{TenantEndpoint, tenant_client};

@@ -1,15 +1,39 @@
-//! Counting the requests that we send, by verb and resource.
+//! Counting the requests that we send, by verb and resource, and the answers that refuse them.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Method, Request};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
 use tower::{Layer, Service};
 
-/// Is told of each request: its verb (as in RBAC, and `apply` for server-side apply) and its
-/// resource. Both are from closed sets; a resource we do not know is `other`, a path that is no
-/// resource is `none`.
-pub type RequestCounter = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
+/// Is told of each request when it is sent, and once more when it is refused or fails: its verb (as in RBAC, and `apply`
+/// for server-side apply) and its resource. Both are from closed sets; a resource we do not know is `other`, a path that
+/// is no resource is `none`.
+pub type RequestCounter = Arc<dyn Fn(&'static str, &'static str, Exchange) + Send + Sync>;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// It goes out.
+    Sent,
+    /// The API server answered with this status of 400 and above.
+    Refused(u16),
+    /// There was no answer.
+    Failed,
+}
+
+impl Exchange {
+    /// What an answer means, if it is not the one hoped for.
+    pub(crate) fn of<A, E>(answer: &Result<Response<A>, E>) -> Option<Self> {
+        match answer {
+            Ok(answer) if answer.status().as_u16() < 400 => None,
+            Ok(answer) => Some(Self::Refused(answer.status().as_u16())),
+            Err(_) => Some(Self::Failed),
+        }
+    }
+}
 
 /// The layer that counts.
 #[derive(Clone)]
@@ -43,22 +67,29 @@ pub struct Counted<S> {
     counter: RequestCounter,
 }
 
-impl<S, B> Service<Request<B>> for Counted<S>
+impl<S, B, A> Service<Request<B>> for Counted<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<A>>,
+    S::Future: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response<A>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = BoxFuture<'static, Result<Response<A>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let (verb, resource) = verb_and_resource(&request);
-        (self.counter)(verb, resource);
-        self.inner.call(request)
+        let counter = Arc::clone(&self.counter);
+        counter(verb, resource, Exchange::Sent);
+        let answered = self.inner.call(request).inspect(move |answer| {
+            if let Some(exchange) = Exchange::of(answer) {
+                counter(verb, resource, exchange);
+            }
+        });
+        answered.boxed()
     }
 }
 
@@ -215,6 +246,36 @@ mod tests {
         ] {
             assert_eq!(of(method, uri), expected, "{method} {uri}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_beside_the_request() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = told.clone();
+        let counter: RequestCounter = Arc::new(move |verb, resource, exchange| {
+            seen.lock().unwrap().push((verb, resource, exchange));
+        });
+        let answer = |request: Request<u16>| async move {
+            match *request.body() {
+                0 => Err("away"),
+                status => Ok(Response::builder().status(status).body(()).unwrap()),
+            }
+        };
+        let mut service = CountRequests::new(counter).layer(tower::service_fn(answer));
+        for status in [200, 409, 0] {
+            let request = Request::get("/api/v1/secrets").body(status).unwrap();
+            let _ = service.call(request).await;
+        }
+        let sent = ("list", "secrets", Exchange::Sent);
+        let of = |exchange| ("list", "secrets", exchange);
+        let expected = [
+            sent,
+            sent,
+            of(Exchange::Refused(409)),
+            sent,
+            of(Exchange::Failed),
+        ];
+        assert_eq!(*told.lock().unwrap(), expected);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::exchange::{Limits, exchange};
-use crate::requests::{RequestCounter, verb_and_resource};
+use crate::requests::{Exchange, RequestCounter, verb_and_resource};
 
 /// TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,8 +79,13 @@ pub fn tenant_client(endpoint: &TenantEndpoint, counter: RequestCounter) -> Resu
         .build(connector(endpoint)?);
     let service = service_fn(move |request: Request<Body>| {
         let (verb, resource) = verb_and_resource(&request);
-        counter(verb, resource);
-        exchange(http.clone(), request, LIMITS)
+        let counter = Arc::clone(&counter);
+        counter(verb, resource, Exchange::Sent);
+        exchange(http.clone(), request, LIMITS).inspect(move |answer| {
+            if let Some(exchange) = Exchange::of(answer) {
+                counter(verb, resource, exchange);
+            }
+        })
     });
     // The host in it goes into `:authority` alone; the connector dials the endpoint's address.
     let authority = endpoint.address.to_string();

@@ -23,6 +23,7 @@ use crate::retry::Backoff;
 use crate::routes::Routes;
 use crate::soon::Soon;
 use crate::tenant::Tenants;
+use crate::tenant::rollout::Rollouts;
 
 /// How long a tenant may lag behind its pods and its Deployment, whose status follows theirs within milliseconds.
 pub(crate) const TENANT_LAG: Duration = Duration::from_millis(50);
@@ -78,6 +79,8 @@ pub struct Context {
     pub looks: Looks,
     /// What is kept in memory per tenant.
     pub tenants: Tenants,
+    /// Whose pods are being replaced because of us.
+    pub rollouts: Rollouts,
     /// Kubeconfigs that generators ask for.
     pub kubeconfigs: Kubeconfigs,
     /// Bounds the tenants worked on at the same time on the management side. Work inside a tenant holds none:

@@ -3,8 +3,8 @@
 mod fleet;
 mod process;
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use stoker_kube::{Exchange, RequestCounter};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use fleet::{CertificateDates, Fleet};
@@ -74,6 +75,13 @@ struct RequestLabels {
     resource: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ErrorLabels {
+    side: Side,
+    verb: &'static str,
+    code: &'static str,
+}
+
 /// Which API server a request went to.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 pub enum Side {
@@ -119,6 +127,7 @@ pub struct Metrics {
     outcomes: Family<OutcomeLabels, Counter>,
     steps: Family<StepLabels, Histogram>,
     requests: Family<RequestLabels, Counter>,
+    errors: Family<ErrorLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     passes: Family<ControllerLabels, Gauge>,
     waiting: Gauge,
@@ -134,6 +143,30 @@ fn step_histogram() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
         0.005, 2.0, 14,
     ))
+}
+
+/// Statuses that API servers refuse with; another one by its class.
+const CODES: [(u16, &str); 13] = [
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (409, "409"),
+    (410, "410"),
+    (413, "413"),
+    (422, "422"),
+    (429, "429"),
+    (500, "500"),
+    (503, "503"),
+    (504, "504"),
+];
+
+fn code(status: u16) -> &'static str {
+    let class = if status < 500 { "4xx" } else { "5xx" };
+    let mut codes = CODES.iter();
+    let known = codes.find(|(known, _)| *known == status);
+    known.map_or(class, |(_, code)| code)
 }
 
 impl Default for Metrics {
@@ -164,6 +197,7 @@ impl Default for Metrics {
             outcomes: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
             requests: Family::default(),
+            errors: Family::default(),
             failures: Family::default(),
             passes: Family::default(),
             waiting: Gauge::default(),
@@ -192,6 +226,11 @@ impl Metrics {
             "api_requests",
             "Requests to API servers",
             self.requests.clone(),
+        );
+        registry.register(
+            "api_errors",
+            "Requests to API servers that were refused, by status code, or had no answer: none",
+            self.errors.clone(),
         );
         registry.register(
             "reconcile_failures",
@@ -238,6 +277,16 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Counts the requests of a client and what is refused of them.
+    pub fn counter(self: &Arc<Self>, side: Side) -> RequestCounter {
+        let metrics = self.clone();
+        Arc::new(move |verb, resource, exchange| match exchange {
+            Exchange::Sent => metrics.request(side, verb, resource),
+            Exchange::Refused(status) => metrics.request_failed(side, verb, code(status)),
+            Exchange::Failed => metrics.request_failed(side, verb, "none"),
+        })
+    }
+
     /// Counts a request.
     pub fn request(&self, side: Side, verb: &'static str, resource: &'static str) {
         let labels = RequestLabels {
@@ -246,6 +295,12 @@ impl Metrics {
             resource,
         };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request that was refused with `code`, or had no answer: `none`.
+    pub fn request_failed(&self, side: Side, verb: &'static str, code: &'static str) {
+        let labels = ErrorLabels { side, verb, code };
+        self.errors.get_or_create(&labels).inc();
     }
 
     /// Counts a failed pass. `reason` is from a closed set: an error's category.

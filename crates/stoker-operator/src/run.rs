@@ -52,10 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn management_client(metrics: &Arc<Metrics>) -> anyhow::Result<Client> {
     let config = kube::Config::infer().await?;
-    let metrics = metrics.clone();
-    let count = Arc::new(move |verb: &'static str, resource: &'static str| {
-        metrics.request(Side::Management, verb, resource);
-    });
+    let count = metrics.counter(Side::Management);
     Ok(stoker_kube::management_client(config, count)?)
 }
 
@@ -159,6 +156,7 @@ pub(crate) fn parts(
         pools: data_store::Pools::default(),
         looks: data_store::Looks::default(),
         tenants: tenant::Tenants::default(),
+        rollouts: tenant::rollout::Rollouts::default(),
         kubeconfigs,
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         soon: Soon::new(wake.clone(), TENANT_LAG),
@@ -224,6 +222,7 @@ pub async fn work(
         ctx.stores.deployments.wait_until_ready().await?;
         watches::listed(&pods_listed).await;
         watches::listed(&networks_listed).await;
+        tenant::rollout::resume(&ctx);
         health.set_ready(true);
         tracing::info!(tenants = ctx.stores.tenants.len(), "caches filled");
         let mut loops = JoinSet::new();

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use self::lean::{Kind, Lean};
 pub use self::namespaces::watch_leaving_namespaces;
+pub(crate) use self::owned::tenant_of;
 use crate::context::Context;
 use crate::management_networks::Networks;
 

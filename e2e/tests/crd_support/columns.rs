@@ -24,6 +24,8 @@ const STATUS: &str = r#"{ "status": {
     { "type": "Valid", "status": "True", "reason": "Accepted", "message": "fine",
       "lastTransitionTime": "2026-01-01T00:00:00Z" },
     { "type": "Ready", "status": "False", "reason": "PodsStarting", "message": "no pod has an address",
+      "lastTransitionTime": "2026-01-01T00:00:00Z" },
+    { "type": "Stuck", "status": "True", "reason": "PodsStarting", "message": "look",
       "lastTransitionTime": "2026-01-01T00:00:00Z" }
   ]
 }}"#;
@@ -75,6 +77,7 @@ pub(crate) async fn wide_columns_answer_the_first_three_questions(version: Kuber
     assert_eq!(is("READY"), Some("False"), "{shown:?}");
     assert_eq!(is("REASON"), Some("PodsStarting"));
     assert_eq!(is("MESSAGE"), Some("no pod has an address"));
+    assert_eq!(is("STUCK"), Some("True"));
     // Which version, and where is it reached?
     assert_eq!(is("VERSION"), Some("v1.36.3"));
     assert_eq!(is("INSTALLED VERSION"), Some("v1.35.4"));

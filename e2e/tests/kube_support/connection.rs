@@ -19,7 +19,7 @@ async fn everything_shares_one_http2_connection() -> Result<()> {
     // A server of its own: other tests' connections are not counted.
     let server = BareApiServer::start().await?;
     let endpoint = endpoint(&server)?;
-    let client = tenant_client(&endpoint, Arc::new(|_, _| {}))?;
+    let client = tenant_client(&endpoint, Arc::new(|_, _, _| {}))?;
     assert!(ready(&client).await?);
     let mut watching = Box::pin(watch_owned(client.clone(), watch_ours(eleven_kinds())));
     let writer = Writer::new(client.clone(), MANAGER);
@@ -55,7 +55,7 @@ async fn a_broken_network_is_noticed_and_nothing_is_missed() -> Result<()> {
     let mut endpoint = endpoint(server().await)?;
     let proxy = StallingProxy::before(endpoint.address).await?;
     endpoint.address = proxy.address;
-    let client = tenant_client(&endpoint, Arc::new(|_, _| {}))?;
+    let client = tenant_client(&endpoint, Arc::new(|_, _, _| {}))?;
     let (admin, _) = counted().await?;
     let writer = Writer::new(admin, MANAGER);
     let ledger = Ledger::new();

@@ -248,7 +248,7 @@ async fn failures_have_the_category_that_a_person_needs() -> Result<()> {
     let leaf = stoker_lab::credentials::client(&authority, "admin", Some("system:masters"))?;
     stranger.client_certificate = leaf.certificate.clone();
     stranger.client_key = leaf.key.as_pem().to_owned().into();
-    let client = tenant_client(&stranger, Arc::new(|_, _| {}))?;
+    let client = tenant_client(&stranger, Arc::new(|_, _, _| {}))?;
     let error = Writer::new(client, MANAGER)
         .apply(&objects("a")[0])
         .await
@@ -260,12 +260,12 @@ async fn failures_have_the_category_that_a_person_needs() -> Result<()> {
 
     let mut mistaken = endpoint(server().await)?;
     mistaken.certificate_authority = authority.certificate().to_owned();
-    let client = tenant_client(&mistaken, Arc::new(|_, _| {}))?;
+    let client = tenant_client(&mistaken, Arc::new(|_, _, _| {}))?;
     assert_eq!(ready(&client).await.unwrap_err().category(), "TlsFailed");
 
     let mut nobody = endpoint(server().await)?;
     nobody.address = "127.0.0.1:1".parse()?;
-    let client = tenant_client(&nobody, Arc::new(|_, _| {}))?;
+    let client = tenant_client(&nobody, Arc::new(|_, _, _| {}))?;
     let error = ready(&client).await.unwrap_err();
     assert_eq!(error.category(), "ConnectionRefused");
     assert!(error.is_transient());

@@ -50,7 +50,7 @@ async fn work(kubeconfig: &str, faults: Faults) -> anyhow::Result<()> {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
     let config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let client = stoker_kube::management_client(config, Arc::new(|_, _| {}))?;
+    let client = stoker_kube::management_client(config, Arc::new(|_, _, _| {}))?;
     let client = faults.around(client);
     let tenant_client = move |endpoint: &TenantEndpoint, counter: RequestCounter| {
         // `<name>.<namespace>.svc`

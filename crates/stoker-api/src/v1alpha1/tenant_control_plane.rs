@@ -101,6 +101,12 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
+    ),
+    printcolumn(
+        name = "Stuck",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Stuck\")].status",
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -25,7 +25,7 @@ fn endpoint(address: SocketAddr) -> TenantEndpoint {
 }
 
 fn client(endpoint: &TenantEndpoint) -> Result<Client, Error> {
-    tenant_client(endpoint, Arc::new(|_, _| {}))
+    tenant_client(endpoint, Arc::new(|_, _, _| {}))
 }
 
 #[tokio::test]

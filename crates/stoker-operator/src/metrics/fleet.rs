@@ -5,8 +5,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -16,8 +15,10 @@ use stoker_api::labels::PAUSED;
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane, VersionState};
 use time::OffsetDateTime;
 
-/// A tenant that is not ready this long does not merely start: somebody should look.
-const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(10);
+use crate::tenant::status::ROLLOUT_TURN;
+use crate::tenant::status::stuck::{self, Facts, Progress, ROLLOUT};
+use crate::tenant::status::urgency::ready;
+
 const STATES: [VersionState; 7] = [
     VersionState::Provisioning,
     VersionState::Ready,
@@ -43,6 +44,7 @@ pub struct Fleet {
     tenants: BTreeMap<String, i64>,
     not_ready: BTreeMap<String, i64>,
     stuck: BTreeMap<String, i64>,
+    rollouts: BTreeMap<String, i64>,
     data_stores: BTreeMap<String, i64>,
     renewal_due: Option<i64>,
     authorities_end: Option<i64>,
@@ -63,6 +65,9 @@ impl Fleet {
         let mut fleet = Self::default();
         for state in STATES {
             fleet.tenants.insert(format!("{state:?}"), 0);
+        }
+        for turn in ["Rolling", "Waiting"] {
+            fleet.rollouts.insert(turn.to_owned(), 0);
         }
         for tenant in tenants {
             fleet.count(tenant.borrow(), now);
@@ -91,7 +96,35 @@ impl Fleet {
             None => VersionState::Provisioning,
         };
         add(&mut self.tenants, &format!("{state:?}"));
-        let ready = status.and_then(|status| ready(&status.conditions));
+        let conditions = status.map_or(&[][..], |status| &status.conditions);
+        if let Some(turn) = conditions.iter().find(|found| found.type_ == ROLLOUT_TURN) {
+            add(&mut self.rollouts, &turn.reason);
+        }
+        let paused = tenant.annotations().contains_key(PAUSED);
+        let ready = status.and_then(ready);
+        let facts = Facts {
+            ready,
+            deleted_at: deleted_at.map(|time| time.0),
+            made_at: tenant
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0),
+            deployment: None,
+        };
+        // What its Deployment says is on the tenant.
+        let said = status
+            .and_then(stuck::stuck)
+            .filter(|found| found.reason == ROLLOUT);
+        if let Progress::Stuck { reason, .. } = stuck::progress(&facts, now)
+            && !paused
+        {
+            add(&mut self.stuck, &reason);
+        } else if let Some(said) = said
+            && !paused
+        {
+            add(&mut self.stuck, &said.reason);
+        }
         if state == VersionState::Sleeping
             || deleted_at.is_none() && ready.is_some_and(|ready| ready.status == "True")
         {
@@ -101,18 +134,7 @@ impl Fleet {
             .filter(|ready| ready.status != "True")
             .map_or("NotLookedAt", |ready| &ready.reason);
         add(&mut self.not_ready, reason);
-        let since = deleted_at
-            .or_else(|| ready.map(|ready| &ready.last_transition_time))
-            .or(tenant.metadata.creation_timestamp.as_ref());
-        let long = since.is_some_and(|since| now.duration_since(since.0) > STUCK_AFTER);
-        if long && !tenant.annotations().contains_key(PAUSED) {
-            add(&mut self.stuck, reason);
-        }
     }
-}
-
-fn ready(conditions: &[Condition]) -> Option<&Condition> {
-    conditions.iter().find(|found| found.type_ == "Ready")
 }
 
 fn add(counts: &mut BTreeMap<String, i64>, key: &str) {
@@ -165,9 +187,15 @@ impl<F: Fn() -> Fleet + Send + Sync + 'static> Collector for FleetCollector<F> {
         )?;
         family(
             "tenants_stuck",
-            "Tenants that are not ready, or being deleted, for more than ten minutes, by reason",
+            "Tenants that are not ready, being deleted or being rolled out for more than ten minutes, by reason",
             "reason",
             &fleet.stuck,
+        )?;
+        family(
+            "tenant_rollouts",
+            "Tenants whose pods are replaced because of the operator's version or configuration: Rolling, or Waiting for their turn",
+            "turn",
+            &fleet.rollouts,
         )?;
         family(
             "data_stores",

@@ -24,6 +24,7 @@ use super::build::Wanted;
 use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
+use super::rollout::{self, Rolled};
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
@@ -122,6 +123,7 @@ pub(super) async fn apply(
     applied.exposure.clone_from(&exposure);
     if let (Some(exposure), Some((place, Identity { id, born }))) = (exposure, ground) {
         let pass = Pass {
+            object,
             reference: object.object_ref(&()),
             tenant,
             state,
@@ -200,7 +202,7 @@ fn cached_service(tenant: &Tenant, ctx: &Context) -> Option<Service> {
     Some(ctx.stores.services.get(&reference)?.as_ref().clone())
 }
 
-fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
+pub(super) fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
     let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
     Some(ctx.stores.deployments.get(&reference)?.as_ref().clone())
 }
@@ -218,6 +220,7 @@ fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> 
 
 /// What applying the objects needs.
 pub(super) struct Pass<'a> {
+    pub(super) object: &'a TenantControlPlane,
     pub(super) reference: ObjectReference,
     pub(super) tenant: &'a Tenant,
     pub(super) state: &'a TenantState,
@@ -241,11 +244,12 @@ impl Pass<'_> {
             .is_settled(&self.inputs, OffsetDateTime::now_utc())
         {
             match self.apply_objects(turn).boxed().await {
-                Ok((keys, deployment)) => {
+                Ok((keys, rolled)) => {
                     let took = self.started.elapsed();
                     self.ctx.metrics.step(Step::Apply, took);
                     applied.keys = Some(keys);
-                    findings.deployment = deployment.or(findings.deployment.take());
+                    findings.deployment = rolled.deployment.or(findings.deployment.take());
+                    findings.rollout = rolled.turn;
                 }
                 Err(error) => {
                     applied.fails::<()>(findings, Aspect::ControlPlaneApplied, error);
@@ -258,28 +262,14 @@ impl Pass<'_> {
         findings.holds(Aspect::ControlPlaneApplied, "Applied", message);
     }
 
-    async fn apply_objects(
-        &self,
-        turn: &mut Turn<'_>,
-    ) -> Result<(Keys, Option<Deployment>), Error> {
+    async fn apply_objects(&self, turn: &mut Turn<'_>) -> Result<(Keys, Rolled), Error> {
         let disturbances = self.state.disturbances();
         let (guarded, mounted) = tokio::join!(self.apply_guards(), self.apply_mounted(turn));
         let wanted = mounted?;
         guarded?;
         let dates = wanted.dates();
         // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
-        let outcomes = self
-            .ctx
-            .writer
-            .apply_all(
-                vec![wanted.deployment.answered_whole()],
-                &self.state.ledger,
-                1,
-            )
-            .await?;
-        let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
-        let deployment = answer.map(serde_json::to_value).transpose()?;
-        let deployment = deployment.map(serde_json::from_value).transpose()?;
+        let rolled = self.roll_out(wanted.deployment).boxed().await?;
         if !self.born {
             let since = self.state.first_seen.elapsed();
             self.ctx.metrics.step(Step::Birth, since);
@@ -289,11 +279,11 @@ impl Pass<'_> {
         }
         *lock(&self.state.certificates) = Some(dates);
         // With a pool that has a problem something may have been left out.
-        if self.place.open.problem.is_none() {
+        if self.place.open.problem.is_none() && rolled.turn != Some(rollout::Turn::Waiting) {
             let inputs = self.inputs.clone();
             self.state.settle(inputs, wanted.renew_at, disturbances);
         }
-        Ok((wanted.tenant_keys, deployment))
+        Ok((wanted.tenant_keys, rolled))
     }
 
     /// The keys first, each written once and copied to the escrow; then what was made with them.

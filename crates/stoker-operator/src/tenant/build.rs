@@ -1,5 +1,6 @@
 //! From what a pass has read to what it applies. Pure: no request, no clock.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
@@ -37,7 +38,7 @@ pub(super) struct Wanted {
     /// Whatever else the pods mount.
     pub(super) mounted: Vec<Desired>,
     /// The pods.
-    pub(super) deployment: Desired,
+    pub(super) deployment: Deployment,
     /// Whether running pods mount something that changes.
     pub(super) changes_mounted: bool,
     /// When the first certificate is due.
@@ -113,12 +114,12 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
             .collect::<Result<_, serde_json::Error>>()?,
         copy: copy(tenant, &objects.keys),
         mounted,
-        deployment: Desired::of(&objects.deployment)?,
         changes_mounted: objects
             .secrets
             .iter()
             .chain(&objects.keys)
             .any(|secret| existing.differs(secret)),
+        deployment: objects.deployment,
         renew_at: leaves.renew_at.min(client_renew_at),
         tenant_keys: keys,
     })

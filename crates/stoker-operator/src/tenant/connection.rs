@@ -99,10 +99,7 @@ pub(super) async fn connect(
         client_certificate: credential.certificate.clone(),
         client_key: credential.key.as_pem().to_owned().into(),
     };
-    let metrics = ctx.metrics.clone();
-    let count = Arc::new(move |verb: &'static str, resource: &'static str| {
-        metrics.request(Side::Tenant, verb, resource);
-    });
+    let count = ctx.metrics.counter(Side::Tenant);
     let client = (ctx.tenant_client)(&endpoint, count).map_err(Error::Inside)?;
     let expires = now + CREDENTIAL_LIFETIME * 2 / 3;
     Ok(Connection {

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::core::ApiResource;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use stoker_api::StorageId;
 use stoker_api::labels::{ABANDON_DATA, FINALIZER, MANAGED_BY, MANAGED_BY_VALUE, TENANT};
@@ -25,7 +26,8 @@ use super::escrow::{self, Copy};
 use super::inside::Inside;
 use super::secrets::{entries, release};
 use super::state::{TenantState, lock};
-use super::{claim, identity};
+use super::status::stuck;
+use super::{claim, identity, rollout};
 use crate::context::Context;
 use crate::data_store::OpenPool;
 use crate::data_store::pools::Entry;
@@ -47,6 +49,7 @@ pub async fn delete(
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
 ) -> Result<Action, Error> {
+    rollout::leave(&ObjectRef::from_obj(object), ctx);
     let taken = next_step(object, state, ctx).await;
     if let Err(error) = &taken {
         let message = explain(error, lock(&state.storage_id).as_ref());
@@ -365,6 +368,7 @@ async fn say(
 ) -> Result<(), Error> {
     let mut status = object.status.clone().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
+    let now = Timestamp::now();
     status.kubernetes_resources.version.status = VersionState::Deleting;
     conditions::set(
         &mut status.conditions,
@@ -373,8 +377,10 @@ async fn say(
         reason,
         message,
         generation,
-        Timestamp::now(),
+        now,
     );
+    let deleted_at = object.meta().deletion_timestamp.as_ref().map(|time| time.0);
+    stuck::mark(&mut status, deleted_at, None, generation, now);
     let written =
         stoker_kube::write_status(&ctx.client, object, object.status.as_ref(), &status).await;
     match written {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -17,8 +16,8 @@ use time::OffsetDateTime;
 use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
-use super::status::{Aspect, Check, Findings, status};
-use super::{delete, error::Error, identity, inside, routes, store, writes};
+use super::status::{Aspect, Check, Findings, status, stuck};
+use super::{delete, error::Error, identity, inside, rollout, routes, store, told, writes};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -94,6 +93,8 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
     if object.annotations().contains_key(PAUSED) {
         tracing::debug!("paused");
+        // Also one that is being rolled out: so a person lets the others go on.
+        rollout::leave(&reference, ctx);
         return Ok(Action::await_change());
     }
 
@@ -112,6 +113,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
+    let turn_ends = rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
     if findings.again && held.is_none() {
         ctx.wake(reference.clone());
@@ -127,7 +129,14 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
             Outcome::Done
         },
     );
-    Ok(next_look(&state, held))
+    let known = lock(&state.written).clone();
+    let status = known.as_ref().or(object.status.as_ref());
+    let stuck = status.and_then(|status| stuck::due(status, Timestamp::now()));
+    Ok(next_look(
+        &state,
+        held.into_iter().chain(turn_ends).min(),
+        stuck,
+    ))
 }
 
 /// The tenant, if its spec can be served.
@@ -160,10 +169,12 @@ fn validate(
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that
-/// was `held` back this long. Everything else wakes the tenant by itself.
-fn next_look(state: &TenantState, held: Option<Duration>) -> Action {
+/// was `held` back this long or a turn that ends, the moment from which the tenant is `stuck`. Everything else wakes the tenant by itself.
+fn next_look(state: &TenantState, held: Option<Duration>, stuck: Option<Timestamp>) -> Action {
     let now = OffsetDateTime::now_utc();
-    let deadlines = [state.renew_at(), *lock(&state.look_again)];
+    // A second later it is so for certain.
+    let stuck = stuck.and_then(|at| OffsetDateTime::from_unix_timestamp(at.as_second() + 1).ok());
+    let deadlines = [state.renew_at(), *lock(&state.look_again), stuck];
     let waits = deadlines.into_iter().flatten().map(|next| {
         let wait = (next - now).max(time::Duration::SECOND);
         Duration::try_from(wait).unwrap_or(Duration::from_secs(1))
@@ -245,10 +256,8 @@ async fn write_status(
         return Ok(None);
     }
     *lock(&state.written_at) = Some(Instant::now());
-    tell_writes(object, &old, &new, ctx).await;
-    let word = |status: &stoker_api::v1alpha1::TenantControlPlaneStatus| {
-        status.kubernetes_resources.version.status
-    };
+    told::tell(object, &old, &new, ctx).await;
+    let word = |status: &TenantControlPlaneStatus| status.kubernetes_resources.version.status;
     let (before, Some(condition)) = (ready(&old), ready(&new)) else {
         return Ok(None);
     };
@@ -269,25 +278,4 @@ async fn write_status(
             .await;
     }
     Ok(None)
-}
-
-/// An event when other writes are refused than before, or when that takes long.
-async fn tell_writes(
-    object: &TenantControlPlane,
-    old: &TenantControlPlaneStatus,
-    new: &TenantControlPlaneStatus,
-    ctx: &Context,
-) {
-    let said = |condition: &Condition| (condition.reason.clone(), condition.message.clone());
-    let (before, after) = (writes::condition(old), writes::condition(new));
-    let Some(condition) = after.filter(|_| before.map(said) != after.map(said)) else {
-        return;
-    };
-    tracing::info!(reason = %condition.reason, "write permissions");
-    let reference = object.object_ref(&());
-    let (reason, message) = (&condition.reason, &condition.message);
-    let problem = condition.status != "True";
-    ctx.events
-        .publish(&reference, problem, reason, "Reconcile", message)
-        .await;
 }

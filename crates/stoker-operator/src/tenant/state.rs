@@ -50,6 +50,8 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
+    /// `metadata.generation` of the Deployment as this process last applied it.
+    pub deployed: Mutex<Option<i64>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
     settled: Mutex<Option<Settled>>,
@@ -100,6 +102,7 @@ impl Default for TenantState {
             written_at: Mutex::default(),
             look_again: Mutex::default(),
             certificates: Mutex::default(),
+            deployed: Mutex::default(),
             writes: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),

@@ -1,163 +1,26 @@
-//! What a pass found, and the status that follows from it. Pure.
+//! The status that follows from what a pass found. Pure.
 
+mod findings;
+pub mod stuck;
 pub mod urgency;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use stoker_api::labels::TENANT;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{
     AddonStatus, AddonsStatus, CertificatesStatus, ConfigMapStatus, DeploymentStatus,
-    KubeconfigsStatus, SecretStatus, ServiceStatus, StorageStatus, TenantControlPlaneStatus,
-    VersionState,
+    KubeconfigsStatus, SecretStatus, ServiceStatus, TenantControlPlaneStatus, VersionState,
 };
-use stoker_control_plane::{Exposure, Names};
+use stoker_control_plane::Names;
 use stoker_kube::conditions;
 
-use super::error::Error;
+pub use self::findings::{Aspect, Check, Findings};
+use super::rollout::Turn;
 use super::routes::Routed;
 use super::writes;
 
-/// One thing that must hold for a tenant to be ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aspect {
-    /// The spec can be served.
-    Valid,
-    /// The `DataStore` is there and holds the tenant's place.
-    DataStoreReady,
-    /// The management cluster holds every object of the control plane.
-    ControlPlaneApplied,
-    /// An API server of the tenant answers `/readyz`.
-    ApiServerAvailable,
-    /// The tenant holds every object that the operator keeps there.
-    TenantConfigured,
-    /// The route by hostname is in place. Only of tenants that ask for one.
-    Routed,
-}
-
-impl Aspect {
-    const ALL: [Self; 6] = [
-        Self::Valid,
-        Self::DataStoreReady,
-        Self::ControlPlaneApplied,
-        Self::ApiServerAvailable,
-        Self::TenantConfigured,
-        Self::Routed,
-    ];
-
-    /// The condition's type.
-    #[must_use]
-    pub fn condition(self) -> &'static str {
-        match self {
-            Self::Valid => "Valid",
-            Self::DataStoreReady => "DataStoreReady",
-            Self::ControlPlaneApplied => "ControlPlaneApplied",
-            Self::ApiServerAvailable => "APIServerAvailable",
-            Self::TenantConfigured => "TenantConfigured",
-            Self::Routed => "RouteApplied",
-        }
-    }
-}
-
-/// What was found of an aspect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Whether it holds.
-    pub holds: bool,
-    /// CamelCase reason.
-    pub reason: &'static str,
-    /// For people: what is the case, and what to do.
-    pub message: String,
-}
-
-/// Everything that a pass found. What was not looked at keeps its former condition.
-#[derive(Clone, Debug, Default)]
-pub struct Findings {
-    checks: Vec<(Aspect, Check)>,
-    /// The tenant's place in the pool.
-    pub storage: Option<StorageStatus>,
-    /// Where the API server is reached.
-    pub exposure: Option<Exposure>,
-    /// The routes by hostname, if they were looked at.
-    pub routes: Option<Routed>,
-    /// What was found of the writes that are refused, if anybody asked. The tenant is ready whatever it is.
-    pub writes: Option<Check>,
-    /// Whether another pass is due as soon as the status is written.
-    pub again: bool,
-    /// Whether the control plane's objects have been applied at least once.
-    pub applied: bool,
-    /// The Deployment as last seen.
-    pub deployment: Option<Deployment>,
-}
-
-impl Check {
-    /// It holds.
-    #[must_use]
-    pub fn holds(reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            holds: true,
-            reason,
-            message: message.into(),
-        }
-    }
-
-    /// It does not hold.
-    #[must_use]
-    pub fn fails(reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            holds: false,
-            reason,
-            message: message.into(),
-        }
-    }
-}
-
-impl Findings {
-    /// Notes what was found of an aspect. The first thing found to be wrong with it stays.
-    pub fn found(&mut self, aspect: Aspect, check: Check) {
-        let failed = |(found, check): &(Aspect, Check)| *found == aspect && !check.holds;
-        if !self.checks.iter().any(failed) {
-            self.checks.retain(|(found, _)| *found != aspect);
-            self.checks.push((aspect, check));
-        }
-    }
-
-    /// The aspect holds.
-    pub fn holds(&mut self, aspect: Aspect, reason: &'static str, message: impl Into<String>) {
-        self.found(aspect, Check::holds(reason, message));
-    }
-
-    /// The aspect does not hold.
-    pub fn fails(&mut self, aspect: Aspect, reason: &'static str, message: impl Into<String>) {
-        self.found(aspect, Check::fails(reason, message));
-    }
-
-    /// The aspect could not be brought about.
-    pub fn error(&mut self, aspect: Aspect, error: &Error) {
-        self.fails(aspect, error.category(), error.describe());
-    }
-
-    /// Whether the Deployment's counters speak of its latest template.
-    fn is_deployment_observed(&self) -> bool {
-        self.deployment.as_ref().is_some_and(|deployment| {
-            let seen = deployment
-                .status
-                .as_ref()
-                .and_then(|status| status.observed_generation);
-            seen >= deployment.metadata.generation
-        })
-    }
-
-    /// Of the checks that failed that of the first aspect: what fails later may follow from it.
-    #[must_use]
-    pub fn first_failure(&self) -> Option<&Check> {
-        let failed = |aspect: &Aspect| {
-            let mut checks = self.checks.iter();
-            checks.find(|(found, check)| found == aspect && !check.holds)
-        };
-        Aspect::ALL.iter().find_map(failed).map(|(_, check)| check)
-    }
-}
+/// The condition of tenants whose pods are replaced because of us: `True` when it is their turn.
+pub const ROLLOUT_TURN: &str = "RolloutTurn";
 
 /// The status after a pass.
 #[must_use]
@@ -192,6 +55,14 @@ pub fn status(
     }
     let ready = readiness(&new, findings, tenant);
     set(&mut new, "Ready", &ready, generation, now);
+    describe_turn(&mut new, findings.rollout, generation, now);
+    stuck::mark(
+        &mut new,
+        None,
+        findings.deployment.as_ref(),
+        generation,
+        now,
+    );
     if let Some(tenant) = tenant {
         settle_version(
             &mut new,
@@ -201,6 +72,32 @@ pub fn status(
         );
     }
     new
+}
+
+/// Only tenants in the queue have this condition. What it says names no other tenant, so that it is written once.
+fn describe_turn(
+    status: &mut TenantControlPlaneStatus,
+    turn: Option<Turn>,
+    generation: i64,
+    now: Timestamp,
+) {
+    const CAUSE: &str = "the control-plane pods change without a change of spec, as by another version or configuration of the operator";
+    let check = match turn {
+        None => {
+            status
+                .conditions
+                .retain(|found| found.type_ != ROLLOUT_TURN);
+            return;
+        }
+        Some(Turn::Rolling) => Check::holds("Rolling", format!("{CAUSE}; they are being replaced")),
+        Some(Turn::Waiting) => Check::fails(
+            "Waiting",
+            format!(
+                "{CAUSE}; one tenant after the other gets new ones, once the one before is ready again. A change of spec does not wait"
+            ),
+        ),
+    };
+    set(status, ROLLOUT_TURN, &check, generation, now);
 }
 
 fn set(

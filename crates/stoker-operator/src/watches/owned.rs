@@ -83,7 +83,7 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
 }
 
 /// The tenant that an object belongs to: by its label, or, when somebody took the label away, by its owner.
-pub(super) fn tenant_of(object: &ObjectMeta) -> Option<ObjectRef<TenantControlPlane>> {
+pub(crate) fn tenant_of(object: &ObjectMeta) -> Option<ObjectRef<TenantControlPlane>> {
     let label = object.labels.as_ref().and_then(|labels| labels.get(TENANT));
     let owner = || {
         let owners = object.owner_references.iter().flatten();

@@ -13,7 +13,7 @@ use stoker_api::v1alpha1::TenantControlPlane;
 use super::{broken, cached, events};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
-use crate::tenant::identity::has_finalizer;
+use crate::tenant::{self, identity::has_finalizer};
 
 /// What is kept of a tenant to tell what the next event of it means.
 #[derive(Clone, PartialEq)]
@@ -78,6 +78,7 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
                 let before = known.remove(&reference);
                 moved(&ctx, before.and_then(|before| before.data_store), None);
                 ctx.tenants.remove(&reference);
+                tenant::rollout::leave(&reference, &ctx);
                 ctx.kubeconfigs.forget(&reference);
                 ctx.tenant_failures.succeeded(&reference);
             }

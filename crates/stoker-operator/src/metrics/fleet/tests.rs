@@ -80,6 +80,48 @@ fn a_deletion_that_takes_long_is_stuck_whatever_the_condition_says() {
 }
 
 #[test]
+fn a_rollout_that_takes_long_is_stuck_although_the_old_pods_serve_and_turns_are_counted() {
+    let long_ago = "2026-01-01T00:00:00Z";
+    let mut tenant = tenant("Ready", "True", "Available", long_ago);
+    let conditions = &mut tenant.status.as_mut().unwrap().conditions;
+    for (type_, reason) in [("Stuck", "RolloutStuck"), ("RolloutTurn", "Rolling")] {
+        let condition = json!({ "type": type_, "status": "True", "reason": reason, "message": "",
+            "lastTransitionTime": long_ago });
+        conditions.push(serde_json::from_value(condition).unwrap());
+    }
+    let fleet = fleet(&[tenant]);
+    assert_eq!(fleet.stuck["RolloutStuck"], 1);
+    assert!(fleet.not_ready.is_empty());
+    assert_eq!(
+        (fleet.rollouts["Rolling"], fleet.rollouts["Waiting"]),
+        (1, 0)
+    );
+}
+
+#[test]
+fn what_an_api_server_refuses_is_counted_by_code() {
+    let metrics = std::sync::Arc::new(Metrics::default());
+    let counter = metrics.counter(crate::metrics::Side::Management);
+    for exchange in [
+        stoker_kube::Exchange::Sent,
+        stoker_kube::Exchange::Refused(409),
+        stoker_kube::Exchange::Refused(599),
+        stoker_kube::Exchange::Failed,
+    ] {
+        counter("apply", "secrets", exchange);
+    }
+    let text = metrics.render().unwrap();
+    for line in [
+        "stoker_api_requests_total{side=\"Management\",verb=\"apply\",resource=\"secrets\"} 1",
+        "stoker_api_errors_total{side=\"Management\",verb=\"apply\",code=\"409\"} 1",
+        "stoker_api_errors_total{side=\"Management\",verb=\"apply\",code=\"5xx\"} 1",
+        "stoker_api_errors_total{side=\"Management\",verb=\"apply\",code=\"none\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn the_earliest_dates_count() {
     let dates = |renew_at, authorities_end| CertificateDates {
         renew_at: OffsetDateTime::from_unix_timestamp(renew_at).unwrap(),

@@ -61,7 +61,7 @@ const PANELS: &[Panel] = &[
     ),
     stat(
         "Tenants stuck",
-        "Not ready, or being deleted, for more than ten minutes.",
+        "Not ready, being deleted or being rolled out for more than ten minutes; the condition Stuck has what to do.",
         &[(
             "sum(max by (reason) (stoker_tenants_stuck)) or vector(0)",
             "stuck",
@@ -94,6 +94,12 @@ const PANELS: &[Panel] = &[
         "The reasons are those of the condition Ready; docs/troubleshooting.md has what to do.",
         "short",
         &[("max by (reason) (stoker_tenants_not_ready)", "{{reason}}")],
+    ),
+    graph(
+        "Rollouts by the operator",
+        "Tenants whose pods change because the operator did: one rolls, the others wait for their turn.",
+        "short",
+        &[("max by (turn) (stoker_tenant_rollouts)", "{{turn}}")],
     ),
     graph(
         "Passes",
@@ -141,6 +147,24 @@ const PANELS: &[Panel] = &[
         &[(
             "sum by (verb, resource) (rate(stoker_api_requests_total{side=\"Management\"}[5m]))",
             "{{verb}} {{resource}}",
+        )],
+    ),
+    graph(
+        "Refused or failed requests to the management API server",
+        "By status code; none is no answer. 404 and 409 are ordinary, 401, 403, 429 and 5xx are not.",
+        "reqps",
+        &[(
+            "sum by (verb, code) (rate(stoker_api_errors_total{side=\"Management\"}[5m]))",
+            "{{verb}} {{code}}",
+        )],
+    ),
+    graph(
+        "Refused or failed requests to tenants",
+        "Of all tenants together; a tenant's own admission webhooks refuse with 4xx and 5xx.",
+        "reqps",
+        &[(
+            "sum by (verb, code) (rate(stoker_api_errors_total{side=\"Tenant\"}[5m]))",
+            "{{verb}} {{code}}",
         )],
     ),
     graph(

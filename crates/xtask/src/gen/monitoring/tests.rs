@@ -27,6 +27,11 @@ fn exposition() -> String {
     }
     metrics.request(Side::Management, "apply", "secrets");
     metrics.request(Side::Tenant, "apply", "configmaps");
+    for side in [Side::Management, Side::Tenant] {
+        for code in ["404", "409"] {
+            metrics.request_failed(side, "apply", code);
+        }
+    }
     drop(metrics.pass(Controller::Tenant));
     let stuck: TenantControlPlane = serde_json::from_value(json!({
         "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",

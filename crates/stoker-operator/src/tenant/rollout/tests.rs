@@ -1,0 +1,157 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Generation, observed generation, replicas, updated and ready ones.
+fn deployment(
+    annotations: &Value,
+    [generation, observed, replicas, updated, ready]: [i64; 5],
+) -> Deployment {
+    serde_json::from_value(json!({
+        "metadata": { "name": "one", "generation": generation, "annotations": annotations },
+        "spec": { "selector": {}, "template": { "metadata": { "labels": { "a": "b" } } } },
+        "status": {
+            "observedGeneration": observed, "replicas": replicas, "updatedReplicas": updated, "readyReplicas": ready,
+        },
+    }))
+    .unwrap()
+}
+
+const DONE: [i64; 5] = [2, 2, 1, 1, 1];
+
+#[test]
+fn what_replaces_pods_of_a_tenant_that_served_needs_a_turn_unless_a_person_wants_it() {
+    let made = json!({ TEMPLATE: "old", GENERATION: "4" });
+    let old = deployment(&made, DONE);
+    let down = deployment(&made, [2, 2, 1, 1, 0]);
+    let unmarked = deployment(&json!({}), DONE);
+    let of = |live, template, generation, has_served| {
+        needs_turn(&Facts {
+            live,
+            template,
+            generation,
+            has_served,
+        })
+    };
+    assert!(of(Some(&old), "new", 4, true), "a new version");
+    assert!(
+        of(Some(&unmarked), "new", 4, true),
+        "from before there were digests"
+    );
+    assert!(
+        of(Some(&down), "new", 4, true),
+        "a blip of the pool is no reason to replace a whole fleet at once"
+    );
+    assert!(!of(Some(&old), "old", 4, true), "no pod is replaced");
+    assert!(!of(Some(&old), "new", 5, true), "a person's change");
+    assert!(!of(Some(&old), "new", 4, false), "a birth that goes on");
+    assert!(!of(None, "new", 4, true), "it has no pods");
+    let mut asleep = old.clone();
+    asleep.spec.as_mut().unwrap().replicas = Some(0);
+    assert!(!of(Some(&asleep), "new", 4, true), "it has no pods");
+}
+
+#[test]
+fn a_rollout_is_complete_when_every_pod_is_new_and_ready() {
+    let cases = [
+        (DONE, 2, true, "done"),
+        (DONE, 3, false, "the cache lags behind"),
+        ([3, 2, 1, 1, 1], 3, false, "not seen yet"),
+        ([3, 3, 2, 1, 2], 3, false, "an old pod is there"),
+        ([3, 3, 1, 1, 0], 3, false, "the new pod is not ready"),
+        ([3, 3, 0, 0, 0], 3, true, "asleep"),
+    ];
+    for (counters, applied, expected, why) in cases {
+        let live = deployment(&json!({}), counters);
+        assert_eq!(is_complete(&live, applied), expected, "{why}");
+    }
+}
+
+#[test]
+fn a_process_that_begins_knows_whose_turn_it_was() {
+    let unfinished = [3, 3, 2, 1, 2];
+    let of = |annotations: &Value, counters, reason: &str| {
+        let mut live = deployment(annotations, counters);
+        let progressing = json!([{ "type": "Progressing", "status": "True", "reason": reason }]);
+        let status = live.status.as_mut().unwrap();
+        status.conditions = serde_json::from_value(progressing).unwrap();
+        is_rolling(&live)
+    };
+    let turn = json!({ TEMPLATE: "new", TURN: "new" });
+    assert!(of(&turn, unfinished, "ReplicaSetUpdated"));
+    assert!(of(&turn, unfinished, "ProgressDeadlineExceeded"));
+    assert!(
+        of(&turn, [4, 3, 1, 1, 1], "NewReplicaSetAvailable"),
+        "said of the template before"
+    );
+    assert!(!of(&turn, DONE, "NewReplicaSetAvailable"));
+    assert!(
+        !of(&turn, [2, 2, 1, 1, 0], "NewReplicaSetAvailable"),
+        "what broke later was rolled out"
+    );
+    let by_a_person = json!({ TEMPLATE: "newer", TURN: "new" });
+    assert!(!of(&by_a_person, unfinished, "ReplicaSetUpdated"));
+    assert!(!of(&json!({}), unfinished, "ReplicaSetUpdated"), "a birth");
+}
+
+#[test]
+fn the_digest_is_of_the_pod_template_alone() {
+    let (one, mut other) = (
+        deployment(&json!({}), DONE),
+        deployment(&json!({ "x": "y" }), [9; 5]),
+    );
+    other.spec.as_mut().unwrap().replicas = Some(7);
+    assert_eq!(template(&one).unwrap(), template(&other).unwrap());
+    other.spec.as_mut().unwrap().template.metadata = None;
+    assert_ne!(template(&one).unwrap(), template(&other).unwrap());
+    let marked = stamped(one, "new", 7, true);
+    assert!(had_turn(Some(&marked), "new") && !had_turn(Some(&marked), "old"));
+    assert_eq!(annotation(&marked, TEMPLATE), Some("new"));
+}
+
+fn tenant(name: &str) -> TenantRef {
+    ObjectRef::new(name).within("a")
+}
+
+#[test]
+fn one_at_a_time_in_the_order_asked() {
+    let rollouts = Rollouts::default();
+    let [a, b, c] = ["a", "b", "c"].map(tenant);
+    assert_eq!(rollouts.ask(&a, None), Turn::Rolling);
+    assert_eq!(rollouts.ask(&b, None), Turn::Waiting);
+    assert_eq!(rollouts.ask(&c, None), Turn::Waiting);
+    assert_eq!(rollouts.ask(&a, None), Turn::Rolling, "still its turn");
+    assert_eq!(rollouts.leave(&a), Some(b.clone()));
+    assert_eq!(rollouts.ask(&b, None), Turn::Rolling);
+    assert_eq!(rollouts.leave(&c), None, "it is not its turn that ends");
+    assert_eq!(rollouts.leave(&b), None, "nobody waits");
+    assert_eq!(rollouts.turn_of(&b), None);
+}
+
+#[test]
+fn who_is_woken_and_needs_no_turn_lets_the_next_one_go() {
+    let rollouts = Rollouts::default();
+    let [a, b, c] = ["a", "b", "c"].map(tenant);
+    rollouts.resume([a.clone()]);
+    assert_eq!(rollouts.ask(&b, None), Turn::Waiting);
+    assert_eq!(rollouts.ask(&c, None), Turn::Waiting);
+    assert_eq!(rollouts.leave(&a), Some(b.clone()));
+    assert_eq!(
+        rollouts.leave(&b),
+        Some(c),
+        "b was deleted, or its pass failed"
+    );
+}
+
+#[test]
+fn a_turn_that_must_end_says_when_however_often_it_is_asked_for() {
+    let rollouts = Rollouts::default();
+    let [a, b] = ["a", "b"].map(tenant);
+    let now = Instant::now();
+    assert_eq!(rollouts.ask(&a, Some(now)), Turn::Rolling);
+    let later = now + Duration::from_secs(9);
+    assert_eq!(rollouts.ask(&a, Some(later)), Turn::Rolling);
+    assert_eq!(rollouts.turn_of(&a), Some(Some(now)));
+    assert_eq!(rollouts.ask(&b, None), Turn::Waiting);
+    assert_eq!(rollouts.turn_of(&b), None);
+}
