@@ -109,24 +109,6 @@ async fn a_changed_corefile_is_kept_until_it_is_deleted() {
         "{ours}"
     );
 
-    // Nobody has changed it: a change of ours arrives.
-    change(
-        &bare,
-        json!({ "networkProfile": { "clusterDomain": "corp.internal" } }),
-    )
-    .await;
-    dns.becomes("the domain is changed", |text| {
-        text.contains("kubernetes corp.internal ")
-    })
-    .await;
-    change(
-        &bare,
-        json!({ "networkProfile": { "clusterDomain": "cluster.local" } }),
-    )
-    .await;
-    dns.becomes("the domain is back", |text| *text == ours)
-        .await;
-
     let mut edited = unlabelled();
     edited["data"] = json!({ "Corefile": OWN, "corp.db": "; a zone" });
     dns.edit(edited).await;
