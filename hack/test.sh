@@ -41,7 +41,7 @@ suite upstream 25 upstream
 suite unit 10 unit
 suite etcd 5 etcd
 suite api 5 api
-suite operator 18 operator
+suite operator 26 operator
 suite lab 30 lab
 
 printf '%s\n' "--- minutes by suite" "${report[@]}" "total $(((SECONDS - began) / 60)) min"

@@ -18,8 +18,8 @@ use crate::runtime_config::RefusedVersion;
 use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
     Addons, ApiPriority, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
-    ControlPlaneIngress, ControlPlaneService, Kubelet, ServiceType, Size, TenantControlPlane,
-    WritePermissions,
+    ControlPlaneIngress, ControlPlaneService, Encryption, Kubelet, ServiceType, Size,
+    TenantControlPlane, WritePermissions,
 };
 use crate::version::{KubernetesVersion, VersionError};
 use crate::{feature_gates, runtime_config};
@@ -70,6 +70,8 @@ pub struct Tenant {
     pub api_priority: Option<ApiPriority>,
     /// Size class of the components.
     pub size: Option<Size>,
+    /// What is encrypted in the pool, and with what.
+    pub encryption: Encryption,
     /// Networks and names.
     pub network: Network,
     /// Add-ons inside the tenant.
@@ -144,6 +146,8 @@ pub enum InvalidTenant {
         "spec.kubernetes.serviceAccountIssuers and --service-account-issuer of extraArgs exclude each other"
     )]
     IssuersTwice,
+    #[error("spec.kubernetes.encryption: {0}")]
+    Encryption(&'static str),
     #[error("spec.dataStoreSchema: {0}")]
     StorageId(#[from] InvalidStorageId),
 }
@@ -175,6 +179,8 @@ impl Tenant {
         checks::issuers(&spec.kubernetes.service_account_issuers, deployment)?;
         feature_gates::check(version, &spec.kubernetes.feature_gates)?;
         runtime_config::check(version, &spec.kubernetes.runtime_config)?;
+        let encryption = spec.kubernetes.encryption.clone().unwrap_or_default();
+        checks::encryption(&encryption, deployment)?;
         Ok(Self {
             name,
             namespace: object
@@ -197,6 +203,7 @@ impl Tenant {
             service_account_issuers: spec.kubernetes.service_account_issuers.clone(),
             api_priority: spec.kubernetes.api_priority.clone(),
             size: spec.control_plane.size,
+            encryption,
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),

@@ -13,6 +13,7 @@ mod control_plane;
 mod core;
 mod data_store;
 mod deployment;
+mod encryption;
 mod kubeconfig_generator;
 mod kubernetes;
 mod network;
@@ -46,6 +47,7 @@ pub use deployment::{
     ComponentVolumeMounts, ControlPlaneDeployment, ExtraArgs, ProbeTiming, Probes,
     RegistrySettings, RollingUpdate, Strategy, StrategyType,
 };
+pub use encryption::{Encryption, EncryptionProvider, KmsPlugin};
 pub use kubeconfig_generator::{
     CompoundValue, KubeconfigGenerator, KubeconfigGeneratorError, KubeconfigGeneratorSpec,
     KubeconfigGeneratorStatus, MASTERS, RESERVED_NAMES,

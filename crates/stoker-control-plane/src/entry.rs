@@ -57,6 +57,8 @@ pub const DATASTORE_CERTIFICATE: &str = "server.crt";
 pub const DATASTORE_KEY: &str = "server.key";
 /// `EncryptionConfiguration` of the API server.
 pub const ENCRYPTION: &str = "encryption-config.yaml";
+/// How far a change of it is, with the keys of both sides; absent while it is as made at birth.
+pub const ENCRYPTION_RECORD: &str = "encryption-record.json";
 /// `AuthenticationConfiguration` of the API server.
 pub const AUTHENTICATION: &str = "authentication-config.yaml";
 /// `AuthorizationConfiguration` of the API server.

@@ -110,7 +110,9 @@ pub fn keys(
             service_account,
             ServiceAccountKey::generate,
         )?,
-        encryption: source.get(&names.encryption, encryption, EncryptionKeys::generate)?,
+        encryption: source.get(&names.encryption, encryption, || {
+            EncryptionKeys::generate(&tenant.encryption)
+        })?,
     })
 }
 
@@ -172,7 +174,12 @@ fn service_account(data: &SecretData) -> Result<ServiceAccountKey, Loss> {
 }
 
 fn encryption(data: &SecretData) -> Result<EncryptionKeys, Loss> {
-    Ok(EncryptionKeys::from_yaml(text(data, entry::ENCRYPTION)?)?)
+    let configuration = text(data, entry::ENCRYPTION)?;
+    let record = data.contains_key(entry::ENCRYPTION_RECORD);
+    let record = record
+        .then(|| text(data, entry::ENCRYPTION_RECORD))
+        .transpose()?;
+    Ok(EncryptionKeys::read(configuration, record)?)
 }
 
 fn text<'a>(data: &'a SecretData, name: &'static str) -> Result<&'a str, Loss> {

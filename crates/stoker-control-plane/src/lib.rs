@@ -42,7 +42,9 @@ mod service;
 mod storage;
 
 pub use authentication::{InvalidAuthentication, InvalidExpression, check_authentication};
-pub use encryption::{EncryptionError, EncryptionKeys};
+pub use encryption::{
+    Advance, EncryptionError, EncryptionKeys, Leftover, Observed, Refusal, Servers, Step, Stored,
+};
 pub use exposure::{Endpoint, Exposure, Host, exposure};
 pub use generated_kubeconfig::{generated_kubeconfig, generated_name};
 pub use guards::{Guards, guards};

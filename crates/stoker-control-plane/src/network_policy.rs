@@ -38,7 +38,7 @@ const NEVER: [&str; 6] = [
 /// APIs, `nodes/proxy` with a forged Node), so this is the boundary towards the management cluster:
 /// the pool's peers on their ports, and everything outside the management networks, where the
 /// tenant's nodes are. Nothing else of management, not even cluster DNS unless the pool, issuers of
-/// tokens or a server for audit events are known by names.
+/// tokens, a server for audit events or that of a KMS plugin are known by names.
 pub(crate) fn network_policy(
     tenant: &Tenant,
     endpoints: &[String],
@@ -124,7 +124,9 @@ fn are_names(endpoints: &[String]) -> bool {
 /// Whether the API server itself looks up names, which its tenant's administrator does not choose.
 fn dials_names(tenant: &Tenant) -> bool {
     let audit = tenant.audit.as_ref();
-    !tenant.authentication.jwt.is_empty() || audit.is_some_and(|audit| audit.webhook.is_some())
+    !tenant.authentication.jwt.is_empty()
+        || audit.is_some_and(|audit| audit.webhook.is_some())
+        || tenant.encryption.kms.is_some()
 }
 
 fn cluster_dns() -> NetworkPolicyEgressRule {

@@ -29,6 +29,13 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
     let keys = inputs.keys;
     let ca = &keys.certificate_authority;
     let front_proxy = &keys.front_proxy_authority;
+    let record = keys.encryption.record();
+    let mut encryption = vec![(entry::ENCRYPTION, keys.encryption.as_yaml())];
+    encryption.extend(
+        record
+            .iter()
+            .map(|record| (entry::ENCRYPTION_RECORD, record.as_str())),
+    );
     sorted(guarded(vec![
         secret(
             inputs.tenant,
@@ -62,11 +69,7 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
                 ),
             ],
         ),
-        secret(
-            inputs.tenant,
-            &names.encryption,
-            &[(entry::ENCRYPTION, keys.encryption.as_yaml())],
-        ),
+        secret(inputs.tenant, &names.encryption, &encryption),
     ]))
 }
 

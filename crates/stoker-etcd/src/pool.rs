@@ -5,6 +5,7 @@ pub mod claim;
 mod compaction;
 pub mod escrow;
 pub mod release;
+mod values;
 
 mod record;
 

@@ -7,6 +7,7 @@ mod claim;
 mod connection;
 mod damper;
 pub mod delete;
+pub mod encryption;
 pub mod error;
 mod escrow;
 pub mod identity;

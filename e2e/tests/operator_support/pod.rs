@@ -71,17 +71,7 @@ impl TenantPod {
         let authority = Authority::from_pem(&text("ca.crt"), &text("ca.key")).unwrap();
         let admin = credentials::client(&authority, "admin", Some("system:masters")).unwrap();
         let inside = client(address, &text("ca.crt"), admin).await;
-        for attempt in 0.. {
-            if let Err(error) = container.still_running() {
-                panic!("{error:?}");
-            }
-            let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
-            if inside.request_text(request).await.is_ok() {
-                break;
-            }
-            assert!(attempt < 600, "not ready: {}", container.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        ready(&mut container, &inside).await;
         let kubelet = kubelet(bare, container.files());
         announce(bare, name, address).await;
         Self {
@@ -104,6 +94,21 @@ impl TenantPod {
         config.auth_info.token = Some(token.to_owned().into());
         config.default_retry = false;
         Client::try_from(config).unwrap()
+    }
+}
+
+/// Waits until an API server that was just started answers.
+pub(crate) async fn ready(container: &mut BareContainer, inside: &Client) {
+    for attempt in 0.. {
+        if let Err(error) = container.still_running() {
+            panic!("{error:?}");
+        }
+        let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+        if inside.request_text(request).await.is_ok() {
+            break;
+        }
+        assert!(attempt < 600, "not ready: {}", container.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Volume;
 use super::InvalidTenant;
 use crate::admission_plugins;
 use crate::arguments::{Argument, Component};
-use crate::v1alpha1::{Audit, ControlPlaneDeployment};
+use crate::v1alpha1::{Audit, ControlPlaneDeployment, Encryption, EncryptionProvider};
 use crate::version::KubernetesVersion;
 
 /// The argument that names an issuer of service-account tokens.
@@ -91,4 +91,31 @@ pub(super) fn issuers(
         return Err(InvalidTenant::IssuersTwice);
     }
     Ok(())
+}
+
+pub(super) fn encryption(
+    encryption: &Encryption,
+    deployment: &ControlPlaneDeployment,
+) -> Result<(), InvalidTenant> {
+    if (encryption.provider == EncryptionProvider::Kms) != encryption.kms.is_some() {
+        let wrong = "kms goes with provider kms alone, and that with kms";
+        return Err(InvalidTenant::Encryption(wrong));
+    }
+    if !encryption.resources.iter().any(|name| name == "secrets") {
+        let wrong = "resources: secrets are always encrypted";
+        return Err(InvalidTenant::Encryption(wrong));
+    }
+    let Some(plugin) = &encryption.kms else {
+        return Ok(());
+    };
+    let mounts = &deployment.additional_volume_mounts.api_server.0;
+    let is_in = |directory: &str| {
+        let below = plugin.socket().strip_prefix(directory);
+        below.is_some_and(|below| below.starts_with('/'))
+    };
+    if mounts.iter().any(|mount| is_in(&mount.mount_path)) {
+        return Ok(());
+    }
+    let wrong = "kms.endpoint is in no mount of spec.controlPlane.deployment.additionalVolumeMounts.apiServer";
+    Err(InvalidTenant::Encryption(wrong))
 }

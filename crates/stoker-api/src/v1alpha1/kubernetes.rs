@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::authentication::{HTTPS, HTTPS_MESSAGE};
 use super::rules::is_default;
-use super::{ApiPriority, Audit, Authentication};
+use super::{ApiPriority, Audit, Authentication, Encryption};
 use crate::{admission_plugins, runtime_config, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
@@ -81,6 +81,9 @@ pub struct Kubernetes {
     /// Whom the API server serves first. Left out, as upstream has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_priority: Option<ApiPriority>,
+    /// What is encrypted in the `DataStore`. Left out, Secrets with secretbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 /// CEL: no token that lives is refused after an update. Stoker's own issuers are always believed.

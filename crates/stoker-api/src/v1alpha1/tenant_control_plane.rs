@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::version::RELEASE;
 
 use super::audit::LOG_HAS_A_VOLUME;
+use super::encryption::SOCKET_HAS_A_MOUNT;
 use super::rules::{DNS_LABEL, DNS_NAME};
 use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlaneStatus};
 
@@ -158,6 +159,9 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
     ),
     validation = Rule::new(LOG_HAS_A_VOLUME).message(
         "audit.log.volume must be the name of an emptyDir in deployment.additionalVolumes"
+    ),
+    validation = Rule::new(SOCKET_HAS_A_MOUNT).message(
+        "encryption.kms.endpoint must be in a mount of deployment.additionalVolumeMounts.apiServer"
     )
 )]
 pub struct TenantControlPlaneSpec {

@@ -67,6 +67,7 @@ pub(crate) fn tenant_control_planes() -> Table {
         include_str!("audit.yaml"),
         include_str!("authentication.yaml"),
         include_str!("deployments.yaml"),
+        include_str!("encryption.yaml"),
         include_str!("services.yaml"),
     ];
     for part in parts {

@@ -11,6 +11,7 @@ mod audit;
 mod authentication;
 mod authorization;
 mod cis;
+mod encryption;
 mod exposure;
 mod files;
 mod flag_oracle;

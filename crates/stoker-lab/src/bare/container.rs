@@ -76,6 +76,14 @@ impl BareContainer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Kills it and starts it again in place, with the files as they are now.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.restart()
+    }
+
     /// An error with the end of the log when it has ended.
     ///
     /// # Errors

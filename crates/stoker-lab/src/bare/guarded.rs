@@ -31,27 +31,32 @@ fn guard(program: &Path, arguments: &[String], directory: &Path) -> Command {
 #[derive(Debug)]
 pub(super) struct Guarded {
     child: Child,
+    program: PathBuf,
+    arguments: Vec<String>,
     log: PathBuf,
 }
 
 impl Guarded {
     pub(super) fn start(program: &Path, arguments: &[String], log: &Path) -> Result<Self> {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("opening {}", log.display()))?;
-        let directory = log.parent().context("a log in a directory")?;
-        let child = guard(program, arguments, directory)
-            .stdin(Stdio::piped())
-            .stdout(output.try_clone().context("sharing the log file")?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
         Ok(Self {
-            child,
+            child: spawn(program, arguments, log)?,
+            program: program.into(),
+            arguments: arguments.into(),
             log: log.into(),
         })
+    }
+
+    /// Kills the program and starts it again.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        self.end();
+        self.child = spawn(&self.program, &self.arguments, &self.log)?;
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        drop(self.child.stdin.take());
+        // The guard has killed the program; nothing to do about a failure here.
+        let _ = self.child.wait();
     }
 
     /// An error with the end of the log when the program has ended.
@@ -73,11 +78,24 @@ impl Guarded {
     }
 }
 
+fn spawn(program: &Path, arguments: &[String], log: &Path) -> Result<Child> {
+    let output = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("opening {}", log.display()))?;
+    let directory = log.parent().context("a log in a directory")?;
+    guard(program, arguments, directory)
+        .stdin(Stdio::piped())
+        .stdout(output.try_clone().context("sharing the log file")?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))
+}
+
 impl Drop for Guarded {
     fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        // The guard has killed the program; nothing to do about a failure here.
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

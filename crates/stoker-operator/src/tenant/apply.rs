@@ -17,6 +17,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{self as control_plane, Exposure, Keys, Names};
+use stoker_etcd::Pool;
 use stoker_kube::{Desired, Error as KubeError, ObjectKey};
 use time::OffsetDateTime;
 
@@ -43,6 +44,8 @@ pub(super) struct Applied {
     pub(super) exposure: Option<Exposure>,
     /// The tenant's keys, when this pass had to read them.
     pub(super) keys: Option<Keys>,
+    /// The pool, when it has no problem, and the identity in it.
+    pub(super) stored: Option<(Pool, StorageId)>,
     /// What went wrong first. It is among the findings too.
     pub(super) failure: Option<Error>,
 }
@@ -135,6 +138,8 @@ pub(super) async fn apply(
             born,
             started,
         };
+        let sound = place.open.problem.is_none();
+        applied.stored = sound.then(|| (place.open.pool.clone(), id.clone()));
         pass.bring_up(&mut turn, &mut applied, findings)
             .boxed()
             .await;
@@ -278,6 +283,7 @@ impl Pass<'_> {
             refresh_pods(self.tenant, self.state, self.ctx).await;
         }
         *lock(&self.state.certificates) = Some(dates);
+        lock(&self.state.encryption).applied(&wanted.tenant_keys.encryption, self.tenant);
         // With a pool that has a problem something may have been left out.
         if self.place.open.problem.is_none() && rolled.turn != Some(rollout::Turn::Waiting) {
             let inputs = self.inputs.clone();

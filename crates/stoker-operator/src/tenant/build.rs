@@ -4,7 +4,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{self as control_plane, Exposure, Keys, Storage};
+use stoker_control_plane::{self as control_plane, EncryptionKeys, Exposure, Keys, Storage};
+use stoker_etcd::Escrow;
 use stoker_kube::{Desired, Stored};
 use time::OffsetDateTime;
 
@@ -27,6 +28,8 @@ pub(super) struct Materials<'a> {
     pub(super) born: bool,
     /// Image of the process of ours in the pods.
     pub(super) warden_image: &'a str,
+    /// What takes the place of the encryption keys that were read.
+    pub(super) encryption: Option<&'a EncryptionKeys>,
 }
 
 /// What is applied, in this order.
@@ -35,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) keys: Vec<(Desired, Option<Stored>)>,
     /// Their copy for the escrow.
     pub(super) copy: Copy,
+    /// The copy that it replaces, where the keys change by our own doing.
+    pub(super) replaces: Option<Escrow>,
     /// Whatever else the pods mount.
     pub(super) mounted: Vec<Desired>,
     /// The pods.
@@ -77,9 +82,13 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         existing,
         born,
         warden_image,
+        encryption,
     } = materials;
     let data = existing.data();
-    let keys = control_plane::keys(tenant, &data, born, now)?;
+    let mut keys = control_plane::keys(tenant, &data, born, now)?;
+    if let Some(encryption) = encryption {
+        keys.encryption = encryption.clone();
+    }
     let leaves = control_plane::leaves(tenant, &keys, exposure, &data, now)?;
     let (client, client_renew_at) = storage_client(tenant, id, &place.open.authority, &data, now)?;
     let credentials = &place.open.credentials;
@@ -113,6 +122,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
             .map(read)
             .collect::<Result<_, serde_json::Error>>()?,
         copy: copy(tenant, &objects.keys),
+        replaces: None,
         mounted,
         changes_mounted: objects
             .secrets

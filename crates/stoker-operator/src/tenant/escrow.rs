@@ -45,6 +45,18 @@ impl Copy {
         )
     }
 
+    /// Whether it is of the same keys but for `tenant`'s Secret `name`.
+    pub(super) fn differs_only_in(&self, other: &Self, tenant: &str, name: &str) -> bool {
+        let named = role(tenant, name);
+        let others = |copy: &Self| -> BTreeMap<_, _> {
+            let secrets = copy.0.clone().into_iter();
+            secrets
+                .filter(|(role, _)| Some(role.as_str()) != named)
+                .collect()
+        };
+        others(self) == others(other)
+    }
+
     /// How many Secrets it is of.
     pub(super) fn len(&self) -> usize {
         self.0.len()
@@ -78,6 +90,39 @@ pub(super) async fn read(
 fn open(id: &StorageId, escrow: &Escrow, key: &EscrowKey) -> Result<Copy, Error> {
     let text = key.open(&what(id), &escrow.sealed)?;
     Ok(serde_json::from_slice(&text)?)
+}
+
+/// The same with what must still be there when it is replaced.
+///
+/// # Errors
+/// The pool fails, or the copy cannot be opened.
+pub(super) async fn read_stored(
+    id: &StorageId,
+    pool: &Pool,
+    key: &EscrowKey,
+) -> Result<Option<(Copy, Escrow)>, Error> {
+    match pool.escrow(id).await? {
+        Some(escrow) => Ok(Some((open(id, &escrow, key)?, escrow))),
+        None => Ok(None),
+    }
+}
+
+/// Keeps `copy` in the place of `read`.
+///
+/// # Errors
+/// The pool fails, or somebody else has kept another copy since.
+pub(super) async fn replace(
+    id: &StorageId,
+    copy: &Copy,
+    read: &Escrow,
+    pool: &Pool,
+    key: &EscrowKey,
+) -> Result<(), Error> {
+    let text = Zeroizing::new(serde_json::to_vec(copy)?);
+    let sealed = key.seal(&what(id), &text)?;
+    pool.keep_escrow(id, Some(read), &sealed).await?;
+    tracing::info!(storage_id = %id, "keys changed, escrow copy renewed");
+    Ok(())
 }
 
 /// Keeps `copy`, unless the pool has it already. One that was sealed with another key, or is damaged, is

@@ -1,7 +1,7 @@
 //! Keys and their copy in the escrow: kept before anything relies on them, and put back when they are lost.
 
 use futures::FutureExt;
-use stoker_control_plane::{KeysError, Names};
+use stoker_control_plane::{EncryptionKeys, KeysError, Names, entry};
 use time::OffsetDateTime;
 
 use super::apply::Pass;
@@ -23,15 +23,7 @@ impl Pass<'_> {
     ) -> Result<Wanted, Error> {
         let mut read = None;
         loop {
-            let materials = Materials {
-                tenant: self.tenant,
-                id: self.id,
-                place: self.place,
-                exposure: &self.inputs.exposure,
-                existing,
-                born: self.born,
-                warden_image: &self.ctx.args.warden_image,
-            };
+            let materials = self.materials(existing, None);
             let (secret, reason) = match build(&materials, OffsetDateTime::now_utc()) {
                 Err(Error::Keys(KeysError::Lost { secret, reason })) => (secret, reason),
                 Ok(wanted) => match self.changed(&wanted, existing, turn).await? {
@@ -39,7 +31,7 @@ impl Pass<'_> {
                         self.put_back(&copy, existing);
                         continue;
                     }
-                    None => return Ok(wanted),
+                    None => return self.next_encryption(wanted, existing, turn).await,
                 },
                 Err(error) => return Err(error),
             };
@@ -65,6 +57,71 @@ impl Pass<'_> {
         }
     }
 
+    fn materials<'a>(
+        &'a self,
+        existing: &'a TenantSecrets,
+        encryption: Option<&'a EncryptionKeys>,
+    ) -> Materials<'a> {
+        Materials {
+            tenant: self.tenant,
+            id: self.id,
+            place: self.place,
+            exposure: &self.inputs.exposure,
+            existing,
+            born: self.born,
+            warden_image: &self.ctx.args.warden_image,
+            encryption,
+        }
+    }
+
+    /// The same with the next encryption keys, if a pass before has planned a step from those that are there, and if
+    /// these are safe: the copy in the pool has them. It is the one that is replaced afterwards, or the step is refused.
+    async fn next_encryption(
+        &self,
+        wanted: Wanted,
+        existing: &TenantSecrets,
+        turn: &mut Turn<'_>,
+    ) -> Result<Wanted, Error> {
+        let planned = lock(&self.state.encryption).take_planned();
+        let follows = |planned: &EncryptionKeys| {
+            self.born
+                && self.place.open.problem.is_none()
+                && planned.follows(&wanted.tenant_keys.encryption)
+        };
+        let Some(planned) = planned.filter(follows) else {
+            return Ok(wanted);
+        };
+        let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
+        let stored = escrow::read_stored(self.id, pool, key);
+        match turn.awaiting(stored.boxed()).await {
+            Ok(Some((copy, escrow))) if copy == wanted.copy => {
+                let materials = self.materials(existing, Some(&planned));
+                let mut next = build(&materials, OffsetDateTime::now_utc())?;
+                next.replaces = Some(escrow);
+                Ok(next)
+            }
+            // This pass brings it up to date, the next one plans again.
+            Ok(_) | Err(Error::Escrow(_)) => {
+                lock(&self.state.escrowed).clear();
+                Ok(wanted)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the keys only are a step ahead of their copy: an operator died, or the pool went away, between the two.
+    fn is_a_step_ahead(&self, wanted: &Wanted, copy: &Copy) -> bool {
+        let (tenant, name) = (&self.tenant.name, Names::of(self.tenant).encryption);
+        if !wanted.copy.differs_only_in(copy, tenant, &name) {
+            return false;
+        }
+        let entries = copy.secret(tenant, &name).unwrap_or_default();
+        let text = |entry| std::str::from_utf8(entries.get(entry)?).ok();
+        let copied = text(entry::ENCRYPTION)
+            .and_then(|yaml| EncryptionKeys::read(yaml, text(entry::ENCRYPTION_RECORD)).ok());
+        copied.is_some_and(|copied| wanted.tenant_keys.encryption.follows(&copied))
+    }
+
     /// The escrow copy, when it is of other keys than those of a tenant that has lived. They are good ones, but of
     /// somebody else or of another time: taking them would cut off whatever relies on the tenant's own.
     async fn changed(
@@ -87,6 +144,7 @@ impl Pass<'_> {
                 *lock(&self.state.escrowed) = wanted.digests();
                 Ok(None)
             }
+            Ok(Some(copy)) if self.is_a_step_ahead(wanted, &copy) => Ok(None),
             Ok(copy) => Ok(copy),
             // Of no use; it is made anew from the keys.
             Err(Error::Escrow(_)) => Ok(None),
@@ -115,8 +173,13 @@ impl Pass<'_> {
             return Ok(());
         }
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
-        turn.awaiting(escrow::keep(self.id, &wanted.copy, pool, key).boxed())
-            .await?;
+        if let Some(read) = &wanted.replaces {
+            let replaced = escrow::replace(self.id, &wanted.copy, read, pool, key);
+            turn.awaiting(replaced.boxed()).await?;
+        } else {
+            let kept = escrow::keep(self.id, &wanted.copy, pool, key);
+            turn.awaiting(kept.boxed()).await?;
+        }
         *lock(&self.state.escrowed) = digests;
         Ok(())
     }

@@ -26,6 +26,8 @@ pub struct PodFacts {
     pub ready: bool,
     /// Whether it is being deleted.
     pub ending: bool,
+    /// Whether none of its containers runs any more.
+    pub over: bool,
 }
 
 impl PodFacts {
@@ -49,6 +51,9 @@ impl PodFacts {
                 .flatten()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             ending: pod.metadata.deletion_timestamp.is_some(),
+            over: status
+                .and_then(|status| status.phase.as_deref())
+                .is_some_and(|phase| phase == "Succeeded" || phase == "Failed"),
         }
     }
 
@@ -111,6 +116,13 @@ impl Pods {
         serving
             .filter_map(|(name, pod)| Some((name.clone(), pod.ip?)))
             .collect()
+    }
+
+    /// Every pod in which an API server may run, whether it is ready, starts or ends.
+    #[must_use]
+    pub fn running(&self) -> BTreeMap<String, Option<IpAddr>> {
+        let running = self.by_name.iter().filter(|(_, pod)| !pod.over);
+        running.map(|(name, pod)| (name.clone(), pod.ip)).collect()
     }
 
     /// Whether no pod is left.

@@ -17,7 +17,9 @@ use super::apply::{self, Applied};
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status, stuck};
-use super::{delete, error::Error, identity, inside, rollout, routes, store, told, writes};
+use super::{
+    delete, encryption, error::Error, identity, inside, rollout, routes, store, told, writes,
+};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -197,6 +199,7 @@ async fn pass(
     let Applied {
         exposure,
         keys,
+        stored,
         failure,
     } = apply::apply(object, tenant, state, ctx, findings)
         .boxed()
@@ -210,6 +213,12 @@ async fn pass(
             // What could not be applied no API server can follow.
             if failure.is_none() && findings.applied && tenant.replicas > 0 {
                 writes::verify(object, tenant, keys, state, ctx, findings)
+                    .boxed()
+                    .await;
+            }
+            if failure.is_none() && findings.applied {
+                let place = stored.as_ref();
+                findings.encryption = encryption::keep(object, tenant, place, state, ctx)
                     .boxed()
                     .await;
             }

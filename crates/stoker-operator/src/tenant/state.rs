@@ -13,6 +13,7 @@ use stoker_control_plane::{Exposure, StoragePeer};
 use stoker_kube::Ledger;
 use time::OffsetDateTime;
 
+use super::encryption::Underway;
 use super::error::Error;
 use super::identity;
 use super::inside::Inside;
@@ -54,6 +55,8 @@ pub struct TenantState {
     pub deployed: Mutex<Option<i64>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
+    /// What is known of its encryption keys while they change.
+    pub encryption: Mutex<Underway>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -104,6 +107,7 @@ impl Default for TenantState {
             certificates: Mutex::default(),
             deployed: Mutex::default(),
             writes: Mutex::default(),
+            encryption: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),

@@ -15,6 +15,7 @@ use stoker_control_plane::Names;
 use stoker_kube::conditions;
 
 pub use self::findings::{Aspect, Check, Findings};
+use super::encryption;
 use super::rollout::Turn;
 use super::routes::Routed;
 use super::writes;
@@ -52,6 +53,9 @@ pub fn status(
     }
     if let Some(check) = &findings.writes {
         set(&mut new, writes::CONDITION, check, generation, now);
+    }
+    if let Some(check) = &findings.encryption {
+        set(&mut new, encryption::CONDITION, check, generation, now);
     }
     let ready = readiness(&new, findings, tenant);
     set(&mut new, "Ready", &ready, generation, now);

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 
+use super::encryption;
 use super::status::stuck;
 use super::writes;
 use crate::context::Context;
@@ -17,6 +18,7 @@ pub(super) async fn tell(
 ) {
     tell_stuck(object, old, new, ctx).await;
     tell_writes(object, old, new, ctx).await;
+    encryption::tell(object, old, new, ctx).await;
 }
 
 /// Once, when it comes to that.

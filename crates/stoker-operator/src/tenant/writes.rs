@@ -123,7 +123,7 @@ pub fn condition(status: &TenantControlPlaneStatus) -> Option<&Condition> {
 }
 
 /// The connection that is open, or another one for as long as this takes.
-async fn client(
+pub(super) async fn client(
     address: IpAddr,
     tenant: &Tenant,
     keys: Option<&Keys>,

@@ -72,6 +72,8 @@ pub struct Findings {
     pub routes: Option<Routed>,
     /// What was found of the writes that are refused, if anybody asked. The tenant is ready whatever it is.
     pub writes: Option<Check>,
+    /// What was found of the encryption of what is stored, where it is not as it always was.
+    pub encryption: Option<Check>,
     /// Whether another pass is due as soon as the status is written.
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.

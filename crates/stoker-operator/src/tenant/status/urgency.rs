@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stoker_api::v1alpha1::{DeploymentStatus, TenantControlPlaneStatus};
 
-use crate::tenant::writes;
+use crate::tenant::{encryption, writes};
 
 /// Between two writes that only tell how far something has come.
 pub const PROGRESS: Duration = Duration::from_secs(5);
@@ -29,7 +29,8 @@ pub fn is_urgent(old: &TenantControlPlaneStatus, new: &TenantControlPlaneStatus)
     };
     let calm = |ready: &Condition| ready.status == "True" || !is_problem(&ready.reason);
     let writes = writes::condition(old) != writes::condition(new);
-    if writes || before.status != after.status || !calm(before) || !calm(after) {
+    let encryption = encryption::reason(old) != encryption::reason(new);
+    if writes || encryption || before.status != after.status || !calm(before) || !calm(after) {
         return true;
     }
     let mut progressed = old.clone();
