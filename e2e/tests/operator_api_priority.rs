@@ -41,7 +41,9 @@ const BACKGROUND: &str = "stoker-background";
 const PEOPLE: &str = "stoker-people";
 
 /// More than agents' queues and seats hold.
-const AGENTS: usize = 400;
+const AGENTS: usize = 200;
+/// A connection of HTTP/2 carries 100 requests at once.
+const CLIENTS: usize = 4;
 const LOOKS: usize = 30;
 
 async fn create<K>(api: &Api<K>, object: Value)
@@ -52,8 +54,8 @@ where
     api.create(&PostParams::default(), &object).await.unwrap();
 }
 
-/// A client with a token of a new service account that may read everything.
-async fn account(pod: &TenantPod, namespace: &str, name: &str) -> Client {
+/// Clients with a token of a new service account that may do everything.
+async fn account(pod: &TenantPod, namespace: &str, name: &str) -> Vec<Client> {
     let namespaces: Api<Namespace> = Api::all(pod.inside.clone());
     create(&namespaces, json!({ "metadata": { "name": namespace } })).await;
     let accounts: Api<ServiceAccount> = Api::namespaced(pod.inside.clone(), namespace);
@@ -61,7 +63,7 @@ async fn account(pod: &TenantPod, namespace: &str, name: &str) -> Client {
     let bindings: Api<ClusterRoleBinding> = Api::all(pod.inside.clone());
     create(&bindings, json!({
         "metadata": { "name": format!("{namespace}-{name}") },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
         "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": name }],
     }))
     .await;
@@ -71,7 +73,8 @@ async fn account(pod: &TenantPod, namespace: &str, name: &str) -> Client {
     let made = accounts
         .create_token_request(name, &PostParams::default(), &request)
         .await;
-    pod.with_token(&made.unwrap().status.unwrap().token)
+    let token = made.unwrap().status.unwrap().token;
+    (0..CLIENTS).map(|_| pod.with_token(&token)).collect()
 }
 
 /// A client of an administrator of the tenant, by certificate.
@@ -116,13 +119,14 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(client: &Client) -> Self {
+    fn start(clients: &[Client]) -> Self {
         let (ends, refused) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU32::new(0)),
         );
-        let one = |_| {
-            let (client, ends, refused) = (client.clone(), ends.clone(), refused.clone());
+        let one = |number: usize| {
+            let client = clients[number % CLIENTS].clone();
+            let (ends, refused) = (ends.clone(), refused.clone());
             tokio::spawn(async move {
                 let maps: Api<ConfigMap> = Api::namespaced(client, "default");
                 while !ends.load(Ordering::Relaxed) {
