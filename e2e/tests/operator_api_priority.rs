@@ -111,7 +111,7 @@ async fn counted(pod: &TenantPod, name: &str, labels: &[(&str, &str)]) -> f64 {
     values.map(|value| value.parse::<f64>().unwrap()).sum()
 }
 
-/// Agents that list without a pause, and do not care about being told to come later.
+/// Agents that list without a pause.
 struct Flood {
     ends: Arc<AtomicBool>,
     refused: Arc<AtomicU32>,
@@ -133,7 +133,8 @@ impl Flood {
                     if let Err(kube::Error::Api(status)) = maps.list(&ListParams::default()).await {
                         assert_eq!(status.code, 429, "{status:?}");
                         refused.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        // What `Retry-After` says, which clients of Kubernetes keep to.
+                        tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 }
             })
