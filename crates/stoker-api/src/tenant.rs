@@ -59,7 +59,7 @@ pub struct Tenant {
     /// Who is let in beside certificates and the cluster's own tokens.
     pub authentication: Authentication,
     /// Which requests the API servers record, and where.
-    pub audit: Option<Audit>,
+    pub audit: Audit,
     /// Feature gates of all components, of the release.
     pub feature_gates: BTreeMap<String, bool>,
     /// Versions of the API to serve, of the release.
@@ -197,7 +197,7 @@ impl Tenant {
             kubelet: spec.kubernetes.kubelet.clone(),
             admission_controllers: spec.kubernetes.admission_controllers.clone(),
             authentication: spec.kubernetes.authentication.clone(),
-            audit: spec.kubernetes.audit.clone(),
+            audit: spec.kubernetes.audit.clone().unwrap_or_default(),
             feature_gates: spec.kubernetes.feature_gates.clone(),
             runtime_config: spec.kubernetes.runtime_config.clone(),
             service_account_issuers: spec.kubernetes.service_account_issuers.clone(),

@@ -37,17 +37,15 @@ pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
 
 /// The API server's own files.
 fn configuration(tenant: &Tenant) -> Vec<(&'static str, String)> {
-    let mut files = vec![
+    vec![
         (entry::AUTHENTICATION, authentication(tenant)),
         (
             entry::AUTHORIZATION,
             authorization(tenant.write_permissions),
         ),
         (entry::GUARD, guard_kubeconfig()),
-    ];
-    let audit = tenant.audit.as_ref();
-    files.extend(audit.map(|audit| (entry::AUDIT_POLICY, audit::policy(audit))));
-    files
+        (entry::AUDIT_POLICY, audit::policy(&tenant.audit)),
+    ]
 }
 
 fn config_map(

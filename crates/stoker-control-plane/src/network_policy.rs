@@ -123,9 +123,8 @@ fn are_names(endpoints: &[String]) -> bool {
 
 /// Whether the API server itself looks up names, which its tenant's administrator does not choose.
 fn dials_names(tenant: &Tenant) -> bool {
-    let audit = tenant.audit.as_ref();
     !tenant.authentication.jwt.is_empty()
-        || audit.is_some_and(|audit| audit.webhook.is_some())
+        || tenant.audit.webhook.is_some()
         || tenant.encryption.kms.is_some()
 }
 

@@ -56,7 +56,7 @@ pub struct Kubernetes {
     /// Who is let in beside certificates and the cluster's own tokens.
     #[serde(default, skip_serializing_if = "is_default")]
     pub authentication: Authentication,
-    /// Which requests the API servers record, and where. Left out, none.
+    /// Which requests the API servers record, and where; left out as if empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// Feature gates, of all components and kubelets alike; alpha and beta ones of the release.

@@ -12,10 +12,13 @@ const AUDIT_WEBHOOK: &str = "audit-webhook.conf";
 
 /// Files beside keys and certificates.
 pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
-    let always = [entry::AUTHENTICATION, entry::AUTHORIZATION, entry::GUARD];
-    let mut items: Vec<_> = always.map(|entry| item(entry, entry)).into();
-    let audit = tenant.audit.as_ref();
-    items.extend(audit.map(|_| item(entry::AUDIT_POLICY, entry::AUDIT_POLICY)));
+    let items = [
+        entry::AUTHENTICATION,
+        entry::AUTHORIZATION,
+        entry::GUARD,
+        entry::AUDIT_POLICY,
+    ];
+    let items = items.map(|entry| item(entry, entry)).into();
     let mut files = vec![VolumeProjection {
         config_map: Some(ConfigMapProjection {
             name: names.control_plane_config.clone(),
@@ -24,8 +27,8 @@ pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
         }),
         ..VolumeProjection::default()
     }];
-    let webhook = audit.and_then(|audit| audit.webhook.as_ref());
-    files.extend(webhook.map(|webhook| {
+    let webhook = &tenant.audit.webhook;
+    files.extend(webhook.as_ref().map(|webhook| {
         let kubeconfig = item(entry::AUDIT_WEBHOOK, AUDIT_WEBHOOK);
         projection(&webhook.secret_name, vec![kubeconfig])
     }));
@@ -34,13 +37,10 @@ pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
 
 /// Flags that follow from them.
 pub(super) fn flags(tenant: &Tenant) -> Vec<Flag> {
-    let mut flags = Vec::new();
-    if let Some(audit) = &tenant.audit {
-        flags.push(("audit-policy-file", path(entry::AUDIT_POLICY)));
-        flags.extend(audit::log_flags(audit));
-        if audit.webhook.is_some() {
-            flags.push(("audit-webhook-config-file", path(AUDIT_WEBHOOK)));
-        }
+    let mut flags = vec![("audit-policy-file", path(entry::AUDIT_POLICY))];
+    flags.extend(audit::log_flags(&tenant.audit));
+    if tenant.audit.webhook.is_some() {
+        flags.push(("audit-webhook-config-file", path(AUDIT_WEBHOOK)));
     }
     flags
 }
@@ -54,5 +54,5 @@ pub(super) fn switches(tenant: &Tenant) -> Option<Flag> {
 
 /// Mounts beside that of the files.
 pub(super) fn mounts(tenant: &Tenant) -> Option<VolumeMount> {
-    audit::log_mount(tenant.audit.as_ref()?)
+    audit::log_mount(&tenant.audit)
 }

@@ -5,7 +5,6 @@ mod items;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
-use stoker_api::tenant::Tenant;
 use stoker_control_plane::Objects;
 
 use self::items::{API_SERVER, ITEMS, Item, answers};
@@ -29,16 +28,14 @@ pub(crate) struct Manifest {
     encryption: Value,
     /// Who decides, in order, whether a flag says so or a file.
     authorizers: Vec<String>,
-    /// Whether requests are recorded in files.
-    audits_to_files: bool,
 }
 
 impl Manifest {
     pub(crate) fn of(scenario: &Scenario) -> Self {
-        Self::from(&scenario.build(), &scenario.tenant)
+        Self::from(&scenario.build())
     }
 
-    pub(crate) fn from(objects: &Objects, tenant: &Tenant) -> Self {
+    pub(crate) fn from(objects: &Objects) -> Self {
         let file = |wanted: &str| -> Option<Value> {
             let maps = objects.config_maps.iter();
             let mut files = maps.flat_map(|map| map.data.iter().flatten());
@@ -50,8 +47,6 @@ impl Manifest {
             .filter_map(|secret| secret.data.as_ref()?.get("encryption-config.yaml"))
             .map(|bytes| serde_saphyr::from_str(std::str::from_utf8(&bytes.0).unwrap()).unwrap())
             .next();
-        let audit = tenant.audit.as_ref();
-        let log = audit.and_then(|audit| audit.log.as_ref());
         let authorizers = if let Some(file) = file("authorization-config.yaml") {
             let list = file["authorizers"].as_array().unwrap().iter();
             list.map(|each| each["type"].as_str().unwrap().to_owned())
@@ -71,7 +66,6 @@ impl Manifest {
             authorizers,
             authentication: file("authentication-config.yaml").unwrap(),
             encryption: encryption.unwrap(),
-            audits_to_files: log.is_some_and(|log| log.volume.is_some()),
         }
     }
 
@@ -107,11 +101,19 @@ impl Manifest {
         self.authorizers.iter().any(|each| each == authorizer)
     }
 
+    /// Requests are recorded somewhere.
+    fn audits(&self) -> bool {
+        let to = ["audit-log-path", "audit-webhook-config-file"];
+        to.iter().any(|flag| self.has(API_SERVER, &[flag]))
+    }
+
+    /// Of an audit log, if there is one.
     fn at_least(&self, name: &str, least: i64) -> bool {
         let value = self
             .flag(API_SERVER, name)
             .and_then(|text| text.parse().ok());
-        !self.audits_to_files || value.is_some_and(|value: i64| value >= least)
+        let path = self.flag(API_SERVER, "audit-log-path");
+        path.is_none() || value.is_some_and(|value: i64| value >= least)
     }
 
     fn strong(&self, component: usize) -> bool {

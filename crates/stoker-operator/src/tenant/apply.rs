@@ -280,7 +280,8 @@ impl Pass<'_> {
             self.ctx.metrics.step(Step::Birth, since);
         }
         if wanted.changes_mounted {
-            refresh_pods(self.tenant, self.state, self.ctx).await;
+            let pods: Vec<_> = lock(&self.state.pods).names().map(str::to_owned).collect();
+            refresh_pods(&self.tenant.namespace, &pods, self.ctx).await;
         }
         *lock(&self.state.certificates) = Some(dates);
         lock(&self.state.encryption).applied(&wanted.tenant_keys.encryption, self.tenant);

@@ -211,11 +211,10 @@ async fn pass(
             let configured =
                 inside::configure(object, tenant, &exposure, keys, state, ctx, findings).await;
             // What could not be applied no API server can follow.
-            if failure.is_none() && findings.applied && tenant.replicas > 0 {
-                writes::verify(object, tenant, keys, state, ctx, findings)
-                    .boxed()
-                    .await;
-            }
+            let is_applied = failure.is_none() && findings.applied && tenant.replicas > 0;
+            writes::verify(object, tenant, keys, state, ctx, is_applied, findings)
+                .boxed()
+                .await;
             if failure.is_none() && findings.applied {
                 let place = stored.as_ref();
                 findings.encryption = encryption::keep(object, tenant, place, state, ctx)

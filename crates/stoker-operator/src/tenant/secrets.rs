@@ -13,7 +13,6 @@ use stoker_control_plane::{ExistingSecrets, Names, SecretData};
 use stoker_kube::Stored;
 
 use super::error::Error;
-use super::state::{TenantState, lock};
 use crate::FIELD_MANAGER;
 use crate::context::Context;
 use crate::finalizer::set_finalizer;
@@ -159,9 +158,8 @@ fn is_owned(owners: &[OwnerReference], uid: &str) -> bool {
 }
 
 /// Has the kubelets show the changed Secrets now. Only a convenience: they would within a minute.
-pub(super) async fn refresh_pods(tenant: &Tenant, state: &TenantState, ctx: &Context) {
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
-    let names: Vec<String> = lock(&state.pods).names().map(str::to_owned).collect();
+pub(super) async fn refresh_pods(namespace: &str, names: &[String], ctx: &Context) {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
     let patch = serde_json::json!({ "metadata": { "annotations": {
         REFRESHED: Timestamp::now().to_string(),
     }}});
@@ -171,7 +169,7 @@ pub(super) async fn refresh_pods(tenant: &Tenant, state: &TenantState, ctx: &Con
     };
     for name in names {
         if let Err(error) = pods
-            .patch_metadata(&name, &params, &Patch::Merge(&patch))
+            .patch_metadata(name, &params, &Patch::Merge(&patch))
             .await
         {
             tracing::debug!(pod = name, error = %error, "pod not refreshed");

@@ -37,8 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(150);
 /// A kubelet that is told before it has seen the change looks too early.
 const TELL_AGAIN: Duration = Duration::from_millis(1200);
-/// When they have not followed within a pass.
-const LOOK_AGAIN: time::Duration = time::Duration::seconds(2);
+/// When they have not followed within a pass; twice as long after each that is in vain.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(64);
 /// Nobody's name: what is asked about is what everybody may do.
 const ANYBODY: &str = "stoker-write-probe";
 
@@ -50,8 +51,14 @@ pub struct Seen {
     unguarded: bool,
 }
 
-/// The pods whose API servers are known to do as wanted, by name.
-pub type Verified = BTreeMap<String, WritePermissions>;
+/// What is known of the API servers of a tenant.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// Those that do as wanted, by the name of their pod.
+    pods: BTreeMap<String, WritePermissions>,
+    /// Passes in vain, one after the other.
+    in_vain: u32,
+}
 
 /// Asks the API servers that are not known to do as wanted, and has the kubelets show them the change.
 pub(super) async fn verify(
@@ -60,27 +67,26 @@ pub(super) async fn verify(
     keys: Option<&Keys>,
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
+    is_applied: bool,
     findings: &mut Findings,
 ) {
     let wanted = tenant.write_permissions;
-    let is_writable = |status: &TenantControlPlaneStatus| {
-        condition(status).is_none_or(|found| found.reason == WRITABLE)
-    };
-    let written = lock(&state.written).as_ref().map(is_writable);
-    let writable = written.or_else(|| object.status.as_ref().map(is_writable));
-    if !wanted.is_limited() && writable.unwrap_or(true) {
+    let known = known(object, state);
+    if !wanted.is_limited() && known.as_ref().is_none_or(|known| known.reason == WRITABLE) {
         return;
     }
     let pods = lock(&state.pods).serving();
-    if pods.is_empty() {
+    if !is_applied || pods.is_empty() {
         // One that becomes ready asks for another pass.
+        findings.writes = nobody_to_ask(known.as_ref(), wanted);
         return;
     }
     let mut verified = lock(&state.writes).clone();
-    verified.retain(|name, seen| *seen == wanted && pods.contains_key(name));
+    let pods_verified = &mut verified.pods;
+    pods_verified.retain(|name, seen| *seen == wanted && pods.contains_key(name));
     let unverified = pods
         .iter()
-        .filter(|(name, _)| !verified.contains_key(*name));
+        .filter(|(name, _)| !pods_verified.contains_key(*name));
     let mut asked = Vec::new();
     let mut unreached = Vec::new();
     for (name, address) in unverified {
@@ -92,22 +98,29 @@ pub(super) async fn verify(
     let begun = Instant::now();
     let mut told: Option<Instant> = None;
     let mut behind = loop {
-        let behind = behind(&mut asked, wanted, &mut verified).await;
+        let behind = behind(&mut asked, wanted, &mut verified.pods).await;
         if asked.is_empty() || begun.elapsed() > PATIENCE {
             break behind;
         }
         if told.is_none_or(|at| at.elapsed() > TELL_AGAIN) {
-            refresh_pods(tenant, state, ctx).await;
+            let lagging: Vec<_> = asked.iter().map(|(name, _)| name.clone()).collect();
+            refresh_pods(&tenant.namespace, &lagging, ctx).await;
             told = Some(Instant::now());
         }
         tokio::time::sleep(LOOK).await;
     };
     behind.extend(unreached);
-    lock(&state.writes).clone_from(&verified);
+    let wait = look_again_after(verified.in_vain);
+    verified.in_vain = if behind.is_empty() {
+        0
+    } else {
+        verified.in_vain.saturating_add(1)
+    };
+    *lock(&state.writes) = verified;
     findings.writes = Some(match behind.first() {
         None => applied(wanted),
         Some((pod, seen)) => {
-            let soon = OffsetDateTime::now_utc() + LOOK_AGAIN;
+            let soon = OffsetDateTime::now_utc() + wait;
             let mut look_again = lock(&state.look_again);
             *look_again = Some(look_again.map_or(soon, |known| known.min(soon)));
             not_yet(pod, *seen)
@@ -120,6 +133,31 @@ pub(super) async fn verify(
 pub fn condition(status: &TenantControlPlaneStatus) -> Option<&Condition> {
     let mut conditions = status.conditions.iter();
     conditions.find(|condition| condition.type_ == CONDITION)
+}
+
+/// The condition as last written.
+fn known(object: &TenantControlPlane, state: &TenantState) -> Option<Condition> {
+    let written = lock(&state.written);
+    let status = written.as_ref().or(object.status.as_ref())?;
+    condition(status).cloned()
+}
+
+/// Nobody answers whether writes are refused as wanted. What was found before stays only if it is about the same wish:
+/// API servers that start later do as wanted from their start.
+fn nobody_to_ask(known: Option<&Condition>, wanted: WritePermissions) -> Option<Check> {
+    if known.is_some_and(|known| known.message == applied(wanted).message) {
+        return None;
+    }
+    let message = format!(
+        "no API server of the tenant can be asked whether it {}",
+        refuses(wanted)
+    );
+    Some(Check::fails(APPLYING, message))
+}
+
+fn look_again_after(in_vain: u32) -> Duration {
+    let factor = 1 << in_vain.min(5);
+    (LOOK_AGAIN * factor).min(LOOK_AGAIN_AT_MOST)
 }
 
 /// The connection that is open, or another one for as long as this takes.
@@ -143,7 +181,7 @@ pub(super) async fn client(
 async fn behind(
     asked: &mut Vec<(String, Client)>,
     wanted: WritePermissions,
-    verified: &mut Verified,
+    verified: &mut BTreeMap<String, WritePermissions>,
 ) -> Vec<(String, Option<Seen>)> {
     let answers = join_all(asked.iter().map(|(_, client)| look(client))).await;
     let mut behind = Vec::new();
@@ -239,6 +277,8 @@ fn not_yet(pod: &str, seen: Option<Seen>) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     const ALL: WritePermissions = WritePermissions {
@@ -265,5 +305,30 @@ mod tests {
             assert!(!check.holds && check.message.contains("pod a"));
             assert_eq!(check.reason, reason);
         }
+    }
+
+    #[test]
+    fn what_nobody_answers_is_not_said_to_be_applied() {
+        let known = |check: &Check| Condition {
+            type_: CONDITION.to_owned(),
+            status: "True".to_owned(),
+            reason: check.reason.to_owned(),
+            message: check.message.clone(),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        let none = WritePermissions::default();
+        let frozen = known(&applied(ALL));
+        assert_eq!(nobody_to_ask(Some(&frozen), ALL), None, "as seen before");
+        for (known, wanted) in [(None, ALL), (Some(&frozen), none)] {
+            let check = nobody_to_ask(known, wanted).unwrap();
+            assert!(!check.holds && check.reason == APPLYING);
+        }
+    }
+
+    #[test]
+    fn an_api_server_that_does_not_follow_is_asked_less_and_less() {
+        let seconds: Vec<_> = (0..8).map(|n| look_again_after(n).as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 32, 64, 64, 64]);
     }
 }

@@ -39,8 +39,8 @@ fn served(keys: &EncryptionKeys) -> BTreeMap<String, Vec<Mark>> {
     let mut all = BTreeMap::new();
     let mut plugins = Vec::new();
     for rule in state.rules() {
-        let mark = |provider: &Option<&Provider>| provider.map_or(String::new(), Provider::mark);
-        let marks: Vec<Mark> = rule.providers.iter().map(mark).collect();
+        let mark = |provider: Option<&Provider>| provider.map_or(String::new(), Provider::mark);
+        let marks: Vec<Mark> = rule.providers.iter().copied().map(mark).collect();
         plugins.extend(marks.iter().filter(|mark| mark.contains(":kms:")).cloned());
         for resource in rule.resources {
             let twice = all.insert(resource.to_owned(), marks.clone());
@@ -78,8 +78,8 @@ impl World {
     }
 
     fn store(&mut self, server: usize, resource: &str, key: String) {
-        let served = served(&self.servers[server]);
-        let mark = served
+        let rules = served(&self.servers[server]);
+        let mark = rules
             .get(resource)
             .map_or(String::new(), |marks| marks[0].clone());
         self.stored.insert(key, (resource.to_owned(), mark));
@@ -97,8 +97,8 @@ impl World {
 
     /// Whether a server can read a value.
     fn reads(server: &EncryptionKeys, resource: &str, mark: &Mark) -> bool {
-        let served = served(server);
-        match served.get(resource) {
+        let rules = served(server);
+        match rules.get(resource) {
             None => mark.is_empty(),
             Some(marks) => marks.contains(mark),
         }
@@ -271,12 +271,12 @@ fn run(seed: u64, stale: bool) -> usize {
             _ => assert!(turn < 200, "it never comes to rest: {step:?}"),
         }
     }
-    let state = world.secret().state.clone().unwrap();
-    assert!(state.change.is_none() && state.scheme.serves(&wish));
+    let kept = world.secret().state.clone().unwrap();
+    assert!(kept.change.is_none() && kept.scheme.serves(&wish));
     for (resource, mark) in world.stored.values() {
         let encrypted = wish.resources.contains(resource);
         let expected = if encrypted {
-            state.scheme.provider.mark()
+            kept.scheme.provider.mark()
         } else {
             String::new()
         };

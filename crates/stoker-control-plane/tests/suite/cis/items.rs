@@ -108,7 +108,7 @@ pub(super) const ITEMS: &[Item] = &[
     ),
     item(
         "1.2.16",
-        |m| m.has(API_SERVER, &["audit-policy-file", "audit-log-path"]) || !m.audits_to_files,
+        |m| m.has(API_SERVER, &["audit-policy-file"]) && m.audits(),
         |m| remove(m, API_SERVER, "audit-log-path"),
     ),
     item(
@@ -286,9 +286,9 @@ pub(super) fn answers(id: &str) -> &'static [&'static str] {
         "1.2.12" | "1.2.13" => &["disable-admission-plugins"],
         "1.2.15" | "1.3.2" | "1.4.1" => &["profiling"],
         "1.2.16" => &["audit-log-path", "audit-policy-file"],
-        "1.2.17" => &["audit-log-maxage"],
-        "1.2.18" => &["audit-log-maxbackup"],
-        "1.2.19" => &["audit-log-maxsize"],
+        "1.2.17" => &["audit-log-maxage", "audit-log-path"],
+        "1.2.18" => &["audit-log-maxbackup", "audit-log-path"],
+        "1.2.19" => &["audit-log-maxsize", "audit-log-path"],
         "1.2.20" => &["request-timeout"],
         "1.2.21" => &["service-account-lookup"],
         "1.2.29" => &["tls-cipher-suites"],
