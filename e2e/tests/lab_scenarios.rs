@@ -18,6 +18,8 @@
 mod conditions;
 #[path = "lab_support/deletion.rs"]
 mod deletion;
+#[path = "lab_support/encryption.rs"]
+mod encryption;
 #[path = "lab_support/exposure.rs"]
 mod exposure;
 #[path = "lab_support/kills.rs"]
@@ -71,7 +73,7 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 15] = scenarios![
+const SCENARIOS: [Scenario; 16] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
@@ -85,6 +87,7 @@ const SCENARIOS: [Scenario; 15] = scenarios![
     deletion::deleting_the_namespace_ends_and_leaves_nothing,
     kills::a_killed_operator_is_replaced_and_every_birth_and_deletion_ends_right,
     write_freeze::a_live_tenant_is_frozen_and_thawed_without_a_restart,
+    encryption::what_a_live_tenant_has_stored_is_encrypted_otherwise_without_a_restart,
     pool_restart::acknowledged_writes_survive_a_killed_pool,
     sleep::a_tenant_sleeps_and_wakes_with_its_data_and_its_pods,
 ];

@@ -22,17 +22,22 @@ mod pod;
 #[path = "operator_support/stored.rs"]
 mod stored;
 
+use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bare::Bare;
+use bare::{Bare, until};
+use base64::Engine as _;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kms::KmsPlugin;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use pod::{TenantPod, born, change, generation, ready};
 use serde_json::{Value, json};
 use stoker_lab::versions::{default_kubernetes, oldest_kubernetes};
 use stored::{People, marks, record, said};
+use tokio::io::AsyncWriteExt as _;
 
 /// Three times an API server looks at its files, once a minute.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -211,6 +216,89 @@ async fn providers_change_on_the_oldest_release_which_only_counts_what_it_takes(
     let (reads, writes) = people.stop().await;
     println!("{reads} reads, {writes} writes");
     assert_eq!(generation(&bare).await, 1, "a pod restarts");
+}
+
+/// Nobody serves anything here: the change waits with the keys of both sides, which nothing may lose.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_both_sides_outlive_their_secret_their_copy_and_the_operator() {
+    let bare = Bare::start().await;
+    let operator = bare.operator();
+    born(&bare, default_kubernetes(), json!({})).await;
+    let (first, old_copy) = (keys(&bare).await, copy(&bare).await);
+    change(&bare, encryption(&json!({ "provider": "aescbc" }))).await;
+    bare.tenant_reason("a", "one", "EncryptionApplied", "EncryptionWaiting")
+        .await;
+    let both = keys(&bare).await;
+    assert!(record(&bare).await.contains("Reading"));
+    let new_copy = copy(&bare).await;
+    assert_ne!(old_copy, new_copy);
+
+    let secrets = bare.secrets("a");
+    let old = secrets.get(SECRET).await.unwrap().metadata.uid;
+    let params = DeleteParams::default();
+    secrets.delete(SECRET, &params).await.unwrap();
+    until("the Secret is back", async || {
+        let found = secrets.get_opt(SECRET).await.unwrap();
+        found.is_some_and(|found| found.metadata.uid != old && found.data == both)
+    })
+    .await;
+
+    // It died between the Secret and its copy.
+    operator.kill();
+    keep_copy(&bare, &old_copy).await;
+    let operator = bare.operator();
+    until("the copy follows", async || copy(&bare).await != old_copy).await;
+    assert_eq!(keys(&bare).await, both);
+
+    // Somebody brought back what the Secret was.
+    operator.kill();
+    let mut was = json!({ "data": first });
+    was["data"]["encryption-record.json"] = Value::Null;
+    let (params, was) = (PatchParams::default(), Patch::Merge(was));
+    secrets.patch(SECRET, &params, &was).await.unwrap();
+    assert_eq!(keys(&bare).await, first);
+    let _operator = bare.operator();
+    until("the copy brings it up to date", async || {
+        keys(&bare).await == both
+    })
+    .await;
+
+    // Nothing was written with the new key: it is taken back.
+    change(&bare, encryption(&Value::Null)).await;
+    bare.tenant_reason("a", "one", "EncryptionApplied", "Encrypted")
+        .await;
+    let now = record(&bare).await;
+    assert!(now.contains("key1") && !now.contains("key2"), "{now}");
+}
+
+const SECRET: &str = "one-encryption-config";
+
+async fn keys(bare: &Bare) -> Option<BTreeMap<String, ByteString>> {
+    bare.secrets("a").get(SECRET).await.unwrap().data
+}
+
+/// The sealed copy of the tenant's keys in the pool.
+async fn copy(bare: &Bare) -> Vec<u8> {
+    let arguments = ["get", "stoker.dev/escrow/", "--prefix", "-w", "json"];
+    let answer: Value = serde_json::from_str(&bare.etcdctl(&arguments).await.concat()).unwrap();
+    let value = answer["kvs"][0]["value"].as_str().unwrap();
+    base64::engine::general_purpose::STANDARD
+        .decode(value)
+        .unwrap()
+}
+
+async fn keep_copy(bare: &Bare, copy: &[u8]) {
+    let keys = bare.pool_keys().await;
+    let key = keys
+        .iter()
+        .find(|key| key.starts_with("stoker.dev/escrow/"));
+    let mut command = bare.pool.etcdctl();
+    command.args(["put", key.unwrap()]).stdin(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut input = process.stdin.take().unwrap();
+    input.write_all(copy).await.unwrap();
+    drop(input);
+    assert!(process.wait().await.unwrap().success());
 }
 
 /// The plugin's directory as a volume, where a container of the pod would put its socket.

@@ -41,6 +41,10 @@ pub(super) fn kubernetes() -> BoxedStrategy<Value> {
         json!({ "webhook": { "secretName": "sink" } }),
         json!({ "policy": { "rules": [{ "level": "RequestResponse" }] } }),
     ];
+    let encryption = vec![
+        json!({ "provider": "aescbc", "keyGeneration": 1 }),
+        json!({ "provider": "aesgcm", "resources": ["configmaps", "secrets"] }),
+    ];
     let plugins = vec![
         json!(["AlwaysPullImages"]),
         json!(["NodeRestriction", "PodSecurity"]),
@@ -55,6 +59,7 @@ pub(super) fn kubernetes() -> BoxedStrategy<Value> {
     let asked = object(vec![
         ("authentication", jwt),
         ("audit", audit),
+        ("encryption", encryption),
         ("admissionControllers", plugins),
         ("serviceAccountIssuers", issuers),
         // Moved to its place by `validated`.
