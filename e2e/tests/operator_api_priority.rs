@@ -44,7 +44,7 @@ const PEOPLE: &str = "stoker-people";
 const AGENTS: usize = 200;
 /// A connection of HTTP/2 carries 100 requests at once.
 const CLIENTS: usize = 4;
-const LOOKS: usize = 30;
+const LOOKS: u16 = 30;
 
 async fn create<K>(api: &Api<K>, object: Value)
 where
@@ -169,7 +169,7 @@ async fn looks(person: &Client) -> (Duration, Duration) {
         times.push(begun.elapsed());
     }
     times.sort();
-    (times[LOOKS / 2], times[LOOKS - 1])
+    (times[times.len() / 2], times[times.len() - 1])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,96 +215,111 @@ async fn agents_that_flood_are_bounded_and_people_go_on() {
 
     let preset = json!({ "preset": "Agents", "namespaces": ["agents"] });
     change(&bare, json!({ "kubernetes": { "apiPriority": preset } })).await;
-    let schemas: Api<FlowSchema> = Api::all(pod.inside.clone());
-    let levels: Api<PriorityLevelConfiguration> = Api::all(pod.inside.clone());
-    let there = async |name: &str| {
-        let (schema, level) = (schemas.get_opt(name), levels.get_opt(name));
-        schema.await.unwrap().is_some() && level.await.unwrap().is_some()
+    let objects = Objects {
+        schemas: Api::all(pod.inside.clone()),
+        levels: Api::all(pod.inside.clone()),
     };
-    until("the preset is there", async || {
-        there(BACKGROUND).await && there(PEOPLE).await
+    until("the preset is there", async || objects.are_there().await).await;
+    agents_keep_to_their_seats(&pod, &agent, &person).await;
+    objects.are_healed().await;
+    change(&bare, json!({ "kubernetes": { "apiPriority": null } })).await;
+    until("the preset goes, and upstream's stay", async || {
+        objects.are_gone().await
     })
     .await;
+}
+
+async fn agents_keep_to_their_seats(pod: &TenantPod, agent: &[Client], person: &Client) {
     let seats = "apiserver_flowcontrol_nominal_limit_seats";
     let of = [("priority_level", BACKGROUND)];
     until("the API server goes by it", async || {
-        counted(&pod, seats, &of).await > 0.0
+        counted(pod, seats, &of).await > 0.0
     })
     .await;
     let (bound, all) = (
-        counted(&pod, seats, &of).await,
-        counted(&pod, seats, &[]).await,
+        counted(pod, seats, &of).await,
+        counted(pod, seats, &[]).await,
     );
     println!("seats of agents: {bound} of {all}");
 
-    let flood = Flood::start(&agent);
+    let flood = Flood::start(agent);
     let dispatched = "apiserver_flowcontrol_dispatched_requests_total";
     let by = [("flow_schema", BACKGROUND)];
     until("agents are told apart", async || {
-        counted(&pod, dispatched, &by).await > 0.0
+        counted(pod, dispatched, &by).await > 0.0
     })
     .await;
     println!(
         "median and worst look of a person, flooded with the preset: {:?}",
-        looks(&person).await
+        looks(person).await
     );
     // They keep to their seats, whatever others leave idle: one request of a list of 20 takes one.
     let executing = "apiserver_flowcontrol_current_executing_seats";
     for _ in 0..20 {
-        let now = counted(&pod, executing, &of).await;
+        let now = counted(pod, executing, &of).await;
         assert!(now <= bound, "agents have {now} seats of {bound}");
     }
     let rejected = "apiserver_flowcontrol_rejected_requests_total";
     until("agents are refused", async || {
-        counted(&pod, rejected, &of).await > 0.0
+        counted(pod, rejected, &of).await > 0.0
     })
     .await;
     println!("agents refused: {}", flood.end().await);
     let people = [("priority_level", PEOPLE)];
-    assert!(counted(&pod, dispatched, &people).await >= LOOKS as f64 / 2.0);
+    assert!(counted(pod, dispatched, &people).await >= f64::from(LOOKS) / 2.0);
     assert!(
-        counted(&pod, rejected, &people).await < 1.0,
+        counted(pod, rejected, &people).await < 1.0,
         "people are refused"
     );
+}
 
-    // It is the operator's: whatever becomes of it is healed.
-    schemas
-        .delete(BACKGROUND, &DeleteParams::default())
-        .await
-        .unwrap();
-    levels
-        .delete(PEOPLE, &DeleteParams::default())
-        .await
-        .unwrap();
-    until("what was deleted is back", async || {
-        there(BACKGROUND).await && there(PEOPLE).await
-    })
-    .await;
-    let wide = json!({ "spec": { "limited": { "nominalConcurrencyShares": 1000 } } });
-    levels
-        .patch(BACKGROUND, &PatchParams::default(), &Patch::Merge(wide))
-        .await
-        .unwrap();
-    until("what was changed is as before", async || {
-        let level = levels.get(BACKGROUND).await.unwrap();
-        level
-            .spec
-            .unwrap()
-            .limited
-            .unwrap()
-            .nominal_concurrency_shares
-            == Some(40)
-    })
-    .await;
-    change(&bare, json!({ "kubernetes": { "apiPriority": null } })).await;
-    until("the preset goes, and upstream's stay", async || {
-        let left = levels.list(&ListParams::default()).await.unwrap();
-        let left: Vec<_> = left.items.iter().map(kube::ResourceExt::name_any).collect();
-        let schemas = schemas.list(&ListParams::default()).await.unwrap();
+/// The two kinds inside the tenant.
+struct Objects {
+    schemas: Api<FlowSchema>,
+    levels: Api<PriorityLevelConfiguration>,
+}
+
+impl Objects {
+    async fn are_there(&self) -> bool {
+        for name in [BACKGROUND, PEOPLE] {
+            let (schema, level) = (self.schemas.get_opt(name), self.levels.get_opt(name));
+            if schema.await.unwrap().is_none() || level.await.unwrap().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// They are the operator's: whatever becomes of them is healed.
+    async fn are_healed(&self) {
+        let delete = DeleteParams::default();
+        self.schemas.delete(BACKGROUND, &delete).await.unwrap();
+        self.levels.delete(PEOPLE, &delete).await.unwrap();
+        until("what was deleted is back", async || self.are_there().await).await;
+        let wide = json!({ "spec": { "limited": { "nominalConcurrencyShares": 1000 } } });
+        let (params, wide) = (PatchParams::default(), Patch::Merge(wide));
+        self.levels.patch(BACKGROUND, &params, &wide).await.unwrap();
+        until("what was changed is as before", async || {
+            let level = self.levels.get(BACKGROUND).await.unwrap();
+            let limited = level.spec.unwrap().limited.unwrap();
+            limited.nominal_concurrency_shares == Some(40)
+        })
+        .await;
+    }
+
+    /// Ours, not upstream's.
+    async fn are_gone(&self) -> bool {
+        let all = ListParams::default();
+        let levels = self.levels.list(&all).await.unwrap();
+        let levels: Vec<_> = levels
+            .items
+            .iter()
+            .map(kube::ResourceExt::name_any)
+            .collect();
+        let schemas = self.schemas.list(&all).await.unwrap();
         let ours = |name: &String| name.starts_with("stoker-");
-        !left.iter().any(ours)
+        !levels.iter().any(ours)
             && !schemas.items.iter().any(|schema| ours(&schema.name_any()))
-            && left.contains(&"workload-low".to_owned())
-    })
-    .await;
+            && levels.contains(&"workload-low".to_owned())
+    }
 }
