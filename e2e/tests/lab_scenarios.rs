@@ -24,6 +24,8 @@ mod encryption;
 mod exposure;
 #[path = "lab_support/kills.rs"]
 mod kills;
+#[path = "lab_support/kubelets.rs"]
+mod kubelets;
 #[path = "lab_support/main_job.rs"]
 mod main_job;
 #[path = "lab_support/network.rs"]
@@ -34,6 +36,8 @@ mod people;
 mod pods;
 #[path = "lab_support/pool_restart.rs"]
 mod pool_restart;
+#[path = "lab_support/rebuild.rs"]
+mod rebuild;
 #[path = "lab_support/secrets.rs"]
 mod secrets;
 #[path = "lab_support/sleep.rs"]
@@ -73,8 +77,9 @@ macro_rules! scenarios {
 }
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 16] = scenarios![
+const SCENARIOS: [Scenario; 18] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
+    kubelets::logs_and_exec_go_only_to_a_kubelet_with_a_certificate_of_the_tenant,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
     versions::a_tenant_of_the_oldest_minor_runs_pods_on_a_node_of_its_own_minor,
@@ -90,6 +95,7 @@ const SCENARIOS: [Scenario; 16] = scenarios![
     encryption::what_a_live_tenant_has_stored_is_encrypted_otherwise_without_a_restart,
     pool_restart::acknowledged_writes_survive_a_killed_pool,
     sleep::a_tenant_sleeps_and_wakes_with_its_data_and_its_pods,
+    rebuild::a_lost_management_cluster_comes_back_from_the_pool_and_the_escrow_key,
 ];
 
 fn main() -> ExitCode {

@@ -32,6 +32,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::KubeconfigGenerator;
 use stoker_kube::Election;
+use stoker_operator::admission::Reviewer;
 use stoker_operator::args::Args;
 use stoker_operator::rbac::rules;
 
@@ -55,14 +56,18 @@ const UNUSED: [(&str, &str, &str); 7] = [
     ),
 ];
 
-/// Roles and bindings of the installation manifest.
+/// Roles, bindings and the webhook's configuration of the installation manifest.
 async fn install_roles(client: &Client) {
     for text in include_str!("../../manifests/install.yaml").split("---\n") {
         let document: Value = serde_saphyr::from_str(text).unwrap();
         let Some(types) = serde_json::from_value::<TypeMeta>(document.clone()).ok() else {
             continue;
         };
-        if !types.api_version.starts_with("rbac.") {
+        let groups = ["rbac.", "admissionregistration."];
+        if !groups
+            .iter()
+            .any(|group| types.api_version.starts_with(group))
+        {
             continue;
         }
         let kind = kube::core::ApiResource::from_gvk(&GroupVersionKind::try_from(&types).unwrap());
@@ -92,11 +97,34 @@ async fn restricted(kubeconfig: &str, asked: &Asked) -> Client {
     stoker_kube::management_client(config.unwrap(), Arc::new(count)).unwrap()
 }
 
+/// Has a spec reviewed that refers to all that one can, and the webhook's certificates kept.
+async fn review(client: Client, asked: &Asked) {
+    let args = Args::parse_from(["stoker-operator"]);
+    let reviewer = Reviewer::new(client, &args, Arc::default());
+    let change = json!({ "controlPlane": {
+        "ingress": { "hostname": "api.example.com" },
+        "deployment": { "runtimeClassName": "any", "serviceAccountName": "any" },
+    } });
+    let mut tenant = bare::tenants::smallest("one", "v1.36.3", "ClusterIP", &change);
+    tenant["metadata"]["namespace"] = json!("default");
+    let review = json!({ "request": { "uid": "any", "object": tenant } });
+    let answer = reviewer.answer(review.to_string().as_bytes()).await;
+    let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+    assert_eq!(answer["response"]["allowed"], true, "{answer}");
+    let unseen = answer["response"]["warnings"].to_string();
+    assert!(!unseen.contains("unseen"), "{answer}");
+    until("an authority is trusted", async || {
+        let what = ("apply", "validatingwebhookconfigurations");
+        asked.lock().unwrap().contains(&what)
+    })
+    .await;
+}
+
 /// Holds the lease and works until dropped.
 async fn operate(client: Client) {
     let election = Election::new(client.clone(), "stoker-system", "stoker", "me");
     let held = election.acquire().await.unwrap();
-    let args = Args::parse_from(["stoker-operator"]);
+    let args = Args::parse_from(["stoker-operator", "--webhook-bind-address=127.0.0.1:0"]);
     let work = stoker_operator::run::work(
         args,
         client,
@@ -234,7 +262,8 @@ async fn the_operator_needs_every_right_that_it_has_and_no_other() {
     install_roles(&bare.client).await;
     let asked = Asked::default();
     let client = restricted(bare.kubeconfig(), &asked).await;
-    let operator = tokio::spawn(operate(client));
+    let operator = tokio::spawn(operate(client.clone()));
+    review(client, &asked).await;
     life_of_a_tenant(&bare, &asked).await;
     assert!(!operator.is_finished());
     operator.abort();
@@ -257,9 +286,14 @@ async fn the_operator_needs_every_right_that_it_has_and_no_other() {
             granted.extend(rule.verbs.iter().map(|verb| (*verb, resource)));
         }
     }
-    // Its own kinds are applied as what is there already.
-    let created = ["datastores", "kubeconfiggenerators", "tenantcontrolplanes"]
-        .map(|resource| ("create", resource));
+    // Its own kinds, and the webhook's configuration, are applied as what is there already.
+    let created = [
+        "datastores",
+        "kubeconfiggenerators",
+        "tenantcontrolplanes",
+        "validatingwebhookconfigurations",
+    ]
+    .map(|resource| ("create", resource));
     let beyond: Vec<_> = needed
         .difference(&granted)
         .filter(|right| !created.contains(right))

@@ -220,7 +220,8 @@ fn client_request(common_name: &str, organization: Option<&str>) -> LeafRequest 
 /// Every name and address by which the API server is dialed: from inside the tenant, by the
 /// tenant's kube-controller-manager and kube-scheduler in the same pod, from the management
 /// cluster, and by nodes and people.
-fn serving_request(tenant: &Tenant, exposure: &Exposure) -> LeafRequest {
+#[must_use]
+pub fn serving_names(tenant: &Tenant, exposure: &Exposure) -> (BTreeSet<String>, BTreeSet<IpAddr>) {
     let Tenant {
         name,
         namespace,
@@ -257,6 +258,11 @@ fn serving_request(tenant: &Tenant, exposure: &Exposure) -> LeafRequest {
             Host::Name(name) => dns_names.insert(name),
         };
     }
+    (dns_names, ip_addresses)
+}
+
+fn serving_request(tenant: &Tenant, exposure: &Exposure) -> LeafRequest {
+    let (dns_names, ip_addresses) = serving_names(tenant, exposure);
     LeafRequest {
         common_name: "kube-apiserver".to_owned(),
         organizations: Vec::new(),

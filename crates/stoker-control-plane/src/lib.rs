@@ -15,7 +15,8 @@
 //!           ├─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
 //!           │                                                  Storage ───┘
 //!           ├─► guards() ─► NetworkPolicy, PodDisruptionBudget
-//!           └─► ingress(), tls_route()   only where they are asked for
+//!           ├─► ingress(), tls_route()   only where they are asked for
+//!           └─► trial() ─► Trial         what the spec would give, for admission to try out
 //! ```
 
 mod audit;
@@ -40,6 +41,7 @@ mod routes;
 mod secrets;
 mod service;
 mod storage;
+mod trial;
 
 pub use authentication::{InvalidAuthentication, InvalidExpression, check_authentication};
 pub use encryption::{
@@ -50,7 +52,7 @@ pub use generated_kubeconfig::{generated_kubeconfig, generated_name};
 pub use guards::{Guards, guards};
 pub use keys::{Keys, KeysError, Loss, keys};
 pub use kubeadm::cluster_configuration;
-pub use leaves::{Leaves, leaves};
+pub use leaves::{Leaves, leaves, serving_names};
 pub use metadata::COMPONENT;
 pub use names::Names;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
@@ -60,3 +62,4 @@ pub use routes::{
 };
 pub use service::{SERVICE_PORT_NAME, service};
 pub use storage::{PodPort, Storage, StoragePeer, storage_client_request};
+pub use trial::{StandIns, Trial, TrialError, trial};

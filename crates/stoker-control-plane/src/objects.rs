@@ -29,6 +29,8 @@ pub struct Inputs<'a> {
     pub exposure: &'a Exposure,
     /// Where the state is.
     pub storage: &'a Storage,
+    /// Whether API servers verify the certificates that kubelets serve.
+    pub kubelets_verified: bool,
     /// Image of the process of ours in the pods.
     pub warden_image: &'a str,
 }

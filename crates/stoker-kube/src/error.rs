@@ -103,6 +103,15 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// A certificate signing request could not be read or answered.
+    #[error("could not read or answer the certificate signing request {name}")]
+    SigningRequest {
+        /// Name of the object.
+        name: String,
+        /// What the API server or the connection said.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// No client could be made from the configuration given.
     #[error("could not make a client from the configuration")]
     MakeClient {
@@ -134,6 +143,7 @@ impl Error {
             | Self::ReadLease { source, .. }
             | Self::WriteLease { source, .. }
             | Self::AskReadiness { source }
+            | Self::SigningRequest { source, .. }
             | Self::MakeClient { source } => category_of(source),
             Self::Watch { source, .. } => watch_category(source),
             Self::Overtaken { .. } => "Conflict",

@@ -29,9 +29,11 @@ mod readiness;
 mod requests;
 #[cfg(test)]
 mod scenario;
+mod signing;
 mod sparse;
 mod status;
 mod tenant_client;
+mod try_out;
 
 pub use apply::{Outcome, Writer};
 pub use desired::{Desired, FieldPath, ObjectKey};
@@ -45,6 +47,10 @@ pub use observe::{Change, OwnedWatch, watch_owned};
 pub use once::Stored;
 pub use readiness::{namespaces_made, ready};
 pub use requests::{CountRequests, Counted, Exchange, RequestCounter};
+pub use signing::{
+    Answer, KUBELET_SERVING, KubeletRequest, NodeAddresses, answer, kubelet_request, node_addresses,
+};
 pub use sparse::SparseMeta;
 pub use status::write_status;
 pub use tenant_client::{TenantEndpoint, tenant_client};
+pub use try_out::Tried;

@@ -20,8 +20,10 @@ use follow::{Meta, follow};
 pub struct OwnedWatch {
     /// The kinds; one watch each.
     pub resources: Vec<ApiResource>,
-    /// The label selector that finds what we own, as in `a=b,c`.
+    /// The label selector that finds what we own, as in `a=b,c`; empty for all objects.
     pub selector: String,
+    /// A field selector, as in `metadata.name=a`.
+    pub fields: Option<&'static str>,
     /// The namespace, or `None` for the whole cluster.
     pub namespace: Option<String>,
     /// The label that names the owner. Its value is kept per object, so that an object that

@@ -118,6 +118,7 @@ const RESOURCES: &[&str] = &[
     "replicasets",
     "rolebindings",
     "roles",
+    "runtimeclasses",
     "secrets",
     "serviceaccounts",
     "servicecidrs",
@@ -126,6 +127,7 @@ const RESOURCES: &[&str] = &[
     "tlsroutes",
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
+    "validatingwebhookconfigurations",
 ];
 
 /// What a request does to which resource, by its method and path.

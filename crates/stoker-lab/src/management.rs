@@ -82,6 +82,20 @@ impl Lab {
         self.apply_text(&objects.to_string()).await
     }
 
+    /// Ends the management cluster and removes what it knew and what ran on it, as when its machines are lost. Its
+    /// certificates stay; [`Lab::up`] makes another one at its address. Pool and workers are not touched.
+    ///
+    /// # Errors
+    /// When something of it cannot be ended or removed.
+    pub async fn lose_management(&self) -> Result<()> {
+        let host = self.host(HOST)?;
+        host.stop().await?;
+        let groups = &self.machine().control_groups;
+        groups.remove(&self.control_group(HOST))?;
+        std::fs::remove_dir_all(host.state())
+            .with_context(|| format!("removing {}", host.state().display()))
+    }
+
     /// Applies a manifest, as [`Lab::apply`] does objects.
     ///
     /// # Errors

@@ -42,6 +42,11 @@ pub struct Args {
     )]
     pub health_bind_address: SocketAddr,
 
+    /// Address that serves the validating webhook. Left out, there is none. What API servers dial is read from the
+    /// `ValidatingWebhookConfiguration` `stoker-operator`, whose `caBundle` is kept.
+    #[arg(long, env = "STOKER_WEBHOOK_BIND_ADDRESS")]
+    pub webhook_bind_address: Option<SocketAddr>,
+
     /// Networks of the management cluster (nodes, pods, Services), comma-separated, that
     /// control-plane pods must not reach. Left out, they are read from the Nodes and `ServiceCIDR`s;
     /// give them on clusters with very many nodes, or whose pod networks the Nodes do not name. The

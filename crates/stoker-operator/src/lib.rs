@@ -9,10 +9,13 @@
 //!                          └──────────────────────────┘
 //! ```
 //!
+//! Every replica also answers the management API server's reviews of tenants (`admission`).
+//!
 //! One process serves all tenants; per tenant it keeps what it last applied, one connection to the
 //! tenant's API server with its watches, and nothing that grows with the tenant's content. Only
 //! the holder of the lease writes; losing it ends the process.
 
+pub mod admission;
 pub mod args;
 pub mod base_domain;
 pub mod context;

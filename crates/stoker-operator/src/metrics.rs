@@ -57,6 +57,24 @@ pub enum Step {
     Birth,
 }
 
+/// What became of a spec under review.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Reviewed {
+    /// Let in.
+    Allowed,
+    /// Let in with a warning.
+    Warned,
+    /// Refused with the reason.
+    Refused,
+    /// Let in because what it gives could not be tried out.
+    Unknown,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReviewLabels {
+    result: Reviewed,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabels {
     controller: Controller,
@@ -127,6 +145,7 @@ pub struct Metrics {
     outcomes: Family<OutcomeLabels, Counter>,
     steps: Family<StepLabels, Histogram>,
     requests: Family<RequestLabels, Counter>,
+    reviews: Family<ReviewLabels, Histogram>,
     errors: Family<ErrorLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     passes: Family<ControllerLabels, Gauge>,
@@ -142,6 +161,13 @@ pub struct Metrics {
 fn step_histogram() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
         0.005, 2.0, 14,
+    ))
+}
+
+/// 1 ms to 8 s: a review asks the API server a few questions, and has three seconds.
+fn review_histogram() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
+        0.001, 2.0, 14,
     ))
 }
 
@@ -197,6 +223,7 @@ impl Default for Metrics {
             outcomes: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
             requests: Family::default(),
+            reviews: Family::new_with_constructor(review_histogram),
             errors: Family::default(),
             failures: Family::default(),
             passes: Family::default(),
@@ -226,6 +253,12 @@ impl Metrics {
             "api_requests",
             "Requests to API servers",
             self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "admission_review",
+            "Duration of reviews of specs by what became of them",
+            Unit::Seconds,
+            self.reviews.clone(),
         );
         registry.register(
             "api_errors",
@@ -295,6 +328,13 @@ impl Metrics {
             resource,
         };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Records a review and how long it took.
+    pub fn reviewed(&self, result: Reviewed, took: std::time::Duration) {
+        self.reviews
+            .get_or_create(&ReviewLabels { result })
+            .observe(took.as_secs_f64());
     }
 
     /// Counts a request that was refused with `code`, or had no answer: `none`.

@@ -161,6 +161,27 @@ const RULES: &[Rule] = &[
         &["list", "watch"],
         "Service networks of the management cluster, closed to control-plane pods",
     ),
+    cluster(
+        "",
+        &["serviceaccounts"],
+        &["get"],
+        "admission warns of a ServiceAccount that is not there",
+    ),
+    cluster(
+        "node.k8s.io",
+        &["runtimeclasses"],
+        &["get"],
+        "admission warns of a RuntimeClass that is not there",
+    ),
+    Rule {
+        names: &[crate::admission::CONFIGURATION],
+        ..cluster(
+            "admissionregistration.k8s.io",
+            &["validatingwebhookconfigurations"],
+            &["list", "patch", "watch"],
+            "has API servers trust the webhook's authority",
+        )
+    },
     rule(
         Scope::DefaultNamespace,
         "discovery.k8s.io",

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
+use crate::admission::{self, Reviewer};
 use crate::args::Args;
 use crate::context::{Context, DATA_STORE_LAG, Stores, TENANT_LAG, TenantClient};
 use crate::health::{self, Health};
@@ -44,9 +45,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("health server: {error}"));
     let exposition = health::serve_metrics(args.metrics_bind_address, metrics.clone())
         .map_err(|error| anyhow::anyhow!("metrics server: {error}"));
+    let admission = serve_admission(&args, client.clone(), metrics.clone());
     tokio::select! {
-        served = async { tokio::try_join!(probes, exposition) } => served.map(|_| ()),
+        served = async { tokio::try_join!(probes, exposition, admission) } => served.map(|_| ()),
         done = health.alive_while(lead(args, client, metrics, health.clone())) => done,
+    }
+}
+
+/// The webhook, where one is asked for; else nothing, for ever.
+fn serve_admission(
+    args: &Args,
+    client: Client,
+    metrics: Arc<Metrics>,
+) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let reviewer = Arc::new(Reviewer::new(client.clone(), args, metrics));
+    let (address, namespace) = (args.webhook_bind_address, args.pod_namespace.clone());
+    async move {
+        match address {
+            Some(address) => admission::serve(address, client, &namespace, reviewer).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -233,6 +251,10 @@ pub async fn work(
             woken_kubeconfigs,
         ));
         loops.spawn(watches::watch_leaving_namespaces(ctx.clone()));
+        if ctx.args.webhook_bind_address.is_some() {
+            let namespace = ctx.args.pod_namespace.clone();
+            loops.spawn(admission::keep(ctx.client.clone(), namespace));
+        }
         loops.join_all().await;
         anyhow::Ok(())
     };

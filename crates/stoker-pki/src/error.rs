@@ -54,6 +54,9 @@ pub enum Error {
         "the lifetime of {0} is out of range: at least ten minutes, ending before the year 10000"
     )]
     Lifetime(time::Duration),
+    /// A certificate request asks for something that no TLS server needs, or cannot be read.
+    #[error("the certificate request is refused: {0}")]
+    ReadSigningRequest(&'static str),
     /// A name that cannot stand in a certificate.
     #[error("{0:?} is not a DNS name")]
     DnsName(String),

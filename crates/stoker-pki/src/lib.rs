@@ -23,6 +23,7 @@ mod kubeconfig;
 mod leaf;
 mod rotation;
 mod service_account;
+mod signing_request;
 mod subject;
 
 pub use authority::Authority;
@@ -36,3 +37,4 @@ pub use kubeconfig::{
 pub use leaf::{LeafRequest, LeafUsage, MINIMUM_LIFETIME};
 pub use rotation::{LeafState, ReissueReason, leaf_state};
 pub use service_account::ServiceAccountKey;
+pub use signing_request::SigningRequest;

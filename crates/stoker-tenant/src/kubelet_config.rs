@@ -70,6 +70,9 @@ fn ours(tenant: &Tenant) -> Value {
         "healthzPort": 10248,
         "kind": "KubeletConfiguration",
         "rotateCertificates": true,
+        // The operator approves what they ask for; with one that they signed themselves nobody can tell whom logs and
+        // commands go through.
+        "serverTLSBootstrap": true,
         "staticPodPath": "/etc/kubernetes/manifests",
     });
     if let Some(driver) = tenant.kubelet.cgroupfs {

@@ -167,6 +167,12 @@ pub(crate) async fn the_installed_operator_may_do_its_work_and_nothing_else(
             "stoker-system",
         ),
         ("watch", "discovery.k8s.io/endpointslices", "default"),
+        (
+            "patch",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations/stoker-operator",
+            "",
+        ),
+        ("get", "node.k8s.io/runtimeclasses/any", ""),
     ] {
         assert!(
             may(&client, verb, resource, namespace).await,
@@ -194,6 +200,16 @@ pub(crate) async fn the_installed_operator_may_do_its_work_and_nothing_else(
             "stoker-system",
         ),
         ("watch", "discovery.k8s.io/endpointslices", "any"),
+        (
+            "patch",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations/other",
+            "",
+        ),
+        (
+            "create",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations",
+            "",
+        ),
         ("delete", "/services", "any"),
         ("delete", "networking.k8s.io/networkpolicies", "any"),
         ("patch", "events.k8s.io/events", "any"),

@@ -65,6 +65,7 @@ pub(crate) fn watch_ours(resources: Vec<ApiResource>) -> OwnedWatch {
     OwnedWatch {
         resources,
         selector: OURS.to_owned(),
+        fields: None,
         namespace: None,
         owner_label: None,
         remembered: 1000,

@@ -12,6 +12,9 @@ use crate::conditions::find;
 use crate::pods::{restarts, uids};
 use crate::world::{BIRTH, Tenant, World, eventually};
 
+/// After so long without a sign of life a node is not Ready (`--node-monitor-grace-period`, since 1.32).
+const GRACE: Duration = Duration::from_secs(50);
+
 pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
     world: &World,
 ) -> Result<()> {
@@ -55,6 +58,10 @@ pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
         "only {asleep} containers run on the worker"
     );
 
+    // Until every lease is older than a controller that judged by it would bear.
+    let asleep = Instant::now();
+    tokio::time::sleep(GRACE + Duration::from_secs(15)).await;
+    println!("slept for {:.1} s", asleep.elapsed().as_secs_f64());
     let woken = Instant::now();
     scale(world, 1).await?;
     let tenant = world.ready(TENANT).await?;
@@ -72,29 +79,16 @@ pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
         async || {
             let nodes: Api<Node> = Api::all(tenant.client.clone());
             let nodes = nodes.list(&ListParams::default()).await?.items;
-            let ready = |node: &Node| {
-                let conditions = node
-                    .status
-                    .as_ref()
-                    .and_then(|status| status.conditions.as_ref());
-                conditions
-                    .into_iter()
-                    .flatten()
-                    .any(|found| found.type_ == "Ready" && found.status == "True")
-            };
-            let tainted = |node: &Node| {
-                let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-                taints.is_some_and(|taints| !taints.is_empty())
-            };
             ensure!(
-                !nodes.is_empty() && nodes.iter().all(ready),
+                !nodes.is_empty() && nodes.iter().all(is_ready),
                 "a node is not Ready"
             );
-            ensure!(!nodes.iter().any(tainted), "a node is tainted");
+            ensure!(!nodes.iter().any(is_tainted), "a node is tainted");
             Ok(())
         },
     )
     .await?;
+    is_never_judged(&tenant).await?;
     let after = workload(&tenant).await?;
     ensure!(
         uids(&after) == before && restarts(&after) == restarted,
@@ -108,6 +102,45 @@ pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
         Ok(())
     })
     .await
+}
+
+/// Whether the node says, or is said, to be Ready.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|found| found.type_ == "Ready" && found.status == "True")
+}
+
+/// Whether anything keeps pods off the node.
+pub(crate) fn is_tainted(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    taints.is_some_and(|taints| !taints.is_empty())
+}
+
+/// The node stays as it is for as long as kube-controller-manager, which has just started, waits before it judges: it
+/// has no sign of the node's life but what it sees itself.
+async fn is_never_judged(tenant: &Tenant) -> Result<()> {
+    let nodes: Api<Node> = Api::all(tenant.client.clone());
+    let begun = Instant::now();
+    while begun.elapsed() < GRACE + Duration::from_secs(15) {
+        for node in nodes.list(&ListParams::default()).await?.items {
+            ensure!(
+                is_ready(&node) && !is_tainted(&node),
+                "{} after {:?}: {:?}, {:?}",
+                node.name_any(),
+                begun.elapsed(),
+                node.spec.and_then(|spec| spec.taints),
+                node.status.and_then(|status| status.conditions),
+            );
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 async fn scale(world: &World, replicas: u8) -> Result<()> {

@@ -4,7 +4,7 @@
 #[path = "../support/conditions.rs"]
 mod conditions;
 #[path = "../support/tenants.rs"]
-mod tenants;
+pub(crate) mod tenants;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -138,9 +138,15 @@ impl Bare {
             .unwrap();
         let [metrics, health] = free_ports();
         let process = Command::new(built("stoker-operator"))
-            .args(["--leader-elect=false", "--management-cidrs=192.0.2.0/24"])
-            .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
-            .arg(format!("--health-bind-address=127.0.0.1:{health}"))
+            .args(unless_given(
+                &[
+                    "--leader-elect=false",
+                    "--management-cidrs=192.0.2.0/24",
+                    &format!("--metrics-bind-address=127.0.0.1:{metrics}"),
+                    &format!("--health-bind-address=127.0.0.1:{health}"),
+                ],
+                arguments,
+            ))
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,stoker_operator=debug")
@@ -268,6 +274,16 @@ impl Bare {
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(str::to_owned).collect()
     }
+}
+
+/// Those of `defaults` whose flags are not among `arguments`.
+fn unless_given<'a>(defaults: &[&'a str], arguments: &[&str]) -> Vec<&'a str> {
+    let flag = |argument: &str| argument.split('=').next().unwrap().to_owned();
+    let given: BTreeSet<String> = arguments.iter().map(|argument| flag(argument)).collect();
+    let defaults = defaults.iter().copied();
+    defaults
+        .filter(|default| !given.contains(&flag(default)))
+        .collect()
 }
 
 const DEADLINE: Duration = Duration::from_secs(20);

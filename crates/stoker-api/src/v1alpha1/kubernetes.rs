@@ -129,6 +129,33 @@ pub struct Kubelet {
     pub cgroupfs: Option<Cgroupfs>,
 }
 
+/// Where kubelets are told to ask for serving certificates of the cluster's authority.
+const SERVING: &str = "serverTLSBootstrap";
+
+impl Kubelet {
+    /// What the patches say of `serverTLSBootstrap`, the last one of several: whether kubelets ask for serving
+    /// certificates of the tenant's authority. `None` when they say nothing.
+    #[must_use]
+    pub fn serving_certificates(&self) -> Option<bool> {
+        use JsonPatchOperation::{Add, Remove, Replace};
+        let says = |patch: &JsonPatch| {
+            let value = patch.value.as_ref();
+            let here = patch.path.strip_prefix('/') == Some(SERVING);
+            match patch.op {
+                Remove if here => Some(false),
+                Add | Replace if here => Some(value == Some(&serde_json::Value::Bool(true))),
+                // The whole document.
+                Add | Replace if patch.path.is_empty() => {
+                    let whole = value.and_then(|value| value[SERVING].as_bool());
+                    Some(whole == Some(true))
+                }
+                _ => None,
+            }
+        };
+        self.configuration_json_patches.iter().rev().find_map(says)
+    }
+}
+
 fn default_preferred_address_types() -> Vec<NodeAddressType> {
     vec![
         NodeAddressType::InternalIP,
@@ -225,4 +252,33 @@ pub enum NodeAddressType {
 pub enum Cgroupfs {
     Systemd,
     Cgroupfs,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn says(patches: &serde_json::Value) -> Option<bool> {
+        let kubelet = json!({ "configurationJSONPatches": patches });
+        let kubelet: Kubelet = serde_json::from_value(kubelet).unwrap();
+        kubelet.serving_certificates()
+    }
+
+    #[test]
+    fn the_last_patch_of_the_field_says_whether_kubelets_ask_for_serving_certificates() {
+        let path = "/serverTLSBootstrap";
+        let off = json!({ "op": "replace", "path": path, "value": false });
+        let on = json!({ "op": "add", "path": path, "value": true });
+        let gone = json!({ "op": "remove", "path": path });
+        let other = json!({ "op": "add", "path": "/maxPods", "value": 7 });
+        assert_eq!(says(&json!([])), None);
+        assert_eq!(says(&json!([other])), None);
+        assert_eq!(says(&json!([off])), Some(false));
+        assert_eq!(says(&json!([off, on, other])), Some(true));
+        assert_eq!(says(&json!([on, gone])), Some(false));
+        let whole = json!({ "op": "replace", "path": "", "value": { "maxPods": 7 } });
+        assert_eq!(says(&json!([on, whole])), Some(false));
+    }
 }

@@ -29,6 +29,9 @@ pub struct TenantControlPlaneStatus {
     /// Objects in the management cluster.
     #[serde(default)]
     pub kubernetes_resources: KubernetesResourcesStatus,
+    /// Whether the API servers verify the certificates that kubelets serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelets_verified: Option<bool>,
     /// The kubeadm configuration from which the tenant was made.
     #[serde(default)]
     pub kubeadmconfig: ConfigMapStatus,

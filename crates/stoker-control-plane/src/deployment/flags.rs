@@ -83,6 +83,10 @@ fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
         ("tls-cipher-suites", STRONG_SUITES.join(",")),
         ("tls-private-key-file", path(entry::API_SERVER_KEY)),
     ];
+    if inputs.kubelets_verified {
+        let authority = path(entry::CA_CERTIFICATE);
+        flags.push(("kubelet-certificate-authority", authority));
+    }
     // Else it is the pod's address, which the tenant could read at `/api`.
     let address = tenant.network.kubernetes_service_ips().first().copied();
     flags.extend(address.map(|address| ("advertise-address", address.to_string())));

@@ -114,6 +114,7 @@ impl Scenario {
             leaves: &self.leaves,
             exposure: &self.exposure,
             storage: &self.storage,
+            kubelets_verified: true,
             warden_image: WARDEN_IMAGE,
         })
     }

@@ -84,6 +84,7 @@ pub(super) fn follow(
         url: DynamicObject::url_path(resource, namespace),
         client,
         selector: watch.selector.clone(),
+        fields: watch.fields,
         phase: Phase::Open {
             version: ALL.to_owned(),
         },
@@ -102,6 +103,7 @@ struct Follower {
     api: Api<Meta>,
     url: String,
     selector: String,
+    fields: Option<&'static str>,
     phase: Phase,
     /// Present after a failure, until something succeeds.
     backoff: Option<Box<DefaultBackoff>>,
@@ -147,6 +149,7 @@ impl Follower {
             news.push(Ok(Event::Init));
         }
         let mut params = ListParams::default().labels(&self.selector).limit(PAGE);
+        params.field_selector = self.fields.map(str::to_owned);
         params.continue_token = page;
         let list = match self.api.list(&params).await {
             Ok(list) => list,
@@ -175,6 +178,7 @@ impl Follower {
         let lasts = WATCH + Duration::from_secs(spread);
         let params = WatchParams {
             label_selector: Some(self.selector.clone()),
+            field_selector: self.fields.map(str::to_owned),
             timeout: u32::try_from(lasts.as_secs()).ok(),
             bookmarks: true,
             ..WatchParams::default()

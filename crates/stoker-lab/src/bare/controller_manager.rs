@@ -1,4 +1,5 @@
-//! A kube-controller-manager beside a [`BareApiServer`]: what a cluster does with namespaces and owners.
+//! A kube-controller-manager beside a [`BareApiServer`]: what a cluster does with namespaces,
+//! owners and certificate requests.
 
 use std::path::PathBuf;
 
@@ -28,8 +29,14 @@ impl BareControllerManager {
         let directory = server.etcd().directory();
         let kubeconfig = directory.join("controller-manager.kubeconfig");
         std::fs::write(&kubeconfig, server.kubeconfig()).context("writing a kubeconfig")?;
+        let authority = |ending: &str| {
+            let file = directory.join(format!("kubernetes-ca.{ending}"));
+            file.display().to_string()
+        };
         let arguments = [
             format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--cluster-signing-cert-file={}", authority("crt")),
+            format!("--cluster-signing-key-file={}", authority("key")),
             format!("--controllers={}", controllers.join(",")),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),

@@ -1,38 +1,63 @@
 //! The addresses that the tenant's own pods dial, where a load balancer publishes only a name.
 
+use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use stoker_control_plane::{Exposure, Host};
 use stoker_kube::ObjectKey;
 
+use tokio::time::timeout;
+
 use super::error::Error;
+
+/// For names that a load balancer published, looked up side by side. A DNS server that never answers must leave most of
+/// the time that a pass has for the inside of a tenant to everything else that is kept there.
+const LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) fn is_name(host: &Host) -> bool {
     matches!(host, Host::Name(_))
 }
 
-/// All addresses, those behind names by a look into DNS.
+/// All addresses, those behind names by a look into DNS, within [`LIMIT`].
 ///
 /// # Errors
 /// A name has no address, or nobody answers.
 pub(super) async fn resolve(exposure: &Exposure) -> Result<Vec<IpAddr>, Error> {
-    let mut found = Vec::new();
-    for host in &exposure.direct {
-        match host {
-            Host::Address(ip) => found.push(*ip),
-            Host::Name(name) => {
-                let addresses = tokio::net::lookup_host((name.as_str(), 0)).await;
-                let addresses = addresses.map_err(|source| Error::Resolve {
-                    endpoint: name.clone(),
-                    source,
-                })?;
-                found.extend(addresses.map(|address| address.ip()));
-            }
-        }
-    }
-    Ok(found)
+    let look = async |name: String| {
+        let found = tokio::net::lookup_host((name, 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    };
+    resolve_by(&exposure.direct, look).await
+}
+
+/// The same, of these hosts and by another way to look.
+async fn resolve_by(
+    hosts: &[Host],
+    look: impl AsyncFn(String) -> io::Result<Vec<IpAddr>>,
+) -> Result<Vec<IpAddr>, Error> {
+    let look = &look;
+    let all = hosts.iter().map(|host| async move {
+        let name = match host {
+            Host::Address(ip) => return Ok(vec![*ip]),
+            Host::Name(name) => name,
+        };
+        let found = match timeout(LIMIT, look(name.clone())).await {
+            Ok(found) => found,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {LIMIT:?}"),
+            )),
+        };
+        found.map_err(|source| Error::Resolve {
+            endpoint: name.clone(),
+            source,
+        })
+    });
+    Ok(try_join_all(all).await?.concat())
 }
 
 /// What the tenant's pods find its API server by.
@@ -44,4 +69,46 @@ pub(super) fn endpoints_keys() -> [ObjectKey; 4] {
         slice("kubernetes-ipv4"),
         slice("kubernetes-ipv6"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn name(name: &str) -> Host {
+        Host::Name(name.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_waited_for_three_seconds_however_many_names_there_are()
+    {
+        let begun = Instant::now();
+        let silent = async |_name| std::future::pending().await;
+        let hosts = [name("a.example"), name("b.example"), name("c.example")];
+        let error = resolve_by(&hosts, silent).await.unwrap_err();
+        assert_eq!(begun.elapsed(), LIMIT);
+        assert_eq!(error.category(), "EndpointUnresolved");
+        assert!(
+            error.describe().contains("no answer within 3s"),
+            "{}",
+            error.describe()
+        );
+    }
+
+    #[tokio::test]
+    async fn addresses_keep_the_order_of_their_hosts() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let look = async |name: String| {
+            assert_eq!(name, "a.example");
+            Ok(vec![
+                "192.0.2.1".parse().unwrap(),
+                "192.0.2.2".parse().unwrap(),
+            ])
+        };
+        let hosts = [Host::Address(ip("192.0.2.9")), name("a.example")];
+        let found = resolve_by(&hosts, look).await.unwrap();
+        assert_eq!(found, ["192.0.2.9", "192.0.2.1", "192.0.2.2"].map(ip));
+    }
 }

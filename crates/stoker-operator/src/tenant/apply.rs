@@ -25,6 +25,7 @@ use super::build::Wanted;
 use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
+use super::kubelets;
 use super::rollout::{self, Rolled};
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
@@ -136,6 +137,7 @@ pub(super) async fn apply(
             adopts: claim::adopts(object, &id, state),
             inputs: inputs(tenant, exposure, &place, ctx),
             born,
+            kubelets_verified: kubelets::verified(object, tenant, state),
             started,
         };
         let sound = place.open.problem.is_none();
@@ -236,6 +238,8 @@ pub(super) struct Pass<'a> {
     pub(super) adopts: bool,
     pub(super) inputs: Inputs,
     pub(super) born: bool,
+    /// Whether API servers verify the certificates that kubelets serve.
+    pub(super) kubelets_verified: bool,
     pub(super) started: Instant,
 }
 
@@ -263,6 +267,7 @@ impl Pass<'_> {
             }
         }
         findings.applied = true;
+        findings.kubelets_verified = Some(self.kubelets_verified);
         let message = "every object of the control plane is applied";
         findings.holds(Aspect::ControlPlaneApplied, "Applied", message);
     }

@@ -26,6 +26,8 @@ pub(super) struct Materials<'a> {
     pub(super) existing: &'a TenantSecrets,
     /// Whether its keys must all be there.
     pub(super) born: bool,
+    /// Whether its API servers verify the certificates that kubelets serve.
+    pub(super) kubelets_verified: bool,
     /// Image of the process of ours in the pods.
     pub(super) warden_image: &'a str,
     /// What takes the place of the encryption keys that were read.
@@ -81,6 +83,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         exposure,
         existing,
         born,
+        kubelets_verified,
         warden_image,
         encryption,
     } = materials;
@@ -105,6 +108,7 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         leaves: &leaves,
         exposure,
         storage: &storage,
+        kubelets_verified,
         warden_image,
     });
     let read = |secret: &Secret| Ok((Desired::of(secret)?, existing.stored(secret)));

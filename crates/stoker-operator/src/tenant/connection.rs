@@ -56,6 +56,12 @@ pub struct Connection {
 /// A task that ends with its owner.
 pub struct Task(JoinHandle<()>);
 
+impl Task {
+    pub(super) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
@@ -118,7 +124,7 @@ pub(super) fn await_ready(
     tenant: ObjectRef<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Task {
-    Task(tokio::spawn(async move {
+    Task::spawn(async move {
         let started = Instant::now();
         let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
         let (mut listens, mut serves) = (false, false);
@@ -145,7 +151,7 @@ pub(super) fn await_ready(
             };
             tokio::time::sleep(pause).await;
         }
-    }))
+    })
 }
 
 /// Watches our objects inside the tenant; whatever others change there wakes the tenant.
@@ -159,11 +165,12 @@ pub(super) fn watch(
     let owned = OwnedWatch {
         resources,
         selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
+        fields: None,
         namespace: None,
         owner_label: None,
         remembered: REMEMBERED,
     };
-    Task(tokio::spawn(async move {
+    Task::spawn(async move {
         let mut changes = std::pin::pin!(stoker_kube::watch_owned(client, owned));
         let mut damper = Damper::default();
         while let Some(change) = changes.next().await {
@@ -178,7 +185,7 @@ pub(super) fn watch(
                 }
             }
         }
-    }))
+    })
 }
 
 /// The kinds of which there are objects of ours inside `tenant`.

@@ -21,6 +21,7 @@ use super::connection::{
     Connection, Task, answers, await_ready, connect, owned_kinds, watch, watched,
 };
 use super::error::Error;
+use super::serving;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
 use super::trouble::Trouble;
@@ -62,6 +63,8 @@ pub enum Inside {
         prioritized: bool,
         /// Wakes the tenant when others change our objects there.
         _watch: Task,
+        /// Answers kubelets that ask for serving certificates.
+        _serving: Task,
     },
 }
 
@@ -113,6 +116,7 @@ async fn keep_up(
         not_yet(state, findings, "PodsStarting", usual.to_owned());
         return Ok(());
     };
+    *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
         connection, ledger, ..
@@ -249,18 +253,16 @@ async fn advance(
     if let Some(connection) = opens {
         let ledger = Arc::new(Ledger::default());
         let reference = ObjectRef::from_obj(object);
-        let watch = watch(
-            connection.client.clone(),
-            ledger.clone(),
-            watched(tenant),
-            reference,
-            ctx.clone(),
-        );
+        let client = || connection.client.clone();
+        let serving = serving::approve(client(), reference.clone(), ctx.clone());
+        let kinds = watched(tenant);
+        let watch = watch(client(), ledger.clone(), kinds, reference, ctx.clone());
         *inside = Inside::Open {
-            connection,
+            connection: connection.clone(),
             ledger,
             prioritized: tenant.api_priority.is_some(),
             _watch: watch,
+            _serving: serving,
         };
     }
     Ok(())

@@ -69,6 +69,7 @@ impl Pass<'_> {
             exposure: &self.inputs.exposure,
             existing,
             born: self.born,
+            kubelets_verified: self.kubelets_verified,
             warden_image: &self.ctx.args.warden_image,
             encryption,
         }

@@ -14,12 +14,11 @@ use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use time::OffsetDateTime;
 
 use super::apply::{self, Applied};
+use super::spec::served;
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status, stuck};
-use super::{
-    delete, encryption, error::Error, identity, inside, rollout, routes, store, told, writes,
-};
+use super::{delete, encryption, error::Error, inside, rollout, routes, store, told, writes};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -101,7 +100,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
 
     let mut findings = Findings::default();
-    let tenant = validate(object, &state, ctx, &mut findings);
+    let tenant = validate(object, ctx, &mut findings);
     let result = match &tenant {
         Some(tenant) => {
             pass(object, tenant, &state, ctx, &mut findings)
@@ -142,32 +141,17 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
 }
 
 /// The tenant, if its spec can be served.
-fn validate(
-    object: &TenantControlPlane,
-    state: &TenantState,
-    ctx: &Context,
-    findings: &mut Findings,
-) -> Option<Tenant> {
-    let tenant = match Tenant::validate(object) {
-        Ok(tenant) => tenant,
-        Err(invalid) => {
-            findings.fails(Aspect::Valid, "InvalidSpec", invalid.to_string());
-            return None;
+fn validate(object: &TenantControlPlane, ctx: &Context, findings: &mut Findings) -> Option<Tenant> {
+    match served(object, ctx.args.base_domain.as_ref()) {
+        Ok(tenant) => {
+            findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
+            Some(tenant)
         }
-    };
-    if let Err(refused) = stoker_tenant::check_patches(&tenant) {
-        findings.fails(Aspect::Valid, "InvalidPatch", refused.to_string());
-        return None;
+        Err((reason, wrong)) => {
+            findings.fails(Aspect::Valid, reason, wrong);
+            None
+        }
     }
-    let id = identity::known(object, state).or_else(|| tenant.storage_id.clone());
-    let name = ctx.args.base_domain.as_ref().zip(id);
-    let name = name.map(|(domain, id)| domain.name_of(&id));
-    if let Err(refused) = stoker_control_plane::check_authentication(&tenant, name.as_deref()) {
-        findings.fails(Aspect::Valid, "InvalidAuthentication", refused.to_string());
-        return None;
-    }
-    findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
-    Some(tenant)
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that

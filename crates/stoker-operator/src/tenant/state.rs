@@ -39,6 +39,8 @@ pub struct TenantState {
     /// An identity minted for it that may not be recorded yet: tried again, the same one is recorded, since the answer
     /// may be all that was lost.
     minted: Mutex<Option<StorageId>>,
+    /// Where its API server is reached, as the last pass found it.
+    pub exposure: Mutex<Option<Exposure>>,
     /// Its identity in the pool, once recorded: the cached object may lag behind.
     pub storage_id: Mutex<Option<StorageId>>,
     /// The status as this process last wrote it: the cached object may lag behind.
@@ -99,6 +101,7 @@ impl Default for TenantState {
             pods: Mutex::default(),
             inside: tokio::sync::Mutex::default(),
             minted: Mutex::default(),
+            exposure: Mutex::default(),
             storage_id: Mutex::default(),
             written: Mutex::default(),
             routes: Mutex::default(),

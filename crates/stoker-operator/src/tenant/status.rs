@@ -203,6 +203,9 @@ fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &F
         controller_manager: secret(&names.controller_manager_kubeconfig),
         scheduler: secret(&names.scheduler_kubeconfig),
     };
+    if findings.kubelets_verified.is_some() {
+        status.kubelets_verified = findings.kubelets_verified;
+    }
     status.kubeadmconfig = ConfigMapStatus {
         config_map_name: names.kubeadm_config.clone(),
     };

@@ -61,6 +61,7 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
     let watch = OwnedWatch {
         resources: kinds,
         selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
+        fields: None,
         namespace: None,
         owner_label: Some(TENANT),
         remembered: usize::MAX,

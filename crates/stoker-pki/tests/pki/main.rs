@@ -12,6 +12,7 @@ mod keys;
 mod kubeconfig;
 mod properties;
 mod rotation;
+mod signing_request;
 
 use std::path::Path;
 

@@ -5,7 +5,9 @@ mod values;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Artifact, DEFAULT_IMAGE, HEADER, OPERATOR, WARDEN_IMAGE, crds, monitoring, rbac};
+use super::{
+    Artifact, DEFAULT_IMAGE, HEADER, OPERATOR, WARDEN_IMAGE, WEBHOOK, crds, monitoring, rbac,
+};
 
 const NAMESPACE: &str = include_str!("namespace.yaml");
 const VALUES: &str = include_str!("chart/values.yaml");
@@ -48,6 +50,21 @@ const SETTABLE: &[(&str, &str)] = &[
         "          image: ${IMAGE}\n          imagePullPolicy: IfNotPresent\n",
         "          image: {{ with .Values.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
           imagePullPolicy: {{ .Values.image.pullPolicy }}
+",
+    ),
+    (
+        "            - --webhook-bind-address=0.0.0.0:9443\n",
+        "            {{- if .Values.webhook.enabled }}
+            - --webhook-bind-address=0.0.0.0:9443
+            {{- end }}
+",
+    ),
+    (
+        "            - name: webhook\n              containerPort: 9443\n",
+        "            {{- if .Values.webhook.enabled }}
+            - name: webhook
+              containerPort: 9443
+            {{- end }}
 ",
     ),
     (
@@ -105,6 +122,7 @@ pub(super) fn files() -> Result<Vec<Artifact>> {
             in_release(&rbac::roles()),
         ),
         template("manifests/chart/templates/operator.yaml", operator()?),
+        template("manifests/chart/templates/webhook.yaml", webhook()?),
         template(
             "manifests/chart/templates/metrics.yaml",
             include_str!("chart/templates/metrics.yaml").to_owned(),
@@ -155,6 +173,13 @@ fn operator() -> Result<String> {
         text = text.replace(from, to);
     }
     Ok(in_release(&text))
+}
+
+fn webhook() -> Result<String> {
+    let objects = in_release(verbatim(WEBHOOK)?);
+    Ok(format!(
+        "{{{{- if .Values.webhook.enabled }}}}\n{objects}{{{{- end }}}}\n"
+    ))
 }
 
 fn crds_template() -> Result<String> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -57,6 +58,10 @@ fn every_document_is_of_a_known_kind_and_has_only_known_fields() {
             "RoleBinding" => drop(read::<RoleBinding>(&document)),
             "Deployment" => drop(read::<Deployment>(&document)),
             "PodDisruptionBudget" => drop(read::<PodDisruptionBudget>(&document)),
+            "Service" => drop(read::<Service>(&document)),
+            "ValidatingWebhookConfiguration" => {
+                drop(read::<ValidatingWebhookConfiguration>(&document));
+            }
             kind => panic!("{kind} is not expected"),
         }
     }
@@ -115,6 +120,33 @@ fn the_operators_flags_are_those_that_it_has() {
     let none = ["stoker-operator"];
     let default = stoker_operator::args::Args::try_parse_from(none).unwrap();
     assert_eq!(arguments.warden_image, default.warden_image);
+}
+
+#[test]
+fn the_webhook_is_the_one_that_the_operator_serves_and_keeps() {
+    let hook: ValidatingWebhookConfiguration = find("ValidatingWebhookConfiguration");
+    let name = stoker_operator::admission::CONFIGURATION;
+    assert_eq!(hook.metadata.name.as_deref(), Some(name));
+    let webhooks = hook.webhooks.unwrap();
+    let reference = webhooks[0].client_config.service.as_ref().unwrap();
+    let path = reference.path.as_deref();
+    assert_eq!(path, Some(stoker_operator::admission::TENANTS));
+    let service: Service = find("Service");
+    assert_eq!(
+        service.metadata.name.as_deref(),
+        Some(reference.name.as_str())
+    );
+    let port = service.spec.unwrap().ports.unwrap().remove(0);
+    assert_eq!(Some(port.port), reference.port);
+    let target = serde_json::to_value(port.target_port).unwrap();
+    let deployment: Deployment = find("Deployment");
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let mut ports = pod.containers[0].ports.clone().unwrap().into_iter();
+    let port = ports
+        .find(|port| port.name.as_deref() == target.as_str())
+        .unwrap();
+    let flag = format!("--webhook-bind-address=0.0.0.0:{}", port.container_port);
+    assert!(pod.containers[0].args.as_ref().unwrap().contains(&flag));
 }
 
 #[test]

@@ -45,6 +45,11 @@ pub(super) const ITEMS: &[Item] = &[
         |m| remove(m, API_SERVER, "kubelet-client-key"),
     ),
     item(
+        "1.2.5",
+        |m| m.has(API_SERVER, &["kubelet-certificate-authority"]),
+        |m| remove(m, API_SERVER, "kubelet-certificate-authority"),
+    ),
+    item(
         "1.2.6",
         |m| !m.decides("AlwaysAllow"),
         |m| {
@@ -283,6 +288,7 @@ const fn item(
 /// Arguments of the allow-list that an item is about.
 pub(super) fn answers(id: &str) -> &'static [&'static str] {
     match id {
+        "1.2.5" => &["kubelet-certificate-authority"],
         "1.2.12" | "1.2.13" => &["disable-admission-plugins"],
         "1.2.15" | "1.3.2" | "1.4.1" => &["profiling"],
         "1.2.16" => &["audit-log-path", "audit-policy-file"],

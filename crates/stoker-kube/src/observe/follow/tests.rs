@@ -11,6 +11,7 @@ fn following() -> (impl Stream<Item = String>, Scenario) {
     let watch = OwnedWatch {
         resources: Vec::new(),
         selector: "tenant=t".to_owned(),
+        fields: None,
         namespace: Some("ns".to_owned()),
         owner_label: None,
         remembered: 10,

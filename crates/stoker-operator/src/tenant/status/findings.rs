@@ -78,6 +78,8 @@ pub struct Findings {
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.
     pub applied: bool,
+    /// Whether the API servers verify the certificates that kubelets serve.
+    pub kubelets_verified: Option<bool>,
     /// The Deployment as last seen.
     pub deployment: Option<Deployment>,
     /// Where it is in the queue of those whose pods are replaced because of us.

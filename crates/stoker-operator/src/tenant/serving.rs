@@ -1,0 +1,312 @@
+//! Serving certificates of the tenant's kubelets: each request is approved or denied as soon as anybody can tell
+//! ([`decision`]). The tenant's controller manager signs what is approved.
+//!
+//! A watch tells the names of requests; what is looked at then is read anew, so that nothing is kept of a tenant whose
+//! nodes ask for nothing.
+
+mod decision;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use kube::core::ApiResource;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Resource};
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_kube::{Answer, Change, KubeletRequest, OwnedWatch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::decision::{Decision, Reserved, decide};
+use super::connection::Task;
+use super::damper::Damper;
+use super::state::lock;
+use crate::context::Context;
+
+/// [`stoker_kube::KUBELET_SERVING`].
+const SELECTED: &str = "spec.signerName=kubernetes.io/kubelet-serving";
+/// Requests that are looked at together; more wait in the watch.
+const ROOM: usize = 256;
+/// Requests read at the same time.
+const CONCURRENCY: usize = 8;
+/// Nodes come in crowds.
+const BATCH: Duration = Duration::from_millis(50);
+/// Until what cannot be decided yet is looked at again; it doubles.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// For so long a kubelet waits for its answer (`k8s.io/client-go/util/certificate`); then it asks anew.
+const ABANDONED: SignedDuration = SignedDuration::from_mins(15);
+/// One look. A tenant whose API hangs is looked at again.
+const LIMIT: Duration = Duration::from_mins(1);
+/// Between two events of one tenant: whoever is refused may ask every second.
+const TELL: Duration = Duration::from_mins(1);
+/// The reason in a request that was answered, and of the event.
+const APPROVED: &str = "AddressesOfNode";
+const DENIED: &str = "ServingCertificateRefused";
+
+/// Answers requests until dropped.
+pub(super) fn approve(
+    client: Client,
+    tenant: ObjectRef<TenantControlPlane>,
+    ctx: std::sync::Arc<Context>,
+) -> Task {
+    Task::spawn(async move {
+        let watch = OwnedWatch {
+            resources: vec![ApiResource::erase::<CertificateSigningRequest>(&())],
+            selector: String::new(),
+            fields: Some(SELECTED),
+            namespace: None,
+            owner_label: None,
+            remembered: 0,
+        };
+        let mut changes = pin!(stoker_kube::watch_owned(client.clone(), watch));
+        let mut pending = Pending::default();
+        loop {
+            let change = match pending.due {
+                None => Some(changes.next().await),
+                Some(due) if pending.is_full() => {
+                    tokio::time::sleep_until(due).await;
+                    None
+                }
+                Some(due) => timeout_at(due, changes.next()).await.ok(),
+            };
+            match change {
+                Some(None) => return,
+                Some(Some(Ok(change))) => pending.note(&change, Instant::now()),
+                Some(Some(Err(error))) => {
+                    tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
+                }
+                None => Box::pin(pending.look(&client, &tenant, &ctx)).await,
+            }
+        }
+    })
+}
+
+/// Requests that may be unanswered.
+#[derive(Default)]
+struct Pending {
+    names: BTreeSet<String>,
+    due: Option<Instant>,
+    pause: Duration,
+    damper: Damper,
+    told: Option<Instant>,
+}
+
+impl Pending {
+    fn is_full(&self) -> bool {
+        self.names.len() >= ROOM
+    }
+
+    fn note(&mut self, change: &Change, now: Instant) {
+        let name = change.key.name();
+        if change.deleted {
+            self.names.remove(name);
+            return;
+        }
+        self.names.insert(name.to_owned());
+        self.pause = AGAIN;
+        let soon = now + BATCH.max(self.damper.delay(now.into_std()));
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+    }
+
+    /// Looks at all of them; those that cannot be decided yet stay.
+    async fn look(
+        &mut self,
+        client: &Client,
+        tenant: &ObjectRef<TenantControlPlane>,
+        ctx: &Context,
+    ) {
+        let names = self.names.iter().cloned().collect();
+        match timeout(LIMIT, answer_all(names, client, tenant, ctx)).await {
+            Ok(Ok(Answered { waiting, denied })) => {
+                self.names = waiting;
+                if let Some(why) = denied {
+                    self.tell(&why, tenant, ctx).await;
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(tenant = %tenant, error = %error, "serving certificates not looked at");
+            }
+            Err(_) => {
+                tracing::debug!(tenant = %tenant, "looking at serving certificates took too long");
+            }
+        }
+        self.due = (!self.names.is_empty()).then(|| Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(AGAIN_AT_MOST);
+    }
+
+    async fn tell(&mut self, why: &str, tenant: &ObjectRef<TenantControlPlane>, ctx: &Context) {
+        let now = Instant::now();
+        if self.told.is_some_and(|told| now < told + TELL) {
+            return;
+        }
+        let Some(object) = ctx.stores.tenants.get(tenant) else {
+            return;
+        };
+        self.told = Some(now);
+        let reference = object.object_ref(&());
+        ctx.events
+            .publish(&reference, true, DENIED, "Approve", why)
+            .await;
+    }
+}
+
+/// What came of a look.
+#[derive(Default)]
+struct Answered {
+    waiting: BTreeSet<String>,
+    /// What is wrong with one that was denied.
+    denied: Option<String>,
+}
+
+async fn answer_all(
+    names: Vec<String>,
+    client: &Client,
+    tenant: &ObjectRef<TenantControlPlane>,
+    ctx: &Context,
+) -> Result<Answered, stoker_kube::Error> {
+    let read = names
+        .into_iter()
+        .map(|name| async move { stoker_kube::kubelet_request(client, &name).await });
+    let requests: Vec<_> = stream::iter(read)
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    let requests: Vec<KubeletRequest> = requests.into_iter().flatten().collect();
+    let mut answered = Answered::default();
+    if requests.is_empty() {
+        return Ok(answered);
+    }
+    let reserved = match reserved(tenant, ctx) {
+        Known::Reserved(reserved) => reserved,
+        Known::NotOurs => return Ok(answered),
+        Known::NotYet => {
+            answered.waiting = newest(requests);
+            return Ok(answered);
+        }
+    };
+    let nodes = stoker_kube::node_addresses(client).await?;
+    let mut undecided = Vec::new();
+    for request in requests {
+        let now = Timestamp::now();
+        match decide(&request, &nodes, &reserved, now) {
+            Decision::Approve => {
+                let message = "by Stoker: the node asks for addresses of its own";
+                write(client, &request, true, APPROVED, message).await?;
+                tracing::info!(tenant = %tenant, node = request.username, "serving certificate approved");
+            }
+            Decision::Deny(why) => {
+                write(client, &request, false, DENIED, &why).await?;
+                tracing::info!(tenant = %tenant, asked_by = request.username, why, "serving certificate refused");
+                let user = &request.username;
+                answered.denied = Some(format!(
+                    "the serving certificate that {user:?} asks for is refused: {why}"
+                ));
+            }
+            Decision::Wait(why) => {
+                tracing::debug!(tenant = %tenant, node = request.username, why, "serving certificate waits");
+                let abandoned = request
+                    .created
+                    .is_some_and(|created| now.duration_since(created) > ABANDONED);
+                if !abandoned {
+                    undecided.push(request);
+                }
+            }
+        }
+    }
+    answered.waiting = newest(undecided);
+    Ok(answered)
+}
+
+/// Names of requests, of each user the newest: a kubelet that asks anew has given up on what it asked before, and no node can
+/// fill the room of all.
+fn newest(requests: Vec<KubeletRequest>) -> BTreeSet<String> {
+    let mut newest: BTreeMap<String, KubeletRequest> = BTreeMap::new();
+    for request in requests {
+        let known = newest.get(&request.username);
+        if known.is_none_or(|known| known.created <= request.created) {
+            newest.insert(request.username.clone(), request);
+        }
+    }
+    newest.into_values().map(|request| request.name).collect()
+}
+
+async fn write(
+    client: &Client,
+    request: &KubeletRequest,
+    approved: bool,
+    reason: &str,
+    message: &str,
+) -> Result<(), stoker_kube::Error> {
+    let answer = Answer {
+        approved,
+        reason,
+        message,
+    };
+    match stoker_kube::answer(client, request, answer).await {
+        // Gone, or answered by somebody else. Of another one with its name the watch tells.
+        Err(error) if ["NotFound", "Conflict"].contains(&error.category()) => Ok(()),
+        written => written,
+    }
+}
+
+enum Known {
+    Reserved(Reserved),
+    /// The spec says that kubelets ask for no certificates: whoever has them ask anyway answers.
+    NotOurs,
+    /// Where the API server is reached is not known.
+    NotYet,
+}
+
+/// What no node of the tenant serves.
+fn reserved(tenant: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
+    let state = ctx.tenants.get(tenant);
+    let exposure = state.and_then(|state| lock(&state.exposure).clone());
+    let exposure = exposure.filter(|exposure| exposure.endpoint.is_some());
+    let object = ctx.stores.tenants.get(tenant);
+    let checked = object.and_then(|object| Tenant::validate(&object).ok());
+    let (Some(exposure), Some(tenant)) = (exposure, checked) else {
+        return Known::NotYet;
+    };
+    if tenant.kubelet.serving_certificates() == Some(false) {
+        return Known::NotOurs;
+    }
+    let (names, addresses) = stoker_control_plane::serving_names(&tenant, &exposure);
+    let names = names.iter().map(|name| name.to_ascii_lowercase());
+    Known::Reserved(Reserved {
+        names: names.collect(),
+        addresses: addresses
+            .iter()
+            .map(std::net::IpAddr::to_canonical)
+            .collect(),
+        service_networks: tenant.network.service_cidrs,
+        cluster_domain: tenant.network.cluster_domain,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_user_waits_with_more_than_one_request() {
+        let request = |name: &str, user: &str, seconds: i64| KubeletRequest {
+            name: name.to_owned(),
+            username: user.to_owned(),
+            created: Timestamp::from_second(seconds).ok(),
+            ..KubeletRequest::default()
+        };
+        let made = [
+            request("a", "system:node:one", 2),
+            request("b", "system:node:one", 3),
+            request("c", "system:node:one", 1),
+            request("d", "system:node:two", 1),
+        ];
+        let kept: Vec<String> = newest(made.into()).into_iter().collect();
+        assert_eq!(kept, ["b", "d"]);
+    }
+}
