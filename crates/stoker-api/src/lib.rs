@@ -7,8 +7,10 @@
 
 pub mod admission_plugins;
 pub mod arguments;
+pub mod feature_gates;
 pub mod labels;
 pub mod restricted;
+pub mod runtime_config;
 pub mod storage_id;
 pub mod tenant;
 pub mod v1alpha1;

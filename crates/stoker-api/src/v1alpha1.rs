@@ -6,6 +6,7 @@
 )]
 
 mod addons;
+mod api_priority;
 mod audit;
 mod authentication;
 mod control_plane;
@@ -24,6 +25,7 @@ mod status;
 mod tenant_control_plane;
 
 pub use addons::{Addon, Addons, KubeProxyAddon};
+pub use api_priority::{ApiPriority, PriorityPreset};
 pub use audit::{
     Audit, AuditLevel, AuditLog, AuditPolicy, AuditResources, AuditRule, AuditStage, AuditWebhook,
 };
@@ -31,7 +33,7 @@ pub use authentication::{
     AudienceMatchPolicy, Authentication, Claim, ClaimMappings, ClaimValidationRule, ExtraMapping,
     Issuer, JwtAuthenticator, PrefixedClaim, UserValidationRule,
 };
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, Size};
 pub use core::{
     Affinity, ContainerSecurity, Containers, InitContainers, PodSecurity, Resources, Tolerations,
     TopologySpread, VolumeMounts, Volumes,

@@ -93,6 +93,9 @@ fn what_later_steps_rely_on_is_checked_again() {
         "has no usable plugin",
         "extraArgs",
         "must be the storage id",
+        "stable ones are always on",
+        "api/all can only be true",
+        "--service-account-issuer of extraArgs",
     ];
     let table = cases::tenant_control_planes();
     for text in relied_on {

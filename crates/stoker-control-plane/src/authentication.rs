@@ -12,6 +12,8 @@ use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{Authentication, ClaimMappings, JwtAuthenticator, UserValidationRule};
 use stoker_pki::certificate_count;
 
+use crate::issuers::issuers;
+
 pub use expression::InvalidExpression;
 use expression::{Expression, Variable, Wanted};
 
@@ -69,15 +71,18 @@ pub enum InvalidAuthentication {
     EmailNotVerified(usize),
 }
 
-/// Checks what CEL could not at admission.
+/// Checks what CEL could not at admission. `stable_name` is the tenant's name under the operator's base domain.
 ///
 /// # Errors
 /// What kube-apiserver would refuse to start by.
-pub fn check_authentication(tenant: &Tenant) -> Result<(), InvalidAuthentication> {
-    let own = common_issuer(tenant);
+pub fn check_authentication(
+    tenant: &Tenant,
+    stable_name: Option<&str>,
+) -> Result<(), InvalidAuthentication> {
+    let own = issuers(tenant, stable_name);
     for (index, jwt) in tenant.authentication.jwt.iter().enumerate() {
         let issuer = &jwt.issuer;
-        if issuer.url == own {
+        if own.contains(&issuer.url) {
             let url = issuer.url.clone();
             return Err(InvalidAuthentication::OwnIssuer { index, url });
         }
@@ -90,14 +95,6 @@ pub fn check_authentication(tenant: &Tenant) -> Result<(), InvalidAuthentication
         expressions(index, jwt)?;
     }
     Ok(())
-}
-
-/// Issuer of the tenant's own tokens, of those with a stable name of their own too.
-pub(crate) fn common_issuer(tenant: &Tenant) -> String {
-    format!(
-        "https://kubernetes.default.svc.{}",
-        tenant.network.cluster_domain
-    )
 }
 
 fn unique(index: usize, jwt: &JwtAuthenticator) -> Result<(), InvalidAuthentication> {

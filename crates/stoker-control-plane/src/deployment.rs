@@ -10,6 +10,7 @@ mod flags;
 mod probe;
 mod scheduling;
 mod security;
+mod size;
 mod warden;
 
 use k8s_openapi::api::apps::v1::{

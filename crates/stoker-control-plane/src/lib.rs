@@ -29,6 +29,7 @@ pub mod entry;
 mod exposure;
 mod generated_kubeconfig;
 mod guards;
+mod issuers;
 mod keys;
 mod kubeadm;
 mod leaves;

@@ -20,6 +20,8 @@ use crate::error::Error;
 use crate::fingerprint::Fingerprint;
 use crate::ledger::Ledger;
 
+mod yielding;
+
 /// How often an object is applied again within one pass because somebody else wrote it while our
 /// write was on its way. A further attempt belongs to the next pass, with its backoff.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -115,7 +117,23 @@ impl Writer {
     where
         T: DeserializeOwned,
     {
-        let params = PatchParams::apply(self.field_manager).force();
+        self.apply_to(key, body, true, accept).await
+    }
+
+    async fn apply_to<T>(
+        &self,
+        key: &ObjectKey,
+        body: Vec<u8>,
+        force: bool,
+        accept: &'static str,
+    ) -> Result<T, kube::Error>
+    where
+        T: DeserializeOwned,
+    {
+        let params = PatchParams {
+            force,
+            ..PatchParams::apply(self.field_manager)
+        };
         let url = DynamicObject::url_path(key.resource(), key.namespace());
         let request = Request::new(&url)
             .patch(key.name(), &params, &Patch::Apply(()))
@@ -191,6 +209,9 @@ impl Writer {
         &self,
         desired: &Desired,
     ) -> Result<(Fingerprint, Option<DynamicObject>), Error> {
+        if let Some(path) = desired.yields() {
+            return Ok((self.apply_yielding(desired, path).await?, None));
+        }
         if desired.wants_whole() {
             let whole = self.apply(desired).await?;
             return Ok((Fingerprint::of(&whole.metadata), Some(whole)));

@@ -121,6 +121,9 @@ fn interned(resource: &ApiResource) -> Arc<ApiResource> {
     new
 }
 
+/// A field of an object: the keys that lead to it.
+pub type FieldPath = &'static [&'static str];
+
 /// An object as we want it: the body that server-side apply sends, and a digest of it.
 ///
 /// The body may hold keys of a tenant, so `Debug` shows only the key.
@@ -131,6 +134,7 @@ pub struct Desired {
     body: Vec<u8>,
     digest: [u8; 32],
     answered_whole: bool,
+    yields: Option<FieldPath>,
 }
 
 impl Desired {
@@ -184,6 +188,7 @@ impl Desired {
             metadata,
             body,
             answered_whole: false,
+            yields: None,
         })
     }
 
@@ -193,6 +198,16 @@ impl Desired {
     pub fn answered_whole(self) -> Self {
         Self {
             answered_whole: true,
+            ..self
+        }
+    }
+
+    /// Leaves a field to whoever else sets it: it is ours while it is as we wrote it, and written again when it is
+    /// gone. Its answer is never whole.
+    #[must_use]
+    pub fn yielding(self, path: FieldPath) -> Self {
+        Self {
+            yields: Some(path),
             ..self
         }
     }
@@ -218,6 +233,11 @@ impl Desired {
     /// Whether the whole object is wanted as the answer.
     pub(crate) fn wants_whole(&self) -> bool {
         self.answered_whole
+    }
+
+    /// The field that others may take.
+    pub(crate) fn yields(&self) -> Option<FieldPath> {
+        self.yields
     }
 
     /// SHA-256 of the body.

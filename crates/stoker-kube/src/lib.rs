@@ -36,7 +36,7 @@ mod tenant_client;
 mod try_out;
 
 pub use apply::{Outcome, Writer};
-pub use desired::{Desired, ObjectKey};
+pub use desired::{Desired, FieldPath, ObjectKey};
 pub use error::{Error, category_of};
 pub use events::Events;
 pub use fingerprint::Fingerprint;

@@ -12,6 +12,8 @@ pub const CLUSTER_INFO: &str = "cluster-info";
 pub const CLUSTER_ADMINS: &str = "cluster-admins";
 /// Endpoints of the `kubernetes` Service.
 pub const API_SERVER: &str = "kube-apiserver";
+/// Whom the API server serves first.
+pub const API_PRIORITY: &str = "api-priority";
 /// The cluster DNS add-on.
 pub const CORE_DNS: &str = "coredns";
 /// The Service proxy add-on.

@@ -21,11 +21,23 @@ const SELECTOR: &[(&str, &str)] = &[("k8s-app", SERVICE)];
 const SERVICE: &str = "kube-dns";
 const METRICS_PORT: i32 = 9153;
 
+/// The entry of the `ConfigMap` that tenants may change.
+const COREFILE: &str = "Corefile";
+
+/// Where `config_map` has something that is the tenant's as soon as the tenant changes it: the Corefile, in which
+/// people forward domains of theirs. kubeadm keeps it too.
+#[must_use]
+pub fn left_to_tenant(config_map: &ConfigMap) -> Option<&'static [&'static str]> {
+    let meta = &config_map.metadata;
+    let is_ours = meta.name.as_deref() == Some(NAME);
+    is_ours.then_some(&["data", COREFILE])
+}
+
 pub(crate) fn add(objects: &mut TenantObjects, tenant: &Tenant, addon: &Addon) {
     objects.config_maps.push(ConfigMap {
         metadata: namespaced(CORE_DNS, KUBE_SYSTEM, NAME),
         data: Some(string_map(&[(
-            "Corefile",
+            COREFILE,
             &corefile(&tenant.network.cluster_domain),
         )])),
         ..ConfigMap::default()

@@ -78,6 +78,9 @@ fn ours(tenant: &Tenant) -> Value {
     if let Some(driver) = tenant.kubelet.cgroupfs {
         document["cgroupDriver"] = json!(driver);
     }
+    if !tenant.feature_gates.is_empty() {
+        document["featureGates"] = json!(tenant.feature_gates);
+    }
     document
 }
 

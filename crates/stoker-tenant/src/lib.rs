@@ -10,7 +10,7 @@
 //! Tenant + Access ─► build ─► kubeadm-config, kubelet-config      what `kubeadm join` reads
 //!                             cluster-info, bootstrap RBAC         how a node gets in
 //!                             the kubernetes Endpoints and slices  how pods reach the API server
-//!                             CoreDNS, kube-proxy                  when the spec asks for them
+//!                             CoreDNS, kube-proxy, API priority    when the spec asks for them
 //! ```
 //!
 //! Followed: kubeadm 1.33.13, 1.34.4, 1.35.4 and 1.36.3 (`cmd/kubeadm/app/phases`).
@@ -18,11 +18,13 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use stoker_api::tenant::Tenant;
 
 mod access;
 mod accounts;
+mod api_priority;
 mod bootstrap;
 pub mod component;
 mod core_dns;
@@ -40,8 +42,9 @@ mod watched;
 mod yaml;
 
 pub use access::Access;
+pub use core_dns::left_to_tenant;
 pub use patch::PatchError;
-pub use watched::{WatchedKind, watched_kinds};
+pub use watched::{WatchedKind, watched_kinds, watched_kinds_of};
 
 /// The objects of one tenant cluster, by kind. Apart from [`Endpoints`] and slices, whose Service
 /// the API server makes, none needs another to be there first but its namespace (`kube-system`,
@@ -63,6 +66,8 @@ pub struct TenantObjects {
     pub endpoint_slices: Vec<EndpointSlice>,
     pub deployments: Vec<Deployment>,
     pub daemon_sets: Vec<DaemonSet>,
+    pub priority_levels: Vec<PriorityLevelConfiguration>,
+    pub flow_schemas: Vec<FlowSchema>,
 }
 
 /// Builds every object that belongs into `tenant`'s cluster, reached as `access` says. The same
@@ -77,6 +82,9 @@ pub fn build(tenant: &Tenant, access: &Access) -> Result<TenantObjects, PatchErr
     kubelet_config::add(&mut objects, tenant)?;
     bootstrap::add(&mut objects, access);
     endpoints::add(&mut objects, tenant, access);
+    if let Some(asked) = &tenant.api_priority {
+        api_priority::add(&mut objects, asked);
+    }
     if let Some(addon) = &tenant.addons.core_dns {
         core_dns::add(&mut objects, tenant, addon);
     }

@@ -9,11 +9,11 @@ mod sameness;
 
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 
-use crate::{Access, TenantObjects, build, watched_kinds};
+use crate::{Access, TenantObjects, build, watched_kinds, watched_kinds_of};
 
 /// The tenant of a manifest's `spec`, YAML indented by nothing.
 fn tenant(spec: &str) -> Tenant {
@@ -69,6 +69,8 @@ fn all(objects: &TenantObjects) -> Vec<Value> {
         .chain(each(&objects.endpoint_slices))
         .chain(each(&objects.deployments))
         .chain(each(&objects.daemon_sets))
+        .chain(each(&objects.priority_levels))
+        .chain(each(&objects.flow_schemas))
         .collect()
 }
 
@@ -84,7 +86,12 @@ fn document(objects: &TenantObjects, config_map: &str, key: &str) -> Value {
 
 #[test]
 fn every_object_has_our_labels_and_a_watched_kind() {
-    let tenant = plain("v1.36.3", "addons: { coreDNS: {}, kubeProxy: {} }");
+    let mut tenant = plain("v1.36.3", "addons: { coreDNS: {}, kubeProxy: {} }");
+    let few: Vec<_> = watched_kinds_of(&tenant).collect();
+    assert_eq!(few.len() + 2, watched_kinds().len());
+    let preset = json!({ "preset": "Agents", "namespaces": ["agents"] });
+    tenant.api_priority = serde_json::from_value(preset).unwrap();
+    assert!(watched_kinds_of(&tenant).eq(watched_kinds()));
     let objects = build(
         &tenant,
         &access("192.0.2.10", &["192.0.2.10", "2001:db8::1"]),

@@ -3,8 +3,10 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
+use stoker_api::tenant::Tenant;
 
 /// A kind of which there are objects of ours in a tenant cluster, selected by the label
 /// [`stoker_api::labels::MANAGED_BY`].
@@ -37,8 +39,17 @@ pub const fn watched_kinds() -> &'static [WatchedKind] {
         namespaced::<EndpointSlice>(),
         namespaced::<Deployment>(),
         namespaced::<DaemonSet>(),
+        cluster_wide::<PriorityLevelConfiguration>(),
+        cluster_wide::<FlowSchema>(),
     ];
     KINDS
+}
+
+/// The kinds of which `tenant` has objects: a watch costs both sides, and few ask for API priority.
+pub fn watched_kinds_of(tenant: &Tenant) -> impl Iterator<Item = &'static WatchedKind> {
+    let all = tenant.api_priority.is_some();
+    let kinds = watched_kinds().iter();
+    kinds.filter(move |kind| all || kind.group != FlowSchema::GROUP)
 }
 
 const fn namespaced<K: Resource<Scope = NamespaceResourceScope>>() -> WatchedKind {

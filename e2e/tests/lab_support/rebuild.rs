@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_lab::demo::TENANT;
-use stoker_lab::paths::checkout;
 use stoker_lab::product::NAMESPACE;
 
 use crate::pods::{restarts, uids};
@@ -33,6 +33,7 @@ pub(crate) async fn a_lost_management_cluster_comes_back_from_the_pool_and_the_e
     world: &World,
 ) -> Result<()> {
     let tenant = world.main_tenant().await?;
+    let manifest = world.tenants(TENANT).get(TENANT).await?;
     let endpoint = world.status(TENANT).await?.control_plane_endpoint;
     let keys = keys(world).await?;
     let before = workload(&tenant).await?;
@@ -48,7 +49,12 @@ pub(crate) async fn a_lost_management_cluster_comes_back_from_the_pool_and_the_e
     let installed = lost.elapsed();
     let owners = world.pool_owners().await?;
     let id = owners.get(&format!("{TENANT}/{TENANT}"));
-    adopt(world, id.context("the pool knows no such tenant")?).await?;
+    adopt(
+        world,
+        &manifest,
+        id.context("the pool knows no such tenant")?,
+    )
+    .await?;
     let tenant = world.ready(TENANT).await?;
     let ready = lost.elapsed();
 
@@ -107,12 +113,24 @@ async fn restore_escrow_key(world: &World, kept: &Secret) -> Result<()> {
     world.lab.apply(&secret).await
 }
 
-/// The tenant's manifest, and in it whose data it goes on with.
-async fn adopt(world: &World, id: &str) -> Result<()> {
-    let file = checkout().join("examples/tenant.yaml");
-    let text = std::fs::read_to_string(file).context("reading the tenant's manifest")?;
-    let text = text.replace("\nspec:\n", &format!("\nspec:\n  dataStoreSchema: {id}\n"));
-    world.lab.apply_text(&text).await
+/// The tenant's manifest as it was kept, and in it whose data it goes on with.
+async fn adopt(world: &World, kept: &TenantControlPlane, id: &str) -> Result<()> {
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {
+            "name": TENANT,
+            "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+        },
+    });
+    let mut spec = serde_json::to_value(&kept.spec)?;
+    spec["dataStoreSchema"] = id.into();
+    let tenant = json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+        "metadata": { "name": TENANT, "namespace": TENANT }, "spec": spec,
+    });
+    let items = [namespace, tenant];
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    world.lab.apply(&list).await
 }
 
 /// The joined node renews its lease with the new control plane, and is Ready.

@@ -8,6 +8,9 @@ use crate::arguments::{Argument, Component};
 use crate::v1alpha1::{Audit, ControlPlaneDeployment, Encryption, EncryptionProvider};
 use crate::version::KubernetesVersion;
 
+/// The argument that names an issuer of service-account tokens.
+const ISSUER_ARGUMENT: &str = "--service-account-issuer=";
+
 pub(super) fn admission_controllers(
     version: KubernetesVersion,
     names: &[String],
@@ -76,6 +79,18 @@ pub(super) fn audit_log(
         return Ok(());
     }
     Err(InvalidTenant::AuditVolume(name.clone()))
+}
+
+pub(super) fn issuers(
+    issuers: &[String],
+    deployment: &ControlPlaneDeployment,
+) -> Result<(), InvalidTenant> {
+    let mut asked = deployment.extra_args.api_server.iter();
+    let named = |text: &String| text.replace('_', "-").starts_with(ISSUER_ARGUMENT);
+    if !issuers.is_empty() && asked.any(named) {
+        return Err(InvalidTenant::IssuersTwice);
+    }
+    Ok(())
 }
 
 pub(super) fn encryption(

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::rules::is_default;
 
 /// `https`, a host with perhaps a port, perhaps a path; no user, query or fragment.
-const HTTPS: &str = "^https://([-.a-zA-Z0-9]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?\
+pub(super) const HTTPS: &str = "^https://([-.a-zA-Z0-9]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?\
      (/([-A-Za-z0-9._~!$&()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$";
-const HTTPS_MESSAGE: &str = "an issuer is an https URL without user, query and fragment";
+pub(super) const HTTPS_MESSAGE: &str = "an issuer is an https URL without user, query and fragment";
 
 /// A domain and a path, in lower case.
 const EXTRA_KEY: &str =

@@ -1,18 +1,30 @@
 //! `spec.kubernetes`: the release and the kubelets' settings.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use kube::core::{Message, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::authentication::{HTTPS, HTTPS_MESSAGE};
 use super::rules::is_default;
-use super::{Audit, Authentication, Encryption};
-use crate::{admission_plugins, version};
+use super::{ApiPriority, Audit, Authentication, Encryption};
+use crate::{admission_plugins, runtime_config, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = plugins_exist())]
+#[x_kube(
+    validation = plugins_exist(),
+    validation = Rule::new(FORMER_ISSUER_STAYS).message(
+        "serviceAccountIssuers: the issuer that signs until now must stay, behind the new one, until \
+         a later change: its tokens would be refused, those of running pods too"
+    ),
+    validation = Rule::new(NO_ISSUER_OF_ITS_OWN).message(
+        "authentication.jwt: an issuer of serviceAccountIssuers issues this cluster's own tokens"
+    )
+)]
 pub struct Kubernetes {
     /// Release of the control plane, `vMAJOR.MINOR.PATCH`; minors 1.33 to 1.36. Its minor goes up
     /// one at a time and never down; patches are free.
@@ -47,10 +59,45 @@ pub struct Kubernetes {
     /// Which requests the API servers record, and where; left out as if empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
+    /// Feature gates, of all components and kubelets alike; alpha and beta ones of the release.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub feature_gates: BTreeMap<String, bool>,
+    /// Alpha and beta versions of the API to serve (`kube-apiserver --runtime-config`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    #[x_kube(
+        validation = Rule::new(runtime_config::form().0).message(runtime_config::form().1),
+        validation = Rule::new(runtime_config::keeps_stable().0)
+            .message(runtime_config::keeps_stable().1)
+    )]
+    pub runtime_config: BTreeMap<String, bool>,
+    /// Issuers of service-account tokens: the first signs, all are believed, and behind them
+    /// those that Stoker gives a tenant (`kube-apiserver --service-account-issuer`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 512)))]
+    #[x_kube(validation = Rule::new(format!("self.all(i, i.matches(r'{HTTPS}'))")).message(HTTPS_MESSAGE))]
+    pub service_account_issuers: Vec<String>,
+    /// Whom the API server serves first. Left out, as upstream has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_priority: Option<ApiPriority>,
     /// What is encrypted in the `DataStore`. Left out, Secrets with secretbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
 }
+
+/// CEL: no token that lives is refused after an update. Stoker's own issuers are always believed.
+const FORMER_ISSUER_STAYS: &str = "\
+    !has(oldSelf.serviceAccountIssuers) || size(oldSelf.serviceAccountIssuers) == 0 || \
+    (has(self.serviceAccountIssuers) && \
+    oldSelf.serviceAccountIssuers[0] in self.serviceAccountIssuers) || \
+    oldSelf.serviceAccountIssuers[0].startsWith('https://kubernetes.default.svc.')";
+
+/// CEL: kube-apiserver refuses an issuer that is both.
+const NO_ISSUER_OF_ITS_OWN: &str = "\
+    !has(self.serviceAccountIssuers) || !has(self.authentication) || \
+    !has(self.authentication.jwt) || \
+    self.authentication.jwt.all(j, !(j.issuer.url in self.serviceAccountIssuers))";
 
 fn plugins_exist() -> Rule {
     let (rule, message) = admission_plugins::exist();

@@ -154,6 +154,9 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
          self.controlPlane.service.additionalPorts.all(p, p.protocol != 'TCP' || p.port != \
          (has(self.networkProfile.port) ? self.networkProfile.port : 6443))"
     ).message("additionalPorts: the API server's own port (networkProfile.port) is taken"),
+    validation = Rule::new(ISSUERS_ONCE).message(
+        "kubernetes.serviceAccountIssuers and --service-account-issuer of extraArgs exclude each other"
+    ),
     validation = Rule::new(LOG_HAS_A_VOLUME).message(
         "audit.log.volume must be the name of an emptyDir in deployment.additionalVolumes"
     ),
@@ -263,6 +266,13 @@ const SAME_CLASS: &str = "\
     oldSelf.controlPlane.service.serviceType != 'LoadBalancer' || \
     (has(self.networkProfile.loadBalancerClass) ? self.networkProfile.loadBalancerClass : '') == \
     (has(oldSelf.networkProfile.loadBalancerClass) ? oldSelf.networkProfile.loadBalancerClass : '')";
+
+/// CEL: issuers are given in one place.
+const ISSUERS_ONCE: &str = "\
+    !has(self.kubernetes.serviceAccountIssuers) || !has(self.controlPlane.deployment.extraArgs) || \
+    !has(self.controlPlane.deployment.extraArgs.apiServer) || \
+    self.controlPlane.deployment.extraArgs.apiServer.all(a, \
+    !a.matches('^--service[-_]account[-_]issuer='))";
 
 /// CEL: while one minor is being rolled out, the next cannot be asked for.
 fn no_second_upgrade() -> String {

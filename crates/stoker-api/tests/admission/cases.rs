@@ -63,6 +63,7 @@ impl Table {
 pub(crate) fn tenant_control_planes() -> Table {
     let mut table = Table::parse(include_str!("tenant_control_planes.yaml"));
     let parts = [
+        include_str!("api_server.yaml"),
         include_str!("audit.yaml"),
         include_str!("authentication.yaml"),
         include_str!("deployments.yaml"),

@@ -7,7 +7,9 @@ use stoker_api::v1alpha1::ControlPlaneDeployment;
 pub(super) type Flag = (&'static str, String);
 
 /// A flag whose values are joined: every entry is a setting of its own.
-const GATES: &str = "feature-gates";
+pub(super) const GATES: &str = "feature-gates";
+/// A flag that adds to what it said before; of two settings of one name the last counts.
+pub(super) const VERSIONS: &str = "runtime-config";
 
 /// `ours`, sorted, and behind them what was asked for, in the order given. Of a flag that people may
 /// set, ours is only a default. The allow-list has kept away everything else.
@@ -26,9 +28,8 @@ pub(super) fn with_asked(
         .into_iter()
         .partition(|argument| argument.name == format!("--{GATES}"));
     let replaced = |flag: &Flag| {
-        asked
-            .iter()
-            .any(|argument| argument.name == format!("--{}", flag.0))
+        let mut asked = asked.iter();
+        flag.0 != VERSIONS && asked.any(|argument| argument.name == format!("--{}", flag.0))
     };
     let mut ours: Vec<Flag> = ours.into_iter().filter(|flag| !replaced(flag)).collect();
     for gate in gates {

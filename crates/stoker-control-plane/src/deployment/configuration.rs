@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMapProjection, VolumeMount, VolumeProjection};
 use stoker_api::tenant::Tenant;
 
-use super::arguments::Flag;
+use super::arguments::{Flag, VERSIONS};
 use super::files::{item, path, projection};
 use crate::{Names, audit, entry};
 
@@ -43,6 +43,13 @@ pub(super) fn flags(tenant: &Tenant) -> Vec<Flag> {
         flags.push(("audit-webhook-config-file", path(AUDIT_WEBHOOK)));
     }
     flags
+}
+
+/// The versions of the API to serve beside the stable ones.
+pub(super) fn switches(tenant: &Tenant) -> Option<Flag> {
+    let asked = tenant.runtime_config.iter();
+    let all: Vec<String> = asked.map(|(name, on)| format!("{name}={on}")).collect();
+    (!all.is_empty()).then(|| (VERSIONS, all.join(",")))
 }
 
 /// Mounts beside that of the files.

@@ -10,6 +10,7 @@ use stoker_api::restricted::CAPABILITY;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::{ContainerSecurity, Resources, VolumeMounts};
 
+use super::size::{self, Requests};
 use super::{additional, configuration, files, flags, probe, security};
 use crate::{Inputs, SERVICE_PORT_NAME};
 
@@ -55,8 +56,7 @@ fn api_server(inputs: &Inputs<'_>) -> Container {
         )),
         resources: Some(requests(
             asked.resources.api_server.as_ref(),
-            "25m",
-            "250Mi",
+            size::requests(tenant.size, component),
         )),
         security_context: Some(with_capability(own_security(security))),
         volume_mounts: Some(
@@ -83,8 +83,7 @@ fn controller_manager(tenant: &Tenant) -> Container {
         args: Some(flags::controller_manager(tenant)),
         resources: Some(requests(
             asked.resources.controller_manager.as_ref(),
-            "10m",
-            "85Mi",
+            size::requests(tenant.size, Component::ControllerManager),
         )),
         security_context: Some(own_security(security)),
         volume_mounts: Some(mounts(
@@ -105,7 +104,10 @@ fn scheduler(tenant: &Tenant) -> Container {
     let security = asked.container_security_contexts.scheduler.as_ref();
     Container {
         args: Some(flags::scheduler(tenant)),
-        resources: Some(requests(asked.resources.scheduler.as_ref(), "5m", "55Mi")),
+        resources: Some(requests(
+            asked.resources.scheduler.as_ref(),
+            size::requests(tenant.size, Component::Scheduler),
+        )),
         security_context: Some(own_security(security)),
         volume_mounts: Some(mounts(
             tenant,
@@ -170,11 +172,10 @@ fn liveness(tenant: &Tenant, component: Component, probe: Probe) -> Probe {
     probe::timed(probe, [asked.liveness, asked.of(component).liveness])
 }
 
-/// Memory as measured on an idle tenant (PSS 235, 82 and 52 MB); little CPU, so that many idle
-/// tenants fit a node. No limits of ours: an API server that is throttled or killed under load takes
+/// Ours where nothing is asked for. No limits of ours: an API server that is throttled or killed under load takes
 /// its tenant with it. A limit that is asked for without a request is the request too, as everywhere
 /// in Kubernetes.
-fn requests(asked: Option<&Resources>, cpu: &str, memory: &str) -> ResourceRequirements {
+fn requests(asked: Option<&Resources>, (cpu, memory): Requests) -> ResourceRequirements {
     let asked = asked.map(|asked| asked.0.clone()).unwrap_or_default();
     let limits = asked.limits.unwrap_or_default();
     let mut requests = asked.requests.unwrap_or_default();

@@ -5,10 +5,10 @@ use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::NodeAddressType;
 
 use super::SHUTDOWN_DELAY_SECONDS;
-use super::arguments::{Flag, with_asked};
-use super::configuration;
+use super::arguments::{Flag, GATES, with_asked};
 use super::files::{POOL_CA, POOL_CERTIFICATE, POOL_KEY, path};
-use crate::authentication::common_issuer;
+use super::{configuration, size};
+use crate::issuers::{issuers, keys_uri};
 use crate::{Inputs, entry};
 
 /// Flags of kube-apiserver.
@@ -17,6 +17,8 @@ pub(super) fn api_server(inputs: &Inputs<'_>) -> Vec<String> {
     flags.extend(storage(inputs));
     flags.extend(identity(inputs));
     flags.extend(configuration::flags(inputs.tenant));
+    flags.extend(configuration::switches(inputs.tenant));
+    flags.extend(size::flags(inputs.tenant.size, Component::ApiServer));
     with_asked(Component::ApiServer, &inputs.tenant.deployment, flags)
 }
 
@@ -88,10 +90,19 @@ fn serving(inputs: &Inputs<'_>) -> Vec<Flag> {
     // Else it is the pod's address, which the tenant could read at `/api`.
     let address = tenant.network.kubernetes_service_ips().first().copied();
     flags.extend(address.map(|address| ("advertise-address", address.to_string())));
-    if tenant.version.minor >= PEER_PROXY_ON {
-        flags.push(("feature-gates", format!("{PEER_PROXY}=false")));
-    }
+    flags.extend(gates(tenant, tenant.version.minor >= PEER_PROXY_ON));
     flags
+}
+
+/// The feature gates of a component.
+fn gates(tenant: &Tenant, without_peer_proxy: bool) -> Option<Flag> {
+    let ours = without_peer_proxy.then(|| format!("{PEER_PROXY}=false"));
+    let asked = tenant.feature_gates.iter();
+    let all: Vec<String> = ours
+        .into_iter()
+        .chain(asked.map(|(name, on)| format!("{name}={on}")))
+        .collect();
+    (!all.is_empty()).then(|| (GATES, all.join(",")))
 }
 
 fn address_type(kind: NodeAddressType) -> &'static str {
@@ -129,7 +140,7 @@ fn storage(inputs: &Inputs<'_>) -> Vec<Flag> {
 /// Who is authenticated how, and who may do what.
 fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
     let tenant = inputs.tenant;
-    let issuers = issuers(inputs);
+    let issuers = issuers(tenant, inputs.exposure.stable_name.as_deref());
     let mut flags = vec![
         ("authentication-config", path(entry::AUTHENTICATION)),
         ("authorization-config", path(entry::AUTHORIZATION)),
@@ -150,11 +161,7 @@ fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
         ),
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
-        // Else it is built from the pod's address.
-        (
-            "service-account-jwks-uri",
-            format!("{}/openid/v1/jwks", issuers[0]),
-        ),
+        ("service-account-jwks-uri", keys_uri(tenant, &issuers)),
         (
             "service-account-key-file",
             path(entry::SERVICE_ACCOUNT_PUBLIC),
@@ -167,17 +174,6 @@ fn identity(inputs: &Inputs<'_>) -> Vec<Flag> {
     let accepted = issuers.into_iter();
     flags.extend(accepted.map(|issuer| ("service-account-issuer", issuer)));
     flags
-}
-
-/// Who issues tokens of service accounts: the first signs, the others are believed too. A name under
-/// the base domain is unique to the tenant. That of every cluster of this domain stays accepted
-/// behind it: tokens from before the operator had a base domain go on working.
-fn issuers(inputs: &Inputs<'_>) -> Vec<String> {
-    let own = inputs.exposure.stable_name.as_ref();
-    let own = own.map(|host| format!("https://{host}"));
-    own.into_iter()
-        .chain([common_issuer(inputs.tenant)])
-        .collect()
 }
 
 /// `NodeRestriction` and those asked for, each once.
@@ -198,7 +194,7 @@ fn admission_plugins(tenant: &Tenant) -> String {
 /// start, which is not up yet.
 pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
     let kubeconfig = path(entry::CONTROLLER_MANAGER);
-    let ours = vec![
+    let mut ours = vec![
         ("allocate-node-cidrs", "true".to_owned()),
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig.clone()),
@@ -227,6 +223,8 @@ pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
         ("tls-cipher-suites", STRONG_SUITES.join(",")),
         ("use-service-account-credentials", "true".to_owned()),
     ];
+    ours.extend(gates(tenant, false));
+    ours.extend(size::flags(tenant.size, Component::ControllerManager));
     with_asked(Component::ControllerManager, &tenant.deployment, ours)
 }
 
@@ -234,7 +232,7 @@ pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
 /// server to know who may read its metrics; kube-scheduler would go on without knowing.
 pub(super) fn scheduler(tenant: &Tenant) -> Vec<String> {
     let kubeconfig = path(entry::SCHEDULER);
-    let ours = vec![
+    let mut ours = vec![
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig.clone()),
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
@@ -247,5 +245,7 @@ pub(super) fn scheduler(tenant: &Tenant) -> Vec<String> {
         ),
         ("tls-cipher-suites", STRONG_SUITES.join(",")),
     ];
+    ours.extend(gates(tenant, false));
+    ours.extend(size::flags(tenant.size, Component::Scheduler));
     with_asked(Component::Scheduler, &tenant.deployment, ours)
 }

@@ -6,7 +6,7 @@ use stoker_pki::Authority;
 use time::Duration;
 
 use crate::golden::check;
-use crate::scenario::{Scenario, now, spec};
+use crate::scenario::{STABLE_NAME, Scenario, now, spec};
 
 fn with(version: &str, jwt: &Value) -> Scenario {
     let mut spec = spec("ClusterIP", 1, version, &json!({}));
@@ -36,7 +36,7 @@ fn configuration(scenario: &Scenario) -> Value {
 
 fn refused(more: &Value) -> String {
     let scenario = with("v1.36.3", &json!([issuer(more)]));
-    let error = check_authentication(&scenario.tenant).unwrap_err();
+    let error = check_authentication(&scenario.tenant, Some(STABLE_NAME)).unwrap_err();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(inner) = source {
@@ -129,7 +129,7 @@ fn what_an_api_server_compiles_is_accepted() {
         "userValidationRules": [{ "expression": "user.extra.all(key, key.startsWith('example.com/'))" }],
     }));
     let scenario = with("v1.36.3", &json!([accepted]));
-    check_authentication(&scenario.tenant).unwrap();
+    check_authentication(&scenario.tenant, None).unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "that is how a test fails"
 )]
 
+mod api_server;
 mod audit;
 mod authentication;
 mod authorization;

@@ -1,6 +1,8 @@
 //! Whatever people ask for, pods keep to the restricted profile, to our own flags, to flags that their release has, and to the
 //! CIS items.
 
+mod kubernetes;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -11,8 +13,9 @@ use stoker_api::arguments::Component;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 
+use self::kubernetes::kubernetes;
 use crate::cis::{Manifest, violations};
-use crate::flag_oracle::{RELEASES, unknown};
+use crate::flag_oracle::unknown;
 use crate::pod_security::broken;
 use crate::scenario::{cluster_ip, pod, spec};
 
@@ -275,51 +278,24 @@ fn deployment() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// The release, and what is configured by fields of their own.
-fn kubernetes() -> BoxedStrategy<Value> {
-    let issuer = |url: &str| {
-        json!({
-            "issuer": { "url": url, "audiences": ["a"] },
-            "claimMappings": { "username": { "claim": "sub", "prefix": "" } },
-        })
-    };
-    let jwt = vec![
-        json!({ "jwt": [issuer("https://a.example.com")] }),
-        json!({ "jwt": [issuer("https://a.example.com"), issuer("https://b.example.com")] }),
-    ];
-    let audit = vec![
-        json!({}),
-        json!({ "log": { "maxAge": 1 }, "webhook": { "secretName": "sink" } }),
-        json!({ "webhook": { "secretName": "sink" } }),
-        json!({ "policy": { "rules": [{ "level": "RequestResponse" }] } }),
-    ];
-    let encryption = vec![
-        json!({ "provider": "aescbc", "keyGeneration": 1 }),
-        json!({ "provider": "aesgcm", "resources": ["configmaps", "secrets"] }),
-    ];
-    let plugins = vec![
-        json!(["AlwaysPullImages"]),
-        json!(["NodeRestriction", "PodSecurity"]),
-    ];
-    let asked = object(vec![
-        ("authentication", jwt),
-        ("audit", audit),
-        ("encryption", encryption),
-        ("admissionControllers", plugins),
-    ]);
-    (asked, select(RELEASES.to_vec()))
-        .prop_map(|(mut asked, release)| {
-            asked["version"] = json!(release);
-            asked["kubelet"] = json!({});
-            asked
-        })
-        .boxed()
+fn named_by_argument(deployment: &Value) -> bool {
+    let arguments = deployment["extraArgs"]["apiServer"].as_array();
+    let mut texts = arguments.into_iter().flatten().filter_map(Value::as_str);
+    texts.any(|text| {
+        text.replace('_', "-")
+            .starts_with("--service-account-issuer=")
+    })
 }
 
 fn validated(deployment: &Value, kubernetes: &Value) -> Tenant {
     let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
     spec["controlPlane"]["deployment"] = deployment.clone();
     spec["kubernetes"] = kubernetes.clone();
+    // Issuers are given in one place.
+    if named_by_argument(deployment) {
+        spec["kubernetes"]["serviceAccountIssuers"] = json!([]);
+    }
+    spec["controlPlane"]["size"] = kubernetes["size"].clone();
     let object: TenantControlPlane = serde_json::from_value(json!({
         "apiVersion": "stoker.dev/v1alpha1",
         "kind": "TenantControlPlane",

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
-use stoker_api::admission_plugins;
-use stoker_api::arguments::Component;
+use stoker_api::arguments::{Component, FIXED_GATES};
 use stoker_api::version::KubernetesVersion;
+use stoker_api::{admission_plugins, feature_gates};
 
 use crate::scenario::{Scenario, pod, spec};
 
@@ -95,6 +95,33 @@ fn admission_plugins_are_those_of_every_release_at_hand() {
         let release: KubernetesVersion = version.parse().unwrap();
         let ours: BTreeSet<&str> = admission_plugins::of(release.minor).collect();
         assert_eq!(ours, built_in, "{version}");
+    }
+}
+
+/// The gates of a component of a release are alike, kubelets' too: a table for all of them.
+#[test]
+fn feature_gates_are_those_of_every_release_at_hand() {
+    for (version, directory) in built_releases() {
+        let release: KubernetesVersion = version.parse().unwrap();
+        let binaries = Component::ALL.map(Component::binary);
+        for binary in binaries.into_iter().chain(["kubelet"]) {
+            let help = help(&directory.join(binary));
+            let words = help.split_whitespace();
+            let mut listed: BTreeSet<&str> = words
+                .filter_map(|word| word.strip_suffix("=true|false"))
+                .map(|name| name.trim_start_matches("kube:"))
+                // Not the keys of --runtime-config.
+                .filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+                .collect();
+            for gate in FIXED_GATES {
+                assert!(listed.remove(gate), "{binary} {version} has no {gate}");
+            }
+            let ours: BTreeSet<&str> = feature_gates::of(release.minor).collect();
+            assert_eq!(
+                ours, listed,
+                "{binary} {version}: run hack/feature-gates.py"
+            );
+        }
     }
 }
 

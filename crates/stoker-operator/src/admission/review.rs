@@ -20,6 +20,7 @@ use super::orders;
 use super::verdict::{Fault, Verdict, verdict};
 use crate::FIELD_MANAGER;
 use crate::args::Args;
+use crate::base_domain::BaseDomain;
 use crate::metrics::{Metrics, Reviewed};
 use crate::tenant::spec::served;
 
@@ -35,6 +36,7 @@ pub struct Reviewer {
     writer: Writer,
     warden_image: String,
     data_store: Option<String>,
+    base_domain: Option<BaseDomain>,
     stand_ins: StandIns,
     turns: Semaphore,
     metrics: Arc<Metrics>,
@@ -81,6 +83,7 @@ impl Reviewer {
             writer: Writer::new(client, FIELD_MANAGER),
             warden_image: args.warden_image.clone(),
             data_store: args.datastore.clone(),
+            base_domain: args.base_domain.clone(),
             stand_ins: StandIns::default(),
             turns: Semaphore::new(TRIALS),
             metrics,
@@ -150,7 +153,7 @@ impl Reviewer {
     fn ask(&self, object: &TenantControlPlane) -> Result<Asked, String> {
         let mut object = object.clone();
         object.metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
-        let tenant = served(&object).map_err(|(_, wrong)| wrong)?;
+        let tenant = served(&object, self.base_domain.as_ref()).map_err(|(_, wrong)| wrong)?;
         let now = OffsetDateTime::now_utc();
         let trial = trial(&tenant, &self.warden_image, &self.stand_ins, now);
         let trial = trial.map_err(|error| format!("spec.networkProfile.certSANs: {error}"))?;

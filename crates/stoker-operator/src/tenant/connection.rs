@@ -158,11 +158,12 @@ pub(super) fn await_ready(
 pub(super) fn watch(
     client: Client,
     ledger: Arc<Ledger>,
+    resources: Vec<ApiResource>,
     tenant: ObjectRef<TenantControlPlane>,
     ctx: Arc<Context>,
 ) -> Task {
     let owned = OwnedWatch {
-        resources: owned_kinds(),
+        resources,
         selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
         fields: None,
         namespace: None,
@@ -187,7 +188,13 @@ pub(super) fn watch(
     })
 }
 
-/// The kinds of which there are objects of ours inside a tenant.
+/// The kinds of which there are objects of ours inside `tenant`.
+pub(super) fn watched(tenant: &Tenant) -> Vec<ApiResource> {
+    let kinds = stoker_tenant::watched_kinds_of(tenant);
+    kinds.map(api_resource).collect()
+}
+
+/// The kinds of which there may be objects of ours inside any tenant.
 pub(super) fn owned_kinds() -> Vec<ApiResource> {
     stoker_tenant::watched_kinds()
         .iter()

@@ -17,7 +17,9 @@ use stoker_tenant::{Access, TenantObjects};
 use time::OffsetDateTime;
 
 use super::addresses::{endpoints_keys, is_name, resolve};
-use super::connection::{Connection, Task, answers, await_ready, connect, owned_kinds, watch};
+use super::connection::{
+    Connection, Task, answers, await_ready, connect, owned_kinds, watch, watched,
+};
 use super::error::Error;
 use super::serving;
 use super::state::{TenantState, lock};
@@ -57,6 +59,8 @@ pub enum Inside {
         connection: Connection,
         /// What was applied inside the tenant.
         ledger: Arc<Ledger>,
+        /// Whether API priority is among what is watched.
+        prioritized: bool,
         /// Wakes the tenant when others change our objects there.
         _watch: Task,
         /// Answers kubelets that ask for serving certificates.
@@ -234,19 +238,29 @@ async fn advance(
             _wait: wait,
         };
     }
-    if let Inside::Starting {
-        connection, ready, ..
-    } = &*inside
-        && ready.load(Ordering::Acquire)
-    {
+    let opens = match &*inside {
+        Inside::Starting {
+            connection, ready, ..
+        } if ready.load(Ordering::Acquire) => Some(connection.clone()),
+        // Other kinds are to be watched: everything is looked at anew.
+        Inside::Open {
+            connection,
+            prioritized,
+            ..
+        } if *prioritized != tenant.api_priority.is_some() => Some(connection.clone()),
+        _ => None,
+    };
+    if let Some(connection) = opens {
         let ledger = Arc::new(Ledger::default());
         let reference = ObjectRef::from_obj(object);
         let client = || connection.client.clone();
         let serving = serving::approve(client(), reference.clone(), ctx.clone());
-        let watch = watch(client(), ledger.clone(), reference, ctx.clone());
+        let kinds = watched(tenant);
+        let watch = watch(client(), ledger.clone(), kinds, reference, ctx.clone());
         *inside = Inside::Open {
             connection: connection.clone(),
             ledger,
+            prioritized: tenant.api_priority.is_some(),
             _watch: watch,
             _serving: serving,
         };
@@ -337,17 +351,25 @@ fn others(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
     macro_rules! add {
         ($($field:ident),+) => { $(for object in &objects.$field { all.push(Desired::of(object)?); })+ };
     }
+    for object in &objects.config_maps {
+        let desired = Desired::of(object)?;
+        all.push(match stoker_tenant::left_to_tenant(object) {
+            Some(field) => desired.yielding(field),
+            None => desired,
+        });
+    }
     add!(
         cluster_roles,
         cluster_role_bindings,
         roles,
         role_bindings,
-        config_maps,
         services,
         endpoints,
         endpoint_slices,
         deployments,
-        daemon_sets
+        daemon_sets,
+        priority_levels,
+        flow_schemas
     );
     Ok(all)
 }

@@ -100,7 +100,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
 
     let mut findings = Findings::default();
-    let tenant = validate(object, &mut findings);
+    let tenant = validate(object, ctx, &mut findings);
     let result = match &tenant {
         Some(tenant) => {
             pass(object, tenant, &state, ctx, &mut findings)
@@ -141,8 +141,8 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
 }
 
 /// The tenant, if its spec can be served.
-fn validate(object: &TenantControlPlane, findings: &mut Findings) -> Option<Tenant> {
-    match served(object) {
+fn validate(object: &TenantControlPlane, ctx: &Context, findings: &mut Findings) -> Option<Tenant> {
+    match served(object, ctx.args.base_domain.as_ref()) {
         Ok(tenant) => {
             findings.holds(Aspect::Valid, "Accepted", "the spec can be served");
             Some(tenant)

@@ -41,6 +41,20 @@ fn the_oldest_minor_with_both_add_ons() {
 }
 
 #[test]
+fn priority_of_people_over_agents_of_two_namespaces() {
+    let mut tenant = plain("v1.36.3", "");
+    let preset = serde_json::json!({ "preset": "Agents", "namespaces": ["agents", "jobs"] });
+    tenant.api_priority = serde_json::from_value(preset).unwrap();
+    let mut objects = build(&tenant, &access("192.0.2.10", &["192.0.2.10"])).unwrap();
+    objects = crate::TenantObjects {
+        priority_levels: objects.priority_levels,
+        flow_schemas: objects.flow_schemas,
+        ..crate::TenantObjects::default()
+    };
+    check("api-priority", &objects);
+}
+
+#[test]
 fn no_add_ons_and_a_name_to_dial() {
     let objects = build(
         &plain("v1.35.4", ""),

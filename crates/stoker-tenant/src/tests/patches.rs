@@ -46,6 +46,28 @@ fn patches_change_both_documents() {
     assert_eq!(proxy["conntrack"]["maxPerCore"], 0);
 }
 
+/// Nodes that do not know one take it out of theirs.
+#[test]
+fn feature_gates_reach_kubelets_and_can_be_patched_away() {
+    let kubelet = |patches: &str| {
+        let tenant = tenant(&format!(
+            "controlPlane: {{ service: {{ serviceType: ClusterIP }} }}
+kubernetes:
+  version: v1.36.3
+  featureGates: {{ ContextualLogging: true, WatchListClient: false }}
+  kubelet: {{ configurationJSONPatches: {patches} }}"
+        ));
+        let objects = build(&tenant, &access("192.0.2.10", &["192.0.2.10"])).unwrap();
+        document(&objects, "kubelet-config", "kubelet")["featureGates"].clone()
+    };
+    let both = json!({ "ContextualLogging": true, "WatchListClient": false });
+    assert_eq!(kubelet("[]"), both);
+    assert_eq!(
+        kubelet("[{ op: remove, path: /featureGates/WatchListClient }]"),
+        json!({ "ContextualLogging": true })
+    );
+}
+
 #[test]
 fn patches_written_against_kubeadms_printed_document_apply() {
     let objects = build_with(
