@@ -291,7 +291,11 @@ pub(super) fn answers(id: &str) -> &'static [&'static str] {
         "1.2.5" => &["kubelet-certificate-authority"],
         "1.2.12" | "1.2.13" => &["disable-admission-plugins"],
         "1.2.15" | "1.3.2" | "1.4.1" => &["profiling"],
-        "1.2.16" => &["audit-log-path", "audit-policy-file"],
+        "1.2.16" => &[
+            "audit-log-path",
+            "audit-policy-file",
+            "audit-webhook-config-file",
+        ],
         "1.2.17" => &["audit-log-maxage", "audit-log-path"],
         "1.2.18" => &["audit-log-maxbackup", "audit-log-path"],
         "1.2.19" => &["audit-log-maxsize", "audit-log-path"],
