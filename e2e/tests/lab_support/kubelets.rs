@@ -68,7 +68,11 @@ pub(crate) async fn logs_and_exec_go_only_to_a_kubelet_with_a_certificate_of_the
         Ok(())
     })
     .await?;
-    reached(world, &pod).await
+    // A kubelet that has just begun does not know its pods yet.
+    eventually(RESTART, "it shows its pods", async || {
+        reached(world, &pod).await
+    })
+    .await
 }
 
 async fn sed(worker: &Host, expression: &str) -> Result<()> {
