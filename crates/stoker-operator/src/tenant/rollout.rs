@@ -20,7 +20,7 @@ use stoker_kube::Desired;
 
 use super::apply::{Pass, cached_deployment};
 use super::error::Error;
-use super::state::{TenantState, lock};
+use super::state::{Deployed, TenantState, lock};
 use super::status::{Aspect, Findings};
 use crate::context::Context;
 use crate::watches::tenant_of;
@@ -31,8 +31,6 @@ const TEMPLATE: &str = "stoker.dev/template";
 /// On a Deployment: digest of the template that was rolled out in a turn. A process that begins learns from it whose turn
 /// it was.
 const TURN: &str = "stoker.dev/rollout-turn";
-/// On a Deployment: `metadata.generation` of the tenant that the template was made from.
-const GENERATION: &str = "stoker.dev/tenant-generation";
 /// How long a tenant whose pods did not serve when its turn came keeps it: nobody knows whether it ever comes back.
 const TURN_OF_ONE_THAT_IS_DOWN: Duration = Duration::from_secs(30);
 
@@ -54,8 +52,8 @@ pub struct Facts<'a> {
     pub live: Option<&'a Deployment>,
     /// Digest of the template that is wanted.
     pub template: &'a str,
-    /// `metadata.generation` of the tenant.
-    pub generation: i64,
+    /// Whether the spec is one that was applied before: what differs then is not a person's doing.
+    pub same_spec: bool,
     /// Whether it has ever served.
     pub has_served: bool,
 }
@@ -69,10 +67,7 @@ pub fn needs_turn(facts: &Facts<'_>) -> bool {
     };
     let asleep = live.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
     let same = annotation(live, TEMPLATE) == Some(facts.template);
-    // One from before there were digests was made from a spec that nobody has changed, as far as anybody can tell.
-    let by_a_person = annotation(live, GENERATION)
-        .is_some_and(|generation| generation != facts.generation.to_string());
-    !same && !by_a_person && !asleep && facts.has_served
+    !same && facts.same_spec && !asleep && facts.has_served
 }
 
 /// Whether a pod serves, as far as the Deployment's counters tell.
@@ -153,18 +148,12 @@ pub fn template(deployment: &Deployment) -> Result<String, Error> {
 
 /// The Deployment with what a later pass needs to know of its template.
 #[must_use]
-pub fn stamped(
-    mut deployment: Deployment,
-    template: &str,
-    generation: i64,
-    turn: bool,
-) -> Deployment {
+pub fn stamped(mut deployment: Deployment, template: &str, turn: bool) -> Deployment {
     let annotations = deployment
         .metadata
         .annotations
         .get_or_insert_with(BTreeMap::new);
     annotations.insert(TEMPLATE.to_owned(), template.to_owned());
-    annotations.insert(GENERATION.to_owned(), generation.to_string());
     if turn {
         annotations.insert(TURN.to_owned(), template.to_owned());
     }
@@ -244,11 +233,10 @@ impl Pass<'_> {
     pub(super) async fn roll_out(&self, wanted: Deployment) -> Result<Rolled, Error> {
         let template = template(&wanted)?;
         let live = cached_deployment(self.tenant, self.ctx);
-        let generation = self.tenant.generation;
         let facts = Facts {
             live: live.as_ref(),
             template: &template,
-            generation,
+            same_spec: is_same_spec(self.object, self.state),
             has_served: has_served(self.object, self.state),
         };
         let reference = ObjectRef::from_obj(self.object);
@@ -265,7 +253,7 @@ impl Pass<'_> {
         // One that was down is not waited for by a process that begins.
         let waited_for = turn.is_some() && self.ctx.rollouts.turn_of(&reference) == Some(None);
         let in_turn = waited_for || had_turn(live.as_ref(), &template);
-        let stamped = stamped(wanted, &template, generation, in_turn);
+        let stamped = stamped(wanted, &template, in_turn);
         let desired = Desired::of(&stamped)?.answered_whole();
         let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
         let outcomes = writer.apply_all(vec![desired], ledger, 1).await?;
@@ -274,7 +262,10 @@ impl Pass<'_> {
         let deployment: Option<Deployment> = answer.map(serde_json::from_value).transpose()?;
         let answered = deployment.as_ref().or(live.as_ref());
         let generation = answered.and_then(|deployment| deployment.metadata.generation);
-        *lock(&self.state.deployed) = generation;
+        *lock(&self.state.deployed) = Some(Deployed {
+            of: self.tenant.generation,
+            generation: generation.unwrap_or_default(),
+        });
         if turn.is_some() && deployment.is_some() {
             tracing::info!("it is the tenant's turn to have its pods replaced");
         }
@@ -287,6 +278,21 @@ fn has_served(object: &TenantControlPlane, state: &TenantState) -> bool {
     let written = lock(&state.written);
     let status = written.as_ref().or(object.status.as_ref());
     status.is_some_and(|status| status.kubernetes_resources.version.version.is_some())
+}
+
+/// Whether the spec is the one that this process, or the one before it, has applied. Not kept on the Deployment, whose
+/// annotations count for its generation. Where it is not known, nobody has changed the spec.
+fn is_same_spec(object: &TenantControlPlane, state: &TenantState) -> bool {
+    let generation = object.metadata.generation;
+    if let Some(deployed) = *lock(&state.deployed) {
+        return Some(deployed.of) == generation;
+    }
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let applied = Aspect::ControlPlaneApplied.condition();
+    let mut applied = conditions.filter(|found| found.type_ == applied && found.status == "True");
+    applied
+        .next()
+        .is_none_or(|found| found.observed_generation == generation)
 }
 
 /// After a pass: who has had its turn, or needs none, leaves the queue. One that is being rolled out keeps its turn until
@@ -314,7 +320,7 @@ pub(super) fn end_turn(
 }
 
 fn has_had_turn(state: &TenantState, findings: &Findings) -> bool {
-    let applied = lock(&state.deployed).unwrap_or_default();
+    let applied = lock(&state.deployed).map_or(0, |deployed| deployed.generation);
     let Some(live) = &findings.deployment else {
         return false;
     };

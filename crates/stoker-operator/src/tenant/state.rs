@@ -53,8 +53,8 @@ pub struct TenantState {
     pub look_again: Mutex<Option<OffsetDateTime>>,
     /// Dates of the certificates as last applied; they stay while later passes fail.
     pub certificates: Mutex<Option<CertificateDates>>,
-    /// `metadata.generation` of the Deployment as this process last applied it.
-    pub deployed: Mutex<Option<i64>>,
+    /// The Deployment as this process last applied it.
+    pub deployed: Mutex<Option<Deployed>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
     /// What is known of its encryption keys while they change.
@@ -67,6 +67,15 @@ pub struct TenantState {
     let_go: AtomicBool,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
     pub escrowed: Mutex<Vec<[u8; 32]>>,
+}
+
+/// A Deployment that was applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Deployed {
+    /// `metadata.generation` of the tenant it was made from.
+    pub of: i64,
+    /// Its own, as the API server answered.
+    pub generation: i64,
 }
 
 /// What the last complete application to the management cluster was made from.

@@ -21,34 +21,34 @@ const DONE: [i64; 5] = [2, 2, 1, 1, 1];
 
 #[test]
 fn what_replaces_pods_of_a_tenant_that_served_needs_a_turn_unless_a_person_wants_it() {
-    let made = json!({ TEMPLATE: "old", GENERATION: "4" });
+    let made = json!({ TEMPLATE: "old" });
     let old = deployment(&made, DONE);
     let down = deployment(&made, [2, 2, 1, 1, 0]);
     let unmarked = deployment(&json!({}), DONE);
-    let of = |live, template, generation, has_served| {
+    let of = |live, template, same_spec, has_served| {
         needs_turn(&Facts {
             live,
             template,
-            generation,
+            same_spec,
             has_served,
         })
     };
-    assert!(of(Some(&old), "new", 4, true), "a new version");
+    assert!(of(Some(&old), "new", true, true), "a new version");
     assert!(
-        of(Some(&unmarked), "new", 4, true),
+        of(Some(&unmarked), "new", true, true),
         "from before there were digests"
     );
     assert!(
-        of(Some(&down), "new", 4, true),
+        of(Some(&down), "new", true, true),
         "a blip of the pool is no reason to replace a whole fleet at once"
     );
-    assert!(!of(Some(&old), "old", 4, true), "no pod is replaced");
-    assert!(!of(Some(&old), "new", 5, true), "a person's change");
-    assert!(!of(Some(&old), "new", 4, false), "a birth that goes on");
-    assert!(!of(None, "new", 4, true), "it has no pods");
+    assert!(!of(Some(&old), "old", true, true), "no pod is replaced");
+    assert!(!of(Some(&old), "new", false, true), "a person's change");
+    assert!(!of(Some(&old), "new", true, false), "a birth that goes on");
+    assert!(!of(None, "new", true, true), "it has no pods");
     let mut asleep = old.clone();
     asleep.spec.as_mut().unwrap().replicas = Some(0);
-    assert!(!of(Some(&asleep), "new", 4, true), "it has no pods");
+    assert!(!of(Some(&asleep), "new", true, true), "it has no pods");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn the_digest_is_of_the_pod_template_alone() {
     assert_eq!(template(&one).unwrap(), template(&other).unwrap());
     other.spec.as_mut().unwrap().template.metadata = None;
     assert_ne!(template(&one).unwrap(), template(&other).unwrap());
-    let marked = stamped(one, "new", 7, true);
+    let marked = stamped(one, "new", true);
     assert!(had_turn(Some(&marked), "new") && !had_turn(Some(&marked), "old"));
     assert_eq!(annotation(&marked, TEMPLATE), Some("new"));
 }
