@@ -44,7 +44,7 @@ operator() {
   log=$(mktemp)
   e2e "${waiting[@]}" >"$log" 2>&1 &
   local suites=$!
-  e2e "${other[@]}" || { kill "$suites"; cat "$log"; rm "$log"; return 1; }
+  e2e "${other[@]}" || beside=$?
   wait "$suites" || beside=$?
   cat "$log"
   rm "$log"

@@ -103,7 +103,8 @@ struct SentStatus {
     conditions: Vec<CertificateSigningRequestCondition>,
 }
 
-/// The request `name`; `None` when it is gone, answered or for another signer.
+/// The request `name`; `None` when it is gone, answered, for another signer, or has a name that no kubelet gives and no
+/// path can carry: API servers take any without `/` and `%`.
 ///
 /// # Errors
 /// [`Error::SigningRequest`].
@@ -112,6 +113,9 @@ pub async fn kubelet_request(client: &Client, name: &str) -> Result<Option<Kubel
         name: name.to_owned(),
         source: Box::new(source),
     };
+    if !is_path_segment(name) {
+        return Ok(None);
+    }
     let url = CertificateSigningRequest::url_path(&(), None);
     let request = Request::new(url).get(name, &kube::api::GetParams::default());
     let request = request.map_err(|error| failed(kube::Error::BuildRequest(error)))?;
@@ -136,6 +140,11 @@ pub async fn kubelet_request(client: &Client, name: &str) -> Result<Option<Kubel
         resource_version: sent.metadata.resource_version.unwrap_or_default(),
         conditions,
     }))
+}
+
+fn is_path_segment(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
 }
 
 #[derive(Deserialize)]

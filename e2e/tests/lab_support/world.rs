@@ -149,7 +149,7 @@ impl World {
         // The pod is ready; the node's kube-proxy takes a moment to send anybody there.
         let ready = Instant::now();
         eventually(
-            Duration::from_secs(5),
+            Duration::from_secs(30),
             "a Ready tenant answers",
             async || {
                 tenant

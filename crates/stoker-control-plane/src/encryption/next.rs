@@ -170,8 +170,12 @@ fn begin(next: &mut State, wanted: &Encryption) -> Result<Option<()>, stoker_pki
         return Ok(None);
     };
     let key = if goal.needs_key() {
-        // Its name is stored with the values: one that was never used.
-        Some(new_key(format!("key{}", next.revision + 1))?)
+        // Its name is stored with the values: one that was never used. That of one that somebody put there by hand may
+        // be any.
+        let used = next.scheme.provider.key().map(|key| key.name.as_str());
+        let names = (next.revision + 1..).map(|number| format!("key{number}"));
+        let mut free = names.filter(|name| used != Some(name));
+        Some(new_key(free.next().unwrap_or_default())?)
     } else {
         None
     };

@@ -102,6 +102,19 @@ fn what_was_written_by_hand_stays_and_is_not_changed() {
 }
 
 #[test]
+fn a_new_key_has_another_name_than_one_that_was_put_there_by_hand() {
+    let born = EncryptionKeys::generate(&Encryption::default()).unwrap();
+    for name in ["key1", "key2", "key3"] {
+        let yaml = born.as_yaml().replace("key1", name);
+        let mut keys = EncryptionKeys::read(&yaml, None).unwrap();
+        let again = wanted(json!({ "keyGeneration": 1 }));
+        assert_eq!(steps(&mut keys, &again), KEY_CHANGE);
+        let now = keys.state.unwrap().scheme.provider;
+        assert_ne!(now.key().unwrap().name, name);
+    }
+}
+
+#[test]
 fn another_wish_before_anything_was_written_takes_the_new_key_back() {
     let mut keys = EncryptionKeys::generate(&Encryption::default()).unwrap();
     let other = wanted(json!({ "provider": "aesgcm" }));

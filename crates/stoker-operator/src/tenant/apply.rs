@@ -247,6 +247,8 @@ impl Pass<'_> {
     /// Applies what is not known to be so already.
     async fn bring_up(&self, turn: &mut Turn<'_>, applied: &mut Applied, findings: &mut Findings) {
         findings.applied = self.born;
+        // Told with what tells a tenant that has it from one from before there was such a thing.
+        findings.kubelets_verified = self.born.then_some(self.kubelets_verified);
         findings.deployment = cached_deployment(self.tenant, self.ctx);
         if !self
             .state

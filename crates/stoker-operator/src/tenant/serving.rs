@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::core::ApiResource;
@@ -169,23 +169,16 @@ async fn answer_all(
     tenant: &ObjectRef<TenantControlPlane>,
     ctx: &Context,
 ) -> Result<Answered, stoker_kube::Error> {
-    let read = names
-        .into_iter()
-        .map(|name| async move { stoker_kube::kubelet_request(client, &name).await });
-    let requests: Vec<_> = stream::iter(read)
-        .buffer_unordered(CONCURRENCY)
-        .try_collect()
-        .await?;
-    let requests: Vec<KubeletRequest> = requests.into_iter().flatten().collect();
     let mut answered = Answered::default();
+    let requests = read_all(names, client, &mut answered.waiting).await?;
     if requests.is_empty() {
         return Ok(answered);
     }
     let reserved = match reserved(tenant, ctx) {
         Known::Reserved(reserved) => reserved,
-        Known::NotOurs => return Ok(answered),
+        Known::NotOurs => return Ok(Answered::default()),
         Known::NotYet => {
-            answered.waiting = newest(requests);
+            answered.waiting.extend(newest(requests));
             return Ok(answered);
         }
     };
@@ -196,11 +189,21 @@ async fn answer_all(
         match decide(&request, &nodes, &reserved, now) {
             Decision::Approve => {
                 let message = "by Stoker: the node asks for addresses of its own";
-                write(client, &request, true, APPROVED, message).await?;
+                if let Err(error) = write(client, &request, true, APPROVED, message).await {
+                    answered
+                        .waiting
+                        .insert(not_written(request, tenant, &error));
+                    continue;
+                }
                 tracing::info!(tenant = %tenant, node = request.username, "serving certificate approved");
             }
             Decision::Deny(why) => {
-                write(client, &request, false, DENIED, &why).await?;
+                if let Err(error) = write(client, &request, false, DENIED, &why).await {
+                    answered
+                        .waiting
+                        .insert(not_written(request, tenant, &error));
+                    continue;
+                }
                 tracing::info!(tenant = %tenant, asked_by = request.username, why, "serving certificate refused");
                 let user = &request.username;
                 answered.denied = Some(format!(
@@ -218,8 +221,49 @@ async fn answer_all(
             }
         }
     }
-    answered.waiting = newest(undecided);
+    answered.waiting.extend(newest(undecided));
     Ok(answered)
+}
+
+/// The requests; those that cannot be read wait and hold up no other.
+///
+/// # Errors
+/// None can be read.
+async fn read_all(
+    names: Vec<String>,
+    client: &Client,
+    waiting: &mut BTreeSet<String>,
+) -> Result<Vec<KubeletRequest>, stoker_kube::Error> {
+    let read = names.into_iter().map(|name| async move {
+        let request = stoker_kube::kubelet_request(client, &name).await;
+        (name, request)
+    });
+    let mut read = stream::iter(read).buffer_unordered(CONCURRENCY);
+    let mut requests = Vec::new();
+    let mut failed = None;
+    while let Some((name, request)) = read.next().await {
+        match request {
+            Ok(request) => requests.extend(request),
+            Err(error) => {
+                waiting.insert(name);
+                failed = Some(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if requests.is_empty() => Err(error),
+        _ => Ok(requests),
+    }
+}
+
+/// Something inside the tenant refuses the answer, or it came too late: it waits, and holds up no other.
+fn not_written(
+    request: KubeletRequest,
+    tenant: &ObjectRef<TenantControlPlane>,
+    error: &stoker_kube::Error,
+) -> String {
+    tracing::warn!(tenant = %tenant, asked_by = request.username, error = %error, "serving certificate not answered");
+    request.name
 }
 
 /// Names of requests, of each user the newest: a kubelet that asks anew has given up on what it asked before, and no node can

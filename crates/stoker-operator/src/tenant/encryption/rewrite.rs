@@ -15,7 +15,7 @@ use stoker_control_plane::Stored;
 use crate::FIELD_MANAGER;
 
 /// Objects' metadata in one answer.
-const PAGE: u32 = 250;
+const PAGE: u32 = 64;
 /// Objects at the same time.
 const CONCURRENCY: usize = 8;
 
@@ -59,17 +59,15 @@ impl Rewrite {
                     return Progress::Stuck(format!("{resource} cannot be listed: {error}"));
                 }
             }
+            if let Some(refused) = self.refused.take() {
+                *self = Self::default();
+                return Progress::Stuck(refused);
+            }
             if Instant::now() > until {
                 return Progress::Further(self.done);
             }
         }
-        match self.refused.take() {
-            Some(refused) => {
-                *self = Self::default();
-                Progress::Stuck(refused)
-            }
-            None => Progress::Found(Stored::Unknown),
-        }
+        Progress::Found(Stored::Unknown)
     }
 
     /// Writes one page anew; whether it was the last.
@@ -92,8 +90,10 @@ impl Rewrite {
             while let Some(written) = written.next().await {
                 match written {
                     Ok(()) => self.done += 1,
+                    // What refuses one, or never answers, mostly does so to all.
                     Err(refused) => {
-                        self.refused.get_or_insert(refused);
+                        self.refused = Some(refused);
+                        return Ok(false);
                     }
                 }
             }
