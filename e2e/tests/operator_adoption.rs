@@ -14,12 +14,14 @@
 mod bare;
 
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
 
 use bare::{Bare, until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, PostParams};
-use serde_json::json;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 
 const KEYS: [&str; 4] = [
     "ca",
@@ -141,24 +143,92 @@ async fn beside(old: &Bare, escrow_key: Option<&Secret>) -> Bare {
     new
 }
 
+/// Runs `stoker-operator recover`, as a person does in the operator's pod.
+fn run_recover(bare: &Bare) -> std::process::Output {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bare.kubeconfig()).unwrap();
+    Command::new(bare::built("stoker-operator"))
+        .args(["recover", "default"])
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .unwrap()
+}
+
+/// What it prints, applied as `kubectl apply` does.
+async fn recover(bare: &Bare) -> Vec<Value> {
+    let output = run_recover(bare);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let items = list["items"].as_array().unwrap().clone();
+    let (namespaces, tenants): (Vec<_>, Vec<_>) = items
+        .into_iter()
+        .partition(|item| item["kind"] == "Namespace");
+    assert_eq!(namespaces.len(), 1, "{namespaces:?}");
+    assert_eq!(namespaces[0]["metadata"]["name"], "a");
+    for tenant in &tenants {
+        let name = tenant["metadata"]["name"].as_str().unwrap();
+        let params = PatchParams::apply("test").force();
+        let patch = Patch::Apply(tenant);
+        bare.tenants("a")
+            .patch(name, &params, &patch)
+            .await
+            .unwrap();
+    }
+    tenants
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_management_cluster_is_built_again_from_the_pool_and_the_escrow_key() {
     let old = Bare::start().await;
     old.data_store("default", old.data_store_spec()).await;
     let operator = old.operator();
     old.namespace("a").await;
+    let kept = json!({ "deletion": { "dataRetentionSeconds": 3600 } });
+    old.tenant("a", "deleted", kept).await;
     old.tenant("a", "one", json!({})).await;
+    applied(&old, "deleted").await;
     applied(&old, "one").await;
+    delete(&old, "deleted").await;
     let id = storage_id(&old, "one").await.unwrap();
     let before = keys(&old, "one").await;
     let object = format!("/{id}/registry/configmaps/default/precious");
     old.etcdctl(&["put", &object, "value"]).await;
+    // What is changed later is in the copy too.
+    let copy = format!("stoker.dev/manifests/{id}");
+    let first = old.etcdctl(&["get", &copy, "--hex"]).await;
+    assert!(!first.is_empty(), "no manifest is kept");
+    let change = json!({
+        "metadata": { "labels": { "team": "blue" }, "annotations": { "note": "kept" } },
+        "spec": { "networkProfile": { "certSANs": ["api.example.com"] } },
+    });
+    let (tenants, change) = (old.tenants("a"), Patch::Merge(change));
+    let params = PatchParams::default();
+    let written = tenants.patch("one", &params, &change).await.unwrap();
+    until("the copy follows", async || {
+        old.etcdctl(&["get", &copy, "--hex"]).await != first
+    })
+    .await;
+    // The spec and the labels are two events, and may be two passes.
+    until("nothing is left to copy", async || {
+        let now = old.etcdctl(&["get", &copy, "--hex"]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        now == old.etcdctl(&["get", &copy, "--hex"]).await
+    })
+    .await;
     let secrets = old.secrets("stoker-system");
     let escrow_key = secrets.get("stoker-escrow-key").await.unwrap();
     operator.kill();
 
-    // Without the key none of its keys is made anew.
+    // Without the key none of its keys is made anew, and nobody can read what it was.
     let keyless = beside(&old, None).await;
+    let output = run_recover(&keyless);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("put it back from your backup"),
+        "{said}"
+    );
     let operator = keyless.operator();
     let adopts = json!({ "dataStoreSchema": id });
     keyless.tenant("a", "one", adopts.clone()).await;
@@ -166,14 +236,30 @@ async fn a_lost_management_cluster_is_built_again_from_the_pool_and_the_escrow_k
         .tenant_reason("a", "one", "ControlPlaneApplied", "KeyLost")
         .await;
     assert!(keys(&keyless, "one").await.iter().all(Option::is_none));
+    let output = run_recover(&keyless);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("a/one") && said.contains("not the one at hand"),
+        "{said}"
+    );
     operator.kill();
 
     let new = beside(&old, Some(&escrow_key)).await;
     let _operator = new.operator();
-    new.tenant("a", "one", adopts).await;
+    let printed = recover(&new).await;
+    assert_eq!(printed.len(), 1, "only who lives: {printed:?}");
     applied(&new, "one").await;
     assert_eq!(storage_id(&new, "one").await.as_ref(), Some(&id));
     assert_eq!(keys(&new, "one").await, before);
+    let again = new.tenants("a").get("one").await.unwrap();
+    assert_eq!(again.metadata.labels, written.metadata.labels);
+    assert_eq!(again.metadata.annotations.unwrap()["note"], "kept");
+    let spec = |spec| serde_json::to_value(spec).unwrap();
+    let mut wanted = spec(written.spec);
+    wanted["dataStore"] = "default".into();
+    wanted["dataStoreSchema"] = id.as_str().into();
+    assert_eq!(spec(again.spec), wanted);
     assert_eq!(old.etcdctl(&["get", &object]).await[1], "value");
     assert_eq!(old.pool_users().await, [id.as_str()]);
 }

@@ -2,8 +2,8 @@
 //! the pool is safe to share.
 //!
 //! A tenant is a [`StorageId`]: the keys in `/<id>/` … `/<id>0`, an etcd user and a role of that
-//! name, and, outside every tenant's range, an owner record at `stoker.dev/owners/<id>` and a sealed copy of
-//! its keys at `stoker.dev/escrow/<id>`. [`Pool`]
+//! name, and, outside every tenant's range, an owner record at `stoker.dev/owners/<id>` and sealed copies of
+//! its keys at `stoker.dev/escrow/<id>` and of its manifest at `stoker.dev/manifests/<id>`. [`Pool`]
 //! gives ([`Pool::claim`]), sets aside ([`Pool::retain`]) and takes back ([`Pool::purge`]) tenants.
 //! Every operation may be cut off at any step and run again.
 //!

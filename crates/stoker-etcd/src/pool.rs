@@ -4,6 +4,7 @@ pub mod check;
 pub mod claim;
 mod compaction;
 pub mod escrow;
+pub mod manifest;
 pub mod release;
 mod values;
 

@@ -2,7 +2,7 @@
 
 mod follow;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -89,7 +89,8 @@ struct Known {
     resource: ApiResource,
     owner_label: Option<&'static str>,
     limit: usize,
-    objects: BTreeMap<(Option<String>, String), Remembered>,
+    /// Most kinds have one or two.
+    objects: HashMap<(Option<String>, String), Remembered>,
     /// Counts the times that the watch started over.
     round: u32,
 }
@@ -107,7 +108,7 @@ impl Known {
             resource,
             owner_label,
             limit,
-            objects: BTreeMap::new(),
+            objects: HashMap::new(),
             round: 0,
         }
     }
@@ -182,7 +183,7 @@ impl Known {
     fn vanished(&mut self) -> Vec<Change> {
         let round = self.round;
         self.objects
-            .extract_if(.., |_, remembered| remembered.round != round)
+            .extract_if(|_, remembered| remembered.round != round)
             .map(|((namespace, name), remembered)| Change {
                 key: ObjectKey::new(&self.resource, namespace.as_deref(), &name),
                 metadata: ObjectMeta {

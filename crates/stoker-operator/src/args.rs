@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::base_domain::BaseDomain;
@@ -11,6 +11,10 @@ use crate::base_domain::BaseDomain;
 #[derive(Parser, Debug, Clone)]
 #[command(name = "stoker-operator", version)]
 pub struct Args {
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// `DataStore` for tenants that name none. Left out, the only one there is.
     #[arg(long, env = "STOKER_DATASTORE")]
     pub datastore: Option<String>,
@@ -83,4 +87,15 @@ pub struct Args {
     /// Namespace of the operator: where its lease and the keys of retained data are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "stoker-system")]
     pub pod_namespace: String,
+}
+
+/// What the operator's program does besides.
+#[derive(Subcommand, Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Print the manifests of a pool's tenants, from the copies in it, to be applied on a new management cluster. Needs
+    /// the escrow key of the old one.
+    Recover {
+        /// The `DataStore` of the pool, as it is on the new cluster.
+        data_store: String,
+    },
 }

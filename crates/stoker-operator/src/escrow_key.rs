@@ -21,7 +21,7 @@ const ENTRY: &str = "key";
 pub async fn read_or_make(client: &Client, namespace: &str) -> anyhow::Result<EscrowKey> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     if let Some(secret) = secrets.get_opt(SECRET).await? {
-        return read(&secret);
+        return key_in(&secret);
     }
     let key = EscrowKey::generate()?;
     let secret = Secret {
@@ -47,13 +47,27 @@ pub async fn read_or_make(client: &Client, namespace: &str) -> anyhow::Result<Es
             Ok(key)
         }
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            read(&secrets.get(SECRET).await?)
+            key_in(&secrets.get(SECRET).await?)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn read(secret: &Secret) -> anyhow::Result<EscrowKey> {
+/// Reads the key.
+///
+/// # Errors
+/// There is none, the management API refused, or the Secret holds something else.
+pub async fn read(client: &Client, namespace: &str) -> anyhow::Result<EscrowKey> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    match secrets.get_opt(SECRET).await? {
+        Some(secret) => key_in(&secret),
+        None => {
+            anyhow::bail!("there is no Secret {namespace}/{SECRET}: put it back from your backup")
+        }
+    }
+}
+
+fn key_in(secret: &Secret) -> anyhow::Result<EscrowKey> {
     let data = secret.data.as_ref().and_then(|data| data.get(ENTRY));
     let text = data.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
     let text = text.ok_or_else(|| anyhow::anyhow!("Secret {SECRET} lacks {ENTRY}"))?;

@@ -27,6 +27,7 @@ pub mod kubeconfig_generator;
 pub mod management_networks;
 pub mod metrics;
 pub mod rbac;
+pub mod recover;
 pub mod retry;
 pub mod routes;
 pub mod run;

@@ -1,8 +1,9 @@
 //! The management binary.
 
 use clap::Parser;
-use stoker_operator::args::Args;
+use stoker_operator::args::{Args, Command};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,7 +17,14 @@ const LOGS: &str = "info,kube_runtime=warn";
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGS));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter);
+    // What a command prints is for other programs to read.
+    let writer = match args.command {
+        None => BoxMakeWriter::new(std::io::stdout),
+        Some(_) => BoxMakeWriter::new(std::io::stderr),
+    };
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     if args.log_json {
         logs.json().init();
     } else {
@@ -25,5 +33,10 @@ async fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
-    Box::pin(stoker_operator::run::run(args)).await
+    match &args.command {
+        Some(Command::Recover { data_store }) => {
+            Box::pin(stoker_operator::recover::recover(&args, data_store)).await
+        }
+        None => Box::pin(stoker_operator::run::run(args)).await,
+    }
 }

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod inside;
 mod kubelets;
 mod lost_keys;
+pub(crate) mod manifest;
 pub mod pods;
 pub mod reconcile;
 pub mod rollout;

@@ -9,12 +9,13 @@
 //! readyz      when an API server first answered (one poller for both sides)
 //! operator    what the operator says about itself (its metrics)
 //! machine     CPU time of the whole machine
-//! birth, ten, idle, heal    the benchmarks
+//! birth, ten, fleet, idle, heal    the benchmarks
 //! figures     medians and tables
 //! ```
 
 mod birth;
 mod figures;
+mod fleet;
 mod ground;
 mod heal;
 mod idle;
@@ -38,6 +39,8 @@ pub(crate) enum Benchmark {
     Birth,
     /// Ten at once.
     Ten,
+    /// A fleet that grows by a few at once: memory and CPU of the operator per further tenant.
+    Fleet,
     /// What the operator does while nothing happens.
     Idle,
     /// A Deployment deleted inside a tenant comes back.
@@ -57,6 +60,9 @@ pub(crate) struct BenchArgs {
     /// Tenants of `ten`.
     #[arg(long, default_value_t = 10)]
     tenants: usize,
+    /// Tenants of `fleet`.
+    #[arg(long, default_value_t = 30)]
+    fleet_tenants: usize,
     /// Tenants of `idle`.
     #[arg(long, default_value_t = 3)]
     idle_tenants: usize,
@@ -102,6 +108,9 @@ async fn measure(ground: &Ground, args: &BenchArgs) -> Result<()> {
     }
     if wanted(Benchmark::Ten) {
         print(ten::measure(ground, args.tenants).await?)?;
+    }
+    if wanted(Benchmark::Fleet) {
+        print(fleet::measure(ground, args.fleet_tenants).await?)?;
     }
     if wanted(Benchmark::Idle) {
         print(idle::measure(ground, args.idle_tenants, args.idle_seconds).await?)?;

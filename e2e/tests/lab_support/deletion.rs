@@ -70,6 +70,7 @@ pub(crate) async fn deletion_leaves_nothing_or_exactly_the_data(world: &World) -
     left.sort();
     let wanted = [
         format!("stoker.dev/escrow/{kept}"),
+        format!("stoker.dev/manifests/{kept}"),
         format!("stoker.dev/owners/{kept}"),
     ];
     ensure!(

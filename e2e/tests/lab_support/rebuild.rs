@@ -10,10 +10,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
-use stoker_api::v1alpha1::TenantControlPlane;
+use serde_json::{Value, json};
 use stoker_lab::demo::TENANT;
-use stoker_lab::product::NAMESPACE;
+use stoker_lab::product::{DATA_STORE, NAMESPACE};
 
 use crate::pods::{restarts, uids};
 use crate::world::{Tenant, World, eventually};
@@ -33,7 +32,6 @@ pub(crate) async fn a_lost_management_cluster_comes_back_from_the_pool_and_the_e
     world: &World,
 ) -> Result<()> {
     let tenant = world.main_tenant().await?;
-    let manifest = world.tenants(TENANT).get(TENANT).await?;
     let endpoint = world.status(TENANT).await?.control_plane_endpoint;
     let keys = keys(world).await?;
     let before = workload(&tenant).await?;
@@ -47,14 +45,7 @@ pub(crate) async fn a_lost_management_cluster_comes_back_from_the_pool_and_the_e
     restore_escrow_key(world, &kept).await?;
     world.lab.install_stoker().await?;
     let installed = lost.elapsed();
-    let owners = world.pool_owners().await?;
-    let id = owners.get(&format!("{TENANT}/{TENANT}"));
-    adopt(
-        world,
-        &manifest,
-        id.context("the pool knows no such tenant")?,
-    )
-    .await?;
+    apply_recovered(world).await?;
     let tenant = world.ready(TENANT).await?;
     let ready = lost.elapsed();
 
@@ -113,23 +104,18 @@ async fn restore_escrow_key(world: &World, kept: &Secret) -> Result<()> {
     world.lab.apply(&secret).await
 }
 
-/// The tenant's manifest as it was kept, and in it whose data it goes on with.
-async fn adopt(world: &World, kept: &TenantControlPlane, id: &str) -> Result<()> {
-    let namespace = json!({
-        "apiVersion": "v1", "kind": "Namespace",
-        "metadata": {
-            "name": TENANT,
-            "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
-        },
-    });
-    let mut spec = serde_json::to_value(&kept.spec)?;
-    spec["dataStoreSchema"] = id.into();
-    let tenant = json!({
-        "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
-        "metadata": { "name": TENANT, "namespace": TENANT }, "spec": spec,
-    });
-    let items = [namespace, tenant];
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+/// The tenants as the pool tells them, applied as the docs say.
+async fn apply_recovered(world: &World) -> Result<()> {
+    let operator = "deployment/stoker-operator";
+    let program = ["--", "/stoker-operator", "recover", DATA_STORE];
+    let exec = [&["-n", NAMESPACE, "exec", operator][..], &program].concat();
+    let printed = world.lab.kubectl(&exec).await?;
+    let list: Value = serde_json::from_str(&printed).context("what recover printed")?;
+    let names: Vec<_> = list["items"].as_array().into_iter().flatten().collect();
+    ensure!(
+        names.iter().any(|item| item["metadata"]["name"] == TENANT),
+        "the pool knows no such tenant: {printed}"
+    );
     world.lab.apply(&list).await
 }
 

@@ -263,20 +263,6 @@ impl World {
         run(self.lab.pool().await?.etcdctl().args(arguments)).await
     }
 
-    /// Storage ids by `namespace/name` of their owners, as the pool has recorded them.
-    pub(crate) async fn pool_owners(&self) -> Result<std::collections::BTreeMap<String, String>> {
-        const RECORDS: &str = "stoker.dev/owners/";
-        let said = self.etcdctl(&["get", RECORDS, "--prefix"]).await?;
-        let lines: Vec<&str> = said.lines().collect();
-        let owner = |pair: &[&str]| {
-            let id = pair.first()?.strip_prefix(RECORDS)?.to_owned();
-            let record: Value = serde_json::from_str(pair.get(1)?).ok()?;
-            let text = |field: &str| find_text(&record, field);
-            Some((format!("{}/{}", text("namespace")?, text("name")?), id))
-        };
-        Ok(lines.chunks(2).filter_map(owner).collect())
-    }
-
     /// Keys in the pool that begin with `prefix`.
     pub(crate) async fn pool_keys(&self, prefix: &str) -> Result<Vec<String>> {
         let said = self
@@ -300,14 +286,6 @@ impl World {
             roles.lines().any(|role| role == id),
         ))
     }
-}
-
-/// The text of a field, at whatever depth.
-fn find_text(value: &Value, field: &str) -> Option<String> {
-    let object = value.as_object()?;
-    let here = object.get(field).and_then(Value::as_str);
-    here.map(str::to_owned)
-        .or_else(|| object.values().find_map(|value| find_text(value, field)))
 }
 
 /// An entry of a Secret.

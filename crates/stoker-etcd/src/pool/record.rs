@@ -8,6 +8,7 @@ use stoker_api::StorageId;
 
 use super::Pool;
 use super::escrow::escrow_key;
+use super::manifest::manifest_key;
 use crate::error::Error;
 use crate::owner::{OWNER_PREFIX, OWNER_RANGE_END, Owner, OwnerRecord, id_of_owner_key, owner_key};
 
@@ -133,14 +134,18 @@ impl Pool {
         Ok(StoredRecord { record, modified })
     }
 
-    /// Deletes a record that is still as it was read, and with it the copy of the tenant's keys.
+    /// Deletes a record that is still as it was read, and with it the copies of the tenant's keys and manifest.
     pub(super) async fn delete_record(
         &self,
         id: &StorageId,
         seen: &StoredRecord,
     ) -> Result<(), Error> {
         let delete = |key| TxnOp::delete(key, None::<DeleteOptions>);
-        let all = vec![delete(owner_key(id)), delete(escrow_key(id))];
+        let all = vec![
+            delete(owner_key(id)),
+            delete(escrow_key(id)),
+            delete(manifest_key(id)),
+        ];
         self.change_record(id, seen, all).await.map(drop)
     }
 

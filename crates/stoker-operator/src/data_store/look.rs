@@ -119,7 +119,11 @@ async fn compact(pool: &Pool, former: Option<(Timestamp, i64)>) -> Option<(Times
     Some((now, newest))
 }
 
-async fn open(
+/// Connects to the pool.
+///
+/// # Errors
+/// Reason and message: the authority is of no use, or no member can be dialled.
+pub async fn open(
     credentials: &Credentials,
 ) -> Result<(Pool, Arc<stoker_pki::Authority>), (&'static str, String)> {
     let authority = credentials

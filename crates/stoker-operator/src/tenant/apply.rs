@@ -26,6 +26,7 @@ use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
 use super::kubelets;
+use super::manifest;
 use super::rollout::{self, Rolled};
 use super::secrets::{TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
@@ -268,10 +269,29 @@ impl Pass<'_> {
                 }
             }
         }
+        if let Err(error) = self.keep_manifest(turn).await {
+            applied.fails::<()>(findings, Aspect::DataStoreReady, error);
+        }
         findings.applied = true;
         findings.kubelets_verified = Some(self.kubelets_verified);
         let message = "every object of the control plane is applied";
         findings.holds(Aspect::ControlPlaneApplied, "Applied", message);
+    }
+
+    /// What people wrote is kept beside the data, once everything that follows from it is applied.
+    async fn keep_manifest(&self, turn: &mut Turn<'_>) -> Result<(), Error> {
+        if self.place.open.problem.is_some() {
+            return Ok(());
+        }
+        let manifest = manifest::of(self.object, self.id, &self.place.name)?;
+        let kept = manifest::keep(
+            &manifest,
+            self.id,
+            &self.place.open.pool,
+            self.state,
+            self.ctx,
+        );
+        turn.awaiting(kept.boxed()).await
     }
 
     async fn apply_objects(&self, turn: &mut Turn<'_>) -> Result<(Keys, Rolled), Error> {

@@ -180,6 +180,7 @@ async fn pass(
     ctx: &Arc<Context>,
     findings: &mut Findings,
 ) -> Result<(), Error> {
+    state.look(OffsetDateTime::now_utc());
     let Applied {
         exposure,
         keys,

@@ -67,6 +67,8 @@ pub struct TenantState {
     let_go: AtomicBool,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
     pub escrowed: Mutex<Vec<[u8; 32]>>,
+    /// Digest of the manifest whose copy this process has kept or seen in the pool.
+    pub manifest: Mutex<Option<[u8; 32]>>,
 }
 
 /// A Deployment that was applied.
@@ -125,11 +127,17 @@ impl Default for TenantState {
             claimed: Mutex::default(),
             let_go: AtomicBool::default(),
             escrowed: Mutex::default(),
+            manifest: Mutex::default(),
         }
     }
 }
 
 impl TenantState {
+    /// A pass begins: a look that was due is this one. Whoever needs another asks for it.
+    pub fn look(&self, now: OffsetDateTime) {
+        lock(&self.look_again).take_if(|due| *due <= now);
+    }
+
     /// Has the tenant looked at again at `at`, unless it is before that anyway.
     pub fn look_again_by(&self, at: OffsetDateTime) {
         let mut look_again = lock(&self.look_again);
@@ -318,5 +326,19 @@ mod tests {
         first.set_claimed(true);
         assert!(tenants.state_of(&name, Some("1")).is_claimed());
         assert!(!tenants.state_of(&name, Some("2")).is_claimed());
+    }
+
+    #[test]
+    fn a_look_that_was_due_does_not_come_again_by_itself() {
+        let state = TenantState::default();
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds);
+        state.look_again_by(at(5));
+        state.look_again_by(at(9));
+        state.look(at(4));
+        assert_eq!(*lock(&state.look_again), Some(at(5)));
+        state.look(at(5));
+        assert_eq!(*lock(&state.look_again), None);
+        state.look_again_by(at(65));
+        assert_eq!(*lock(&state.look_again), Some(at(65)));
     }
 }

@@ -142,7 +142,10 @@ impl Requests {
             .counts
             .iter()
             .filter(|(request, _)| !matches!(request.verb.as_str(), "get" | "list" | "watch"));
-        writes.map(|(_, count)| count).sum()
+        // Not `sum`, which of nothing is -0.
+        writes
+            .map(|(_, count)| count)
+            .fold(0.0, |sum, count| sum + count)
     }
 
     /// The lease's.
