@@ -96,7 +96,7 @@ async fn latency(ways: &[Way; 2]) -> Result<Table> {
     Ok(table)
 }
 
-async fn throughput(ground: &mut Ground, ways: &[Way; 2]) -> Result<Table> {
+async fn throughput(ground: &Ground, ways: &[Way; 2]) -> Result<Table> {
     let mut table = Table::new(
         "tunnel, one stream of TLS, MB/s",
         &["path", "direct", "tunnel", "ratio"],
@@ -105,7 +105,11 @@ async fn throughput(ground: &mut Ground, ways: &[Way; 2]) -> Result<Table> {
         ("cable of 1 Gbit/s", true, LARGE_ON_CABLE),
         ("no limit but two cores for everything", false, LARGE),
     ] {
-        ground.cable(gigabit)?;
+        if gigabit {
+            ground.cable().limit_to_a_gigabit()?;
+        } else {
+            ground.cable().unlimited()?;
+        }
         let mut took = [Duration::ZERO; 2];
         for _ in 0..ROUNDS {
             for (index, way) in ways.iter().enumerate() {

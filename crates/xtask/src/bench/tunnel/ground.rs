@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sched::{CloneFlags, unshare};
+use stoker_lab::bare::Cable;
 use stoker_lab::command::cargo;
 use stoker_pki::{Authority, LeafRequest, LeafUsage};
 use tempfile::TempDir;
@@ -28,8 +26,7 @@ pub(super) struct Ground {
     warden: Program,
     /// The first is measured.
     agents: Vec<Program>,
-    node: Sender<Command>,
-    started: Receiver<Result<Child>>,
+    cable: Cable,
 }
 
 #[derive(Debug)]
@@ -54,11 +51,9 @@ impl Ground {
             std::fs::write(dir.path().join(format!("{name}.crt")), &pair.certificate)?;
             std::fs::write(dir.path().join(format!("{name}.key")), pair.key.as_pem())?;
         }
-        unshare(CloneFlags::CLONE_NEWNET).context("a network namespace (are you root?)")?;
-        let (node, started) = node_namespace(dir.path().to_owned())?;
-        ip("link set lo up")?;
-        ip(&format!("addr add {NEAR}/24 dev tunnel0"))?;
-        ip("link set tunnel0 up")?;
+        let cable = Cable::plug(&format!("{NEAR}/24"), &format!("{FAR}/24"))?;
+        let files = dir.path().to_owned();
+        cable.there(move || load::serve(&files, &format!("{FAR}:{TARGET_PORT}")))??;
         let warden = warden(&programs, &dir)?;
         let mut ground = Self {
             dir,
@@ -66,8 +61,7 @@ impl Ground {
             programs,
             warden,
             agents: Vec::new(),
-            node,
-            started,
+            cable,
         };
         ground.add_agents(1)?;
         Ok(ground)
@@ -84,20 +78,9 @@ impl Ground {
         ]
     }
 
-    /// Limits the cable, both ways.
-    pub(super) fn cable(&self, gigabit: bool) -> Result<()> {
-        let change = if gigabit {
-            "add dev DEV root tbf rate 1gbit burst 256k latency 20ms"
-        } else {
-            "del dev DEV root"
-        };
-        tc(Command::new("tc"), &change.replace("DEV", "tunnel0"))?;
-        let mut far = Command::new("tc");
-        far.arg("qdisc")
-            .args(change.replace("DEV", "tunnel1").split(' '));
-        let mut child = self.on_the_node(far)?;
-        ensure!(child.wait()?.success(), "tc on the node failed");
-        Ok(())
+    /// What is between management and nodes.
+    pub(super) fn cable(&self) -> &Cable {
+        &self.cable
     }
 
     /// More nodes, each with its agent.
@@ -126,7 +109,9 @@ impl Ground {
                 .arg(file(&format!("{name}-client.pem")))
                 .arg("--node-certificate")
                 .arg(file(&format!("{name}-server.pem")));
-            let child = self.on_the_node(agent)?;
+            agent.stdin(Stdio::null()).stderr(Stdio::null());
+            let child = self.cable.there(move || agent.spawn())?;
+            let child = child.context("starting stoker-node")?;
             self.agents.push(Program(child));
         }
         Ok(())
@@ -136,12 +121,6 @@ impl Ground {
     pub(super) fn memory(&self) -> Result<[u64; 2]> {
         let agent = self.agents.first().context("no agent")?;
         Ok([pss(self.warden.0.id())?, pss(agent.0.id())?])
-    }
-
-    fn on_the_node(&self, mut command: Command) -> Result<Child> {
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        self.node.send(command).context("the node's thread ended")?;
-        self.started.recv().context("the node's thread ended")?
     }
 }
 
@@ -182,52 +161,6 @@ fn warden(programs: &std::path::Path, dir: &TempDir) -> Result<Program> {
         .spawn()
         .context("starting the warden")?;
     Ok(Program(child))
-}
-
-/// A thread in a namespace of its own, with the target; what it is sent it starts there.
-fn node_namespace(files: PathBuf) -> Result<(Sender<Command>, Receiver<Result<Child>>)> {
-    let (node, commands) = channel::<Command>();
-    let (starts, started) = channel();
-    let (ready, is_ready) = channel();
-    let (plugged, cable) = channel();
-    thread::spawn(move || {
-        let begun = unshare(CloneFlags::CLONE_NEWNET).map(|()| nix::unistd::gettid());
-        let failed = begun.is_err();
-        if ready.send(begun).is_err() || failed || cable.recv().is_err() {
-            return;
-        }
-        let set_up = ip("link set lo up")
-            .and_then(|()| ip(&format!("addr add {FAR}/24 dev tunnel1")))
-            .and_then(|()| ip("link set tunnel1 up"))
-            .and_then(|()| load::serve(&files, &format!("{FAR}:{TARGET_PORT}")));
-        for mut command in commands {
-            let child = match &set_up {
-                Ok(()) => command.spawn().context("starting a program on the node"),
-                Err(error) => Err(anyhow::anyhow!("the node's namespace: {error:#}")),
-            };
-            if starts.send(child).is_err() {
-                return;
-            }
-        }
-    });
-    let thread = is_ready.recv()?.context("the node's namespace")?;
-    ip(&format!(
-        "link add tunnel0 type veth peer name tunnel1 netns {thread}"
-    ))?;
-    plugged.send(())?;
-    Ok((node, started))
-}
-
-fn ip(arguments: &str) -> Result<()> {
-    let done = Command::new("ip").args(arguments.split(' ')).status()?;
-    ensure!(done.success(), "ip {arguments} failed");
-    Ok(())
-}
-
-fn tc(mut command: Command, arguments: &str) -> Result<()> {
-    let done = command.arg("qdisc").args(arguments.split(' ')).status()?;
-    ensure!(done.success(), "tc qdisc {arguments} failed");
-    Ok(())
 }
 
 fn leaf(common_name: &str, usage: LeafUsage, address: Option<&str>) -> LeafRequest {
