@@ -31,7 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn get(client: &Client, path: &str) -> Result<String, String> {
     let request = http::Request::get(path).body(Vec::new()).unwrap();
-    client.request_text(request).await.map_err(|error| error.to_string())
+    client
+        .request_text(request)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 async fn post(client: &Client, path: &str, object: &Value) -> Result<Value, String> {
@@ -39,7 +42,10 @@ async fn post(client: &Client, path: &str, object: &Value) -> Result<Value, Stri
         .header("content-type", "application/json")
         .body(serde_json::to_vec(object).unwrap())
         .unwrap();
-    client.request(request).await.map_err(|error| error.to_string())
+    client
+        .request(request)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// A node whose kubelet is said to be there.
@@ -78,7 +84,10 @@ fn an_api_server_reaches_a_node_through_the_tunnel_alone() {
 
         let refused = get(&client, path).await.unwrap_err();
         println!("without an agent: {refused}");
-        assert!(refused.contains("no tunnel agent of this cluster is connected"), "{refused}");
+        assert!(
+            refused.contains("no tunnel agent of this cluster is connected"),
+            "{refused}"
+        );
 
         let agent = ground.agent("worker", &[ground::KUBELET]);
         assert_eq!(until_answered(&client, path).await, "kubelet: GET /hello");
@@ -87,9 +96,13 @@ fn an_api_server_reaches_a_node_through_the_tunnel_alone() {
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "speaker" }, "spec": {
             "nodeName": "worker", "containers": [{ "name": "it", "image": "none" }],
         } });
-        post(&client, "/api/v1/namespaces/default/pods", &pod).await.unwrap();
+        post(&client, "/api/v1/namespaces/default/pods", &pod)
+            .await
+            .unwrap();
         let begun = Instant::now();
-        let log = get(&client, "/api/v1/namespaces/default/pods/speaker/log").await.unwrap();
+        let log = get(&client, "/api/v1/namespaces/default/pods/speaker/log")
+            .await
+            .unwrap();
         let took = begun.elapsed();
         println!("{} MB of a log in {took:?}", log.len() >> 20);
         assert_eq!(log.len(), kubelet::LOG);
@@ -160,7 +173,11 @@ fn whatever_a_tenant_has_its_api_server_dial_nothing_of_managements_hears_of_it(
             println!("{answer}");
         }
         assert_eq!(ground.canary.heard(), 0, "management was dialled");
-        assert_eq!(ground.metadata.heard(), 0, "the node's metadata service was dialled");
+        assert_eq!(
+            ground.metadata.heard(),
+            0,
+            "the node's metadata service was dialled"
+        );
     });
 }
 

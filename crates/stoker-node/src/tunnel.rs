@@ -143,6 +143,8 @@ impl FarEnd {
                 Some(Ok((link, ended))) = links.join_next() => self.ended(link, ended),
             }
         }
+        // Whoever asks now whether it is wanted is not.
+        drop(greeted);
         self.links.values().for_each(Held::leave);
         let _ = timeout(self.config.drain, async {
             while links.join_next().await.is_some() {}

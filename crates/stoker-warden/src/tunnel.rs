@@ -12,7 +12,9 @@ mod front;
 mod link;
 mod target;
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +81,9 @@ impl NearEnd {
         let _ = std::fs::remove_file(&config.socket);
         let front = UnixListener::bind(&config.socket)
             .with_context(|| format!("listening on {}", config.socket.display()))?;
+        // The API server may run as another user of the pod's group.
+        std::fs::set_permissions(&config.socket, Permissions::from_mode(0o660))
+            .with_context(|| format!("opening {} to the group", config.socket.display()))?;
         let mut id = [0; 16];
         getrandom::fill(&mut id).context("drawing an id")?;
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use stoker_lab::credentials;
 use stoker_lab::versions::{ETCD, default_kubernetes};
 use stoker_node::tunnel as far;
 use stoker_pki::{
-    Authority, KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, LeafRequest, LeafUsage, ServiceAccountKey,
-    kubeconfig,
+    Authority, KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, LeafRequest, LeafUsage,
+    ServiceAccountKey, kubeconfig,
 };
 use stoker_warden::tunnel as near;
 use tempfile::TempDir;
@@ -37,7 +37,10 @@ const TUNNEL_PORT: u16 = 8132;
 /// Runs a test on a thread of its own, which may leave its network for good.
 pub(super) fn on_a_thread<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(test());
     };
     if let Err(panic) = thread::spawn(run).join() {
@@ -93,7 +96,8 @@ impl Ground {
         let here = [address("127.0.0.1"), address(NEAR)];
         let serving = credentials::server(&authority, "kube-apiserver", &[], &here).unwrap();
         credentials::write_leaf(dir.path(), "api", &serving).unwrap();
-        let client = credentials::client(&authority, "kube-apiserver-kubelet-client", None).unwrap();
+        let client =
+            credentials::client(&authority, "kube-apiserver-kubelet-client", None).unwrap();
         credentials::write_leaf(dir.path(), "kubelet-client", &client).unwrap();
         let key = ServiceAccountKey::generate().unwrap();
         credentials::write_service_account_key(dir.path(), &key).unwrap();
@@ -113,11 +117,16 @@ impl Ground {
             near_end(dir.path().to_owned()).await;
         }
         let etcd = BareEtcd::start(ETCD).await.unwrap();
-        let arguments = arguments(dir.path().to_owned(), &etcd.endpoint(), tunnel);
+        let arguments = arguments(dir.path(), &etcd.endpoint(), tunnel);
         let nothing = std::collections::BTreeMap::new();
-        let api_server = BareContainer::start(default_kubernetes(), &arguments, &nothing, address("0.0.0.0"))
-            .await
-            .unwrap();
+        let api_server = BareContainer::start(
+            default_kubernetes(),
+            &arguments,
+            &nothing,
+            address("0.0.0.0"),
+        )
+        .await
+        .unwrap();
         let ground = Self {
             dir,
             authority,
@@ -167,7 +176,10 @@ impl Ground {
         });
         let (stop, stopped) = oneshot::channel();
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             thread::spawn(move || {
                 runtime.block_on(far_end.run(async {
                     let _ = stopped.await;
@@ -180,7 +192,12 @@ impl Ground {
     }
 }
 
-fn leaf(authority: &Authority, node: &str, usage: LeafUsage, addresses: &[&str]) -> KeyedCertificate {
+fn leaf(
+    authority: &Authority,
+    node: &str,
+    usage: LeafUsage,
+    addresses: &[&str],
+) -> KeyedCertificate {
     let request = LeafRequest {
         common_name: format!("system:node:{node}"),
         organizations: vec!["system:nodes".to_owned()],
@@ -189,7 +206,9 @@ fn leaf(authority: &Authority, node: &str, usage: LeafUsage, addresses: &[&str])
         ip_addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         lifetime: Duration::hours(1),
     };
-    authority.issue(&request, OffsetDateTime::now_utc()).unwrap()
+    authority
+        .issue(&request, OffsetDateTime::now_utc())
+        .unwrap()
 }
 
 async fn near_end(dir: PathBuf) {
@@ -206,7 +225,7 @@ async fn near_end(dir: PathBuf) {
     tokio::spawn(near_end.await.unwrap().run());
 }
 
-fn arguments(dir: PathBuf, etcd: &str, tunnel: bool) -> Vec<String> {
+fn arguments(dir: &Path, etcd: &str, tunnel: bool) -> Vec<String> {
     let file = |name: &str| dir.join(name).display().to_string();
     let mut arguments = vec![
         format!("--etcd-servers={etcd}"),
@@ -216,7 +235,10 @@ fn arguments(dir: PathBuf, etcd: &str, tunnel: bool) -> Vec<String> {
         format!("--tls-private-key-file={}", file("api.key")),
         format!("--client-ca-file={}", file("ca.crt")),
         format!("--kubelet-certificate-authority={}", file("ca.crt")),
-        format!("--kubelet-client-certificate={}", file("kubelet-client.crt")),
+        format!(
+            "--kubelet-client-certificate={}",
+            file("kubelet-client.crt")
+        ),
         format!("--kubelet-client-key={}", file("kubelet-client.key")),
         format!("--service-account-key-file={}", file("sa.pub")),
         format!("--service-account-signing-key-file={}", file("sa.key")),
@@ -233,12 +255,18 @@ fn arguments(dir: PathBuf, etcd: &str, tunnel: bool) -> Vec<String> {
             file("tunnel.sock")
         );
         std::fs::write(dir.join("egress.yaml"), configuration).unwrap();
-        arguments.push(format!("--egress-selector-config-file={}", file("egress.yaml")));
+        arguments.push(format!(
+            "--egress-selector-config-file={}",
+            file("egress.yaml")
+        ));
     }
     arguments
 }
 
 fn run(program: &str, arguments: &str) {
-    let done = Command::new(program).args(arguments.split(' ')).status().unwrap();
+    let done = Command::new(program)
+        .args(arguments.split(' '))
+        .status()
+        .unwrap();
     assert!(done.success(), "{program} {arguments}");
 }

@@ -21,9 +21,13 @@ pub(super) const LOG: usize = 64 << 20;
 /// Serves from the network of this thread, in a thread of its own.
 pub(super) fn serve(files: &Path, address: &str) {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(files.join("ca.crt")).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(files.join("ca.crt")).unwrap())
+        .unwrap();
     let provider = Arc::new(default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .unwrap();
     let chain = CertificateDer::from_pem_file(files.join("kubelet.crt")).unwrap();
     let key = PrivateKeyDer::from_pem_file(files.join("kubelet.key")).unwrap();
     let tls = ServerConfig::builder_with_provider(provider)
@@ -35,7 +39,10 @@ pub(super) fn serve(files: &Path, address: &str) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = std::net::TcpListener::bind((address, PORT)).unwrap();
     listener.set_nonblocking(true).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     thread::spawn(move || {
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).unwrap();
@@ -56,13 +63,20 @@ async fn answer(acceptor: TlsAcceptor, socket: TcpStream) -> std::io::Result<()>
         }
     }
     let head = String::from_utf8_lossy(&head);
-    let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1");
+    let line = head
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(" HTTP/1.1");
     let body = if line.starts_with("GET /containerLogs/") {
         vec![b'x'; LOG]
     } else {
         format!("kubelet: {line}").into_bytes()
     };
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&body).await?;
     stream.shutdown().await

@@ -76,6 +76,7 @@ impl Link {
         let mut pulse = pin!(keep_asking(ping, windows));
         let mut streams = JoinSet::new();
         let mut known = Known::NotYet;
+        let mut width = window(Duration::ZERO);
         let patience = Instant::now() + PATIENCE;
         loop {
             tokio::select! {
@@ -99,7 +100,9 @@ impl Link {
                 () = sleep_until(patience), if known == Known::NotYet => return Err(Error::NoHello),
                 Some(size) = changes.recv() => {
                     // Refused while the last change is not acknowledged; the next ping asks again.
-                    let _ = wire.set_initial_window_size(size);
+                    if size != width && wire.set_initial_window_size(size).is_ok() {
+                        width = size;
+                    }
                 }
                 Some(_) = streams.join_next() => {}
             }
