@@ -207,10 +207,11 @@ async fn deletion_ends_and_leaves_what_it_should_wherever_the_operator_is_killed
         (
             of("stoker.dev/owners/"),
             of("stoker.dev/escrow/"),
+            of("stoker.dev/manifests/"),
             keys.len()
         ),
-        (3, 3, 6),
-        "owner records and keys of retained data and nothing else: {keys:?}"
+        (3, 3, 3, 9),
+        "owner records, keys and manifests of retained data and nothing else: {keys:?}"
     );
 
     let sets: Api<ReplicaSet> = Api::namespaced(bare.client.clone(), "a");

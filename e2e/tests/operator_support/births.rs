@@ -83,16 +83,16 @@ impl World {
         }
         let tenants = snapshot.tenants.len();
         let (users, roles, owners) = (&snapshot.users, &snapshot.roles, &snapshot.owners);
-        // An owner record and a copy of the keys each.
+        // An owner record and copies of the keys and of the manifest each.
         let counts = [
             users.len(),
             roles.len(),
             owners.len(),
-            snapshot.pool_keys.len() / 2,
+            snapshot.pool_keys.len() / 3,
         ];
         if counts != [tenants; 4] {
             wrong.push(format!(
-                "{tenants} tenants, but users, roles, owners, pairs of keys: {counts:?}"
+                "{tenants} tenants, but users, roles, owners, thirds of the keys: {counts:?}"
             ));
         }
         wrong
