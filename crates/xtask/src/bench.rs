@@ -10,6 +10,7 @@
 //! operator    what the operator says about itself (its metrics)
 //! machine     CPU time of the whole machine
 //! birth, ten, idle, heal    the benchmarks
+//! tunnel      the tunnel against a direct connection, between two network namespaces; without a lab
 //! figures     medians and tables
 //! ```
 
@@ -24,6 +25,7 @@ mod readyz;
 mod sightings;
 mod ten;
 mod tenant;
+mod tunnel;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -42,7 +44,9 @@ pub(crate) enum Benchmark {
     Idle,
     /// A Deployment deleted inside a tenant comes back.
     Heal,
-    /// All of them.
+    /// The tunnel: latency, throughput, memory.
+    Tunnel,
+    /// All of them that need a lab.
     All,
 }
 
@@ -75,8 +79,17 @@ pub(crate) struct BenchArgs {
 ///
 /// # Errors
 /// When the lab cannot be brought up or something never becomes ready.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if args.benchmark == Benchmark::Tunnel {
+        return tunnel::measure()?
+            .iter()
+            .try_for_each(|table| table.print(args.markdown));
+    }
+    on_a_lab(args)
+}
+
 #[tokio::main]
-pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
+async fn on_a_lab(args: &BenchArgs) -> Result<()> {
     let ground = Ground::prepare().await?;
     let measured = measure(&ground, args).await;
     if args.keep {
