@@ -1,4 +1,4 @@
-//! A real kube-apiserver reaches a node that only the node's own network reaches, through the tunnel; and nothing of
+//! A real kube-apiserver reaches a node that only the node's own network reaches, through the tunnel; and by it nothing of
 //! management's, whatever its tenant tells it (cases T5, T6, S2).
 //!
 //! ```text
@@ -116,7 +116,8 @@ fn an_api_server_reaches_a_node_through_the_tunnel_alone() {
     });
 }
 
-/// All the ways in which a tenant can make its API server dial.
+/// Ways in which a tenant can make its API server dial: nodes, proxies, webhooks of Services. Not webhooks by URL: those an
+/// API server dials itself (egress `controlplane`), and the pods' NetworkPolicy keeps them from management.
 async fn provoke(client: &Client) -> Vec<String> {
     let mut answers = Vec::new();
     for (name, address) in [("evil", ground::CANARY), ("metadata", ground::METADATA)] {
@@ -127,15 +128,21 @@ async fn provoke(client: &Client) -> Vec<String> {
         ] {
             answers.push(get(client, &path).await.unwrap_or_else(|error| error));
         }
-        let url = format!("https://{}:{}/", address, kubelet::PORT);
+        // A Service that is only another name for it.
+        let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": {
+            "type": "ExternalName", "externalName": address,
+        } });
+        post(client, "/api/v1/namespaces/default/services", &service)
+            .await
+            .unwrap();
         let webhook = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingWebhookConfiguration",
             "metadata": { "name": name },
             "webhooks": [{
                 "name": format!("{name}.example.com"),
-                "clientConfig": { "url": url },
-                "admissionReviewVersions": ["v1"],
+                "clientConfig": { "service": { "namespace": "default", "name": name, "port": kubelet::PORT } },
+            "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "timeoutSeconds": 2,
                 "rules": [{
