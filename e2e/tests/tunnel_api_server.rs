@@ -117,7 +117,7 @@ fn an_api_server_reaches_a_node_through_the_tunnel_alone() {
 }
 
 /// Ways in which a tenant can make its API server dial: nodes, proxies, webhooks of Services. Not webhooks by URL: those an
-/// API server dials itself (egress `controlplane`), and the pods' NetworkPolicy keeps them from management.
+/// API server dials itself (egress `controlplane`), and the pods' `NetworkPolicy` keeps them from management.
 async fn provoke(client: &Client) -> Vec<String> {
     let mut answers = Vec::new();
     for (name, address) in [("evil", ground::CANARY), ("metadata", ground::METADATA)] {
