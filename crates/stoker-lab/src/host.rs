@@ -6,7 +6,7 @@
 mod file_system;
 pub mod supervisor;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub(crate) struct HostPlan<'a> {
     pub(crate) name: &'a str,
     pub(crate) address: Ipv4Addr,
     pub(crate) addresses: Addresses,
+    /// What it asks for names.
+    pub(crate) name_server: IpAddr,
     /// Directories of upstream binaries, first in `PATH`.
     pub(crate) binaries: Vec<PathBuf>,
     /// The `stoker-lab` program.
@@ -325,11 +327,9 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
     );
     std::fs::write(state.join("etc/hosts"), hosts).context("writing the host's /etc/hosts")?;
     std::fs::write(state.join("etc/hostname"), format!("{}\n", plan.name))?;
-    // Nobody answers there, so a question fails at once instead of after a time limit; and it is not a
-    // loopback address, which CoreDNS in a pod would take for itself.
     std::fs::write(
         state.join("etc/resolv.conf"),
-        format!("nameserver {}\n", plan.addresses.gateway()),
+        format!("nameserver {}\n", plan.name_server),
     )
     .context("writing the host's /etc/resolv.conf")?;
     Ok(setup)

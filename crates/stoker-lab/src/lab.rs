@@ -291,6 +291,7 @@ impl Lab {
             name,
             address,
             addresses: self.addresses,
+            name_server: self.name_server(),
             binaries,
             supervisor: self.program(),
             cache: self.upstream.cache().root().to_owned(),

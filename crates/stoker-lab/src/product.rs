@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{cargo, program, run};
+use crate::command::{cargo, run};
 use crate::images::build_archive;
 use crate::lab::Lab;
 use crate::management::HOST;
@@ -117,13 +117,10 @@ impl Lab {
     }
 
     pub(crate) async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
-        let kubectl = self
-            .upstream()
-            .kubernetes(self.kubernetes())
-            .await?
-            .join("kubectl");
-        let mut command = program(kubectl, ["--kubeconfig"]);
-        command.arg(self.paths().kubeconfig(name));
+        let mut command = self.tenant_program("kubectl").await?;
+        command
+            .arg("--kubeconfig")
+            .arg(self.paths().kubeconfig(name));
         Ok(command)
     }
 

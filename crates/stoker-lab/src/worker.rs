@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::addresses::WORKERS;
-use crate::command::{program, run};
+use crate::command::run;
 use crate::containerd::{self, SOCKET};
-use crate::credentials::kube_client;
 use crate::host::Host;
 use crate::host::supervisor::Program;
 use crate::images;
@@ -101,15 +100,8 @@ impl Lab {
     /// # Errors
     /// What kubeadm says, or why the node is not ready within three minutes.
     pub async fn join(&self, worker: &Host, kubeconfig: &Path) -> Result<()> {
-        let kubeadm = self
-            .upstream()
-            .kubernetes(self.kubernetes())
-            .await?
-            .join("kubeadm");
-        let mut token = program(
-            kubeadm,
-            ["token", "create", "--print-join-command", "--kubeconfig"],
-        );
+        let mut token = self.tenant_program("kubeadm").await?;
+        token.args(["token", "create", "--print-join-command", "--kubeconfig"]);
         let said = run(token.arg(kubeconfig))
             .await
             .context("making a token for a worker")?;
@@ -133,7 +125,8 @@ impl Lab {
                 worker.log("kubelet").display()
             )
         })?;
-        let client = kube_client(&std::fs::read_to_string(kubeconfig)?).await?;
+        let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
+        let client = self.tenant_client(&text).await?;
         let pods = pod_network_of(&client, worker).await?;
         pod_network::configure(worker, &pods, true)?;
         let membership = Membership {
