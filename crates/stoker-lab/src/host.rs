@@ -6,7 +6,7 @@
 mod file_system;
 pub mod supervisor;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub(crate) struct HostPlan<'a> {
     pub(crate) address: Ipv4Addr,
     pub(crate) addresses: Addresses,
     /// What it asks for names.
-    pub(crate) name_server: IpAddr,
+    pub(crate) name_servers: Vec<IpAddr>,
     /// Directories of upstream binaries, first in `PATH`.
     pub(crate) binaries: Vec<PathBuf>,
     /// The `stoker-lab` program.
@@ -47,6 +47,7 @@ pub struct Host {
     name: String,
     state: PathBuf,
     address: Ipv4Addr,
+    ipv6: Option<Ipv6Addr>,
     search_path: String,
 }
 
@@ -71,6 +72,7 @@ impl Host {
             name: plan.name.to_owned(),
             state,
             address: plan.address,
+            ipv6: plan.addresses.ipv6(plan.address),
             search_path: setup.search_path,
         })
     }
@@ -92,6 +94,7 @@ impl Host {
                 .trim()
                 .parse()
                 .context("reading the host's address")?,
+            ipv6: read("ipv6").ok().and_then(|text| text.trim().parse().ok()),
             search_path: setup.search_path,
             state,
         })
@@ -107,6 +110,12 @@ impl Host {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Its IPv6 address there, in a lab of both families.
+    #[must_use]
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.ipv6
     }
 
     /// Directory of its state as the machine sees it: `log/`, `etc/`, `var-lib/`, `var-log/`.
@@ -275,6 +284,15 @@ impl Host {
     }
 }
 
+/// `/etc/resolv.conf` of a host that asks these.
+pub(crate) fn resolver(name_servers: &[IpAddr]) -> String {
+    let lines = name_servers
+        .iter()
+        .map(|server| format!("nameserver {server}"));
+    let lines: Vec<_> = lines.chain([String::new()]).collect();
+    lines.join("\n")
+}
+
 fn remove_marks(state: &Path) {
     for mark in [LINKED, "up", "process.json", "outer.json"] {
         // Not there on a first start.
@@ -316,6 +334,10 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
     };
     std::fs::write(state.join("address"), plan.address.to_string())
         .context("writing the host's address")?;
+    if let Some(ipv6) = plan.addresses.ipv6(plan.address) {
+        std::fs::write(state.join("ipv6"), ipv6.to_string())
+            .context("writing the host's address")?;
+    }
     std::fs::write(state.join("host.json"), serde_json::to_vec_pretty(&setup)?)
         .context("writing host.json")?;
     let hosts = format!(
@@ -327,11 +349,8 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
     );
     std::fs::write(state.join("etc/hosts"), hosts).context("writing the host's /etc/hosts")?;
     std::fs::write(state.join("etc/hostname"), format!("{}\n", plan.name))?;
-    std::fs::write(
-        state.join("etc/resolv.conf"),
-        format!("nameserver {}\n", plan.name_server),
-    )
-    .context("writing the host's /etc/resolv.conf")?;
+    std::fs::write(state.join("etc/resolv.conf"), resolver(&plan.name_servers))
+        .context("writing the host's /etc/resolv.conf")?;
     Ok(setup)
 }
 

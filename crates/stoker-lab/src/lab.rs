@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::addresses::Addresses;
 use crate::host::{Host, HostPlan};
@@ -28,6 +28,9 @@ pub struct LabOptions {
     pub name: String,
     /// Whether the management cluster's etcd waits for the disk, as a real one does. The pool's always does.
     pub sync_management_etcd: bool,
+    /// Whether hosts, the management cluster and its load balancers have IPv6 beside IPv4. A lab that was made with it
+    /// keeps it.
+    pub dual_stack: bool,
 }
 
 impl LabOptions {
@@ -37,6 +40,7 @@ impl LabOptions {
         Self {
             name: name.to_owned(),
             sync_management_etcd: true,
+            dual_stack: false,
         }
     }
 }
@@ -59,9 +63,16 @@ impl Lab {
     /// When the name is not allowed, or the machine has no control groups or no place for a cache.
     pub fn new(options: LabOptions) -> Result<Self> {
         let steps = Steps::new();
+        let paths = Paths::of(&options.name)?;
+        let addresses = Addresses::of(&options.name);
+        let dual_stack = options.dual_stack || paths.dual_stack_mark().exists();
         Ok(Self {
-            paths: Paths::of(&options.name)?,
-            addresses: Addresses::of(&options.name),
+            paths,
+            addresses: if dual_stack {
+                addresses.with_ipv6()
+            } else {
+                addresses
+            },
             machine: Machine::look()?,
             upstream: Upstream::open(steps.clone())?,
             options,
@@ -85,12 +96,22 @@ impl Lab {
     /// When the machine lacks something (the error says how to mend it) or a step fails (it says where the
     /// log is).
     pub async fn up(&self) -> Result<()> {
+        let is_made = self.paths.management_pki().exists();
+        let lacks_ipv6 = is_made && !self.paths.dual_stack_mark().exists();
+        ensure!(
+            !(lacks_ipv6 && self.options.dual_stack),
+            "the lab `{}` was made without IPv6: take it down first",
+            self.paths.lab()
+        );
         if !self.is_up() {
             self.meet_requirements().await?;
             network_link::ensure_free(self.addresses, self.paths.lab()).await?;
         }
         Box::pin(self.build(self.kubernetes())).await?;
         self.install_program()?;
+        if self.options.dual_stack {
+            std::fs::write(self.paths.dual_stack_mark(), "").context("noting both IP families")?;
+        }
         self.machine
             .control_groups
             .make(&self.paths.control_group())?;
@@ -291,7 +312,7 @@ impl Lab {
             name,
             address,
             addresses: self.addresses,
-            name_server: self.name_server(),
+            name_servers: self.name_servers(),
             binaries,
             supervisor: self.program(),
             cache: self.upstream.cache().root().to_owned(),

@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use crate::command::program;
 use crate::credentials::client_of;
-use crate::host::Host;
 use crate::host::supervisor::Program;
+use crate::host::{Host, resolver};
 use crate::lab::Lab;
 use crate::management::HOST;
 use crate::pool;
@@ -32,11 +32,14 @@ impl Lab {
             std::fs::write(&records, "").context("making the records")?;
         }
         let corefile = self.paths().state().join("Corefile");
-        let server = self.addresses().pool();
+        let addresses = self.addresses();
+        let servers = addresses.both(addresses.pool());
+        let servers: Vec<_> = servers.iter().map(IpAddr::to_string).collect();
+        let servers = servers.join(" ");
         let records = records.display();
         // Short times, so that tests need not wait; a provider's are longer.
         let text = format!(
-            ".:53 {{\n    bind {server}\n    errors\n    hosts {records} {{\n        ttl 5\n        \
+            ".:53 {{\n    bind {servers}\n    errors\n    hosts {records} {{\n        ttl 5\n        \
              reload 1s\n        no_reverse\n    }}\n}}\n"
         );
         std::fs::write(&corefile, text).context("writing the Corefile")?;
@@ -50,7 +53,7 @@ impl Lab {
             command: command.into(),
             ..Program::default()
         })?;
-        let resolver = format!("nameserver {}\n", self.name_server());
+        let resolver = resolver(&self.name_servers());
         let hosts = self.hosts();
         let mut running = hosts.iter().filter(|host| host.is_running());
         running.try_for_each(|host| host.write("/etc/resolv.conf", &resolver))
@@ -120,12 +123,13 @@ impl Lab {
     /// What hosts ask for names. Where there is no DNS server nobody answers at the machine's own address, so a question
     /// fails at once instead of after a time limit; and it is not a loopback address, which `CoreDNS` in a pod would take
     /// for itself.
-    pub(crate) fn name_server(&self) -> IpAddr {
-        if self.serves_names() {
-            self.addresses().pool().into()
+    pub(crate) fn name_servers(&self) -> Vec<IpAddr> {
+        let addresses = self.addresses();
+        addresses.both(if self.serves_names() {
+            addresses.pool()
         } else {
-            self.addresses().gateway().into()
-        }
+            addresses.gateway()
+        })
     }
 
     fn serves_names(&self) -> bool {

@@ -156,7 +156,7 @@ impl Lab {
         // As kube-controller-manager does on clusters of kubeadm: the operator learns from it what tenants
         // must not reach.
         let pods = self.addresses().pods();
-        let network = json!({ "spec": { "podCIDR": pods, "podCIDRs": [pods] } }).to_string();
+        let network = json!({ "spec": { "podCIDR": pods[0], "podCIDRs": pods } }).to_string();
         self.kubectl(&["patch", "node", HOST, "--type=merge", "--patch", &network])
             .await?;
         let path = checkout().join("manifests/install.yaml");

@@ -141,8 +141,8 @@ impl<'a> Addressed<'a> {
                 ("cluster-info", self.config_map(cluster_info).await?, &url),
                 ("kubeadm-config", self.config_map(kubeadm).await?, endpoint),
             ] {
-                let mut lines = said.lines().map(|line| line.trim_matches(['"', ' ']));
-                let names = |line: &str| line.replace('"', "").ends_with(&format!(": {wanted}"));
+                let mut lines = said.lines().map(|line| line.replace(['"', '\''], ""));
+                let names = |line: String| line.ends_with(&format!(": {wanted}"));
                 ensure!(lines.any(names), "{place} does not name {wanted}: {said}");
             }
             Ok(())
