@@ -16,6 +16,7 @@ use tokio::process::Command;
 
 use crate::addresses::Addresses;
 use crate::command::{program, run};
+use crate::names::resolver;
 use crate::network_link;
 use crate::paths::Paths;
 use crate::process::Process;
@@ -282,15 +283,6 @@ impl Host {
     fn program_file(&self, name: &str) -> PathBuf {
         self.state.join("programs").join(format!("{name}.json"))
     }
-}
-
-/// `/etc/resolv.conf` of a host that asks these.
-pub(crate) fn resolver(name_servers: &[IpAddr]) -> String {
-    let lines = name_servers
-        .iter()
-        .map(|server| format!("nameserver {server}"));
-    let lines: Vec<_> = lines.chain([String::new()]).collect();
-    lines.join("\n")
 }
 
 fn remove_marks(state: &Path) {

@@ -1,5 +1,7 @@
 //! A lab: what people bring up with `make up` and what end-to-end tests run on.
 
+mod program;
+
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
@@ -12,7 +14,7 @@ use crate::host::{Host, HostPlan};
 use crate::images;
 use crate::machine::Machine;
 use crate::network_link;
-use crate::paths::{Paths, checkout};
+use crate::paths::Paths;
 use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
@@ -322,31 +324,6 @@ impl Lab {
             .with_context(|| format!("starting the host `{name}`"))
     }
 
-    /// Copies this program to where hosts run it from, so that a later build does not disturb them.
-    fn install_program(&self) -> Result<()> {
-        let target = self.program();
-        let source = find_program()?;
-        let same = |path: &Path| {
-            std::fs::metadata(path).and_then(|file| Ok((file.len(), file.modified()?)))
-        };
-        if let (Ok(new), Ok(old)) = (same(&source), same(&target))
-            && new.0 == old.0
-            && new.1 <= old.1
-        {
-            return Ok(());
-        }
-        let directory = target.parent().context("a file in a directory")?;
-        std::fs::create_dir_all(directory).with_context(|| {
-            format!(
-                "making {}; run as root, and `make down` first if it is broken",
-                directory.display()
-            )
-        })?;
-        let new = target.with_extension("new");
-        std::fs::copy(&source, &new).context("copying the stoker-lab program")?;
-        std::fs::rename(&new, &target).context("installing the stoker-lab program")
-    }
-
     async fn link_binaries(&self) -> Result<()> {
         let directory = self.paths.people().join("bin");
         std::fs::create_dir_all(&directory).context("making .stoker/bin")?;
@@ -385,29 +362,4 @@ impl Lab {
         let _ = std::fs::remove_dir(&directory);
         Ok(())
     }
-}
-
-/// The `stoker-lab` program: this one, or, when a test runs, the one that Cargo built beside it.
-fn find_program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("STOKER_LAB") {
-        return Ok(path.into());
-    }
-    let this = std::env::current_exe().context("finding this program")?;
-    let name = "stoker-lab";
-    let beside = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name));
-    std::iter::once(this.clone())
-        .filter(|path| path.file_name().is_some_and(|file| file == name))
-        .chain(beside.filter(|path| path.is_file()))
-        .next()
-        .with_context(|| {
-            format!(
-                "there is no stoker-lab program beside {}; run `cargo build -p stoker-lab` in {}",
-                this.display(),
-                checkout().display()
-            )
-        })
 }

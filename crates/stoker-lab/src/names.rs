@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use crate::command::program;
 use crate::credentials::client_of;
+use crate::host::Host;
 use crate::host::supervisor::Program;
-use crate::host::{Host, resolver};
 use crate::lab::Lab;
 use crate::management::HOST;
 use crate::pool;
@@ -149,4 +149,13 @@ impl Lab {
     fn records(&self) -> PathBuf {
         self.paths().state().join("names")
     }
+}
+
+/// `/etc/resolv.conf` of a host that asks these.
+pub(crate) fn resolver(name_servers: &[IpAddr]) -> String {
+    let lines = name_servers
+        .iter()
+        .map(|server| format!("nameserver {server}"));
+    let lines: Vec<_> = lines.chain([String::new()]).collect();
+    lines.join("\n")
 }
