@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use ipnet::IpNet;
+use stoker_api::BaseDomain;
 
 use crate::gate::Settings;
 use crate::limits::Limits;
@@ -13,7 +14,7 @@ use crate::stream::Silence;
 
 /// Leads TLS connections to tenants by the name that they ask for, untouched.
 #[derive(Parser, Debug, Clone)]
-#[command(name = "stoker-gateway", version)]
+#[command(name = "stoker-gateway", version, group(ArgGroup::new("source").required(true)))]
 pub struct Args {
     /// Addresses to take connections at, comma-separated. `[::]` takes IPv4 too.
     #[arg(
@@ -24,9 +25,13 @@ pub struct Args {
     )]
     pub listen: Vec<SocketAddr>,
 
-    /// File of routes, read again when it changes.
-    #[arg(long, env = "STOKER_ROUTES")]
-    pub routes: PathBuf,
+    /// The operator's base domain: routes are the tenants of the management cluster, `<storage id>.<base domain>`.
+    #[arg(long, env = "STOKER_BASE_DOMAIN", group = "source")]
+    pub base_domain: Option<BaseDomain>,
+
+    /// File of routes instead, read again when it changes.
+    #[arg(long, env = "STOKER_ROUTES", group = "source")]
+    pub routes: Option<PathBuf>,
 
     /// Networks of load balancers, comma-separated, whose connections begin with a PROXY protocol header (version 1
     /// or 2); without one they are refused. A header from elsewhere is refused too.

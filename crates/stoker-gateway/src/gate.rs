@@ -78,6 +78,12 @@ impl Gate {
         }
     }
 
+    /// Where connections are led.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
     /// How many connections are open.
     #[must_use]
     pub fn open(&self) -> u32 {

@@ -6,12 +6,13 @@
 //! Must not: end TLS, keep state that a restart would lose, or need the operator to serve the routes that it has.
 //!
 //! ```text
-//!   file of routes ──► routes ◄── find ── gate ◄── serve ◄── clients
-//!                                          │
-//!                                          └── stream ──► API servers
+//!   cluster, or routes_file ──► routes ◄── find ── gate ◄── serve ◄── clients
+//!                                                   │
+//!                                                   └── stream ──► API servers
 //! ```
 
 pub mod args;
+pub mod cluster;
 pub mod gate;
 pub mod health;
 pub mod hello;

@@ -15,5 +15,8 @@ async fn main() -> anyhow::Result<()> {
     } else {
         logs.with_ansi(false).init();
     }
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
     stoker_gateway::run::run(args).await
 }

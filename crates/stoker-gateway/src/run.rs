@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use stoker_api::BaseDomain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::args::Args;
+use crate::cluster;
 use crate::gate::Gate;
 use crate::health::{self, Health};
 use crate::metrics::Metrics;
@@ -23,39 +25,83 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Runs until the process is told to stop, and its connections have ended.
 ///
 /// # Errors
-/// There are no routes to begin with, or an address is taken.
+/// There is no source of routes, or an address is taken.
 pub async fn run(args: Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let routes = Arc::new(Routes::default());
     let metrics = Arc::new(Metrics::new(routes.clone(), args.tenant_metrics.into()));
     let health = Health::new(metrics.clone());
-    let mut file = RoutesFile::new(&args.routes);
-    let loaded = file.load(&routes);
-    loaded.with_context(|| format!("the routes of {}", args.routes.display()))?;
+    let source = Source::open(&args, &routes).await?;
     let files = sockets::raise_file_limit().context("looking for the limit of open files")?;
-    let gate = Arc::new(Gate::new(
-        args.settings(files),
-        routes.clone(),
-        metrics.clone(),
-    ));
+    let gate = Gate::new(args.settings(files), routes.clone(), metrics.clone());
+    let gate = Arc::new(gate);
     let (phase, _) = watch::channel(Phase::Serving);
-    let threads = args.threads.map_or_else(processors, usize::from).max(1);
-    for _ in 0..threads {
-        let started = serve::start(gate.clone(), &args.listen, phase.subscribe());
-        started.with_context(|| format!("listening at {:?}", args.listen))?;
-    }
-    health.set_ready(true);
-    tracing::info!(routes = routes.len(), threads, listen = ?args.listen, "serving");
+    let serving = || {
+        start(&args, &gate, &phase)?;
+        health.set_ready(true);
+        Ok(())
+    };
     tokio::select! {
         failed = health::serve(args.health_bind_address, health.clone()) => failed.context("health server"),
-        () = file.follow(&routes, &metrics) => Ok(()),
+        ended = source.follow(&routes, &metrics, serving) => ended,
         _ = interrupt.recv() => Ok(()),
         () = async {
             terminate.recv().await;
             drain(&args, &gate, &health, &phase).await;
         } => Ok(()),
     }
+}
+
+/// Where routes come from.
+enum Source {
+    File(RoutesFile),
+    Cluster(kube::Client, BaseDomain),
+}
+
+impl Source {
+    async fn open(args: &Args, routes: &Routes) -> Result<Self> {
+        match (&args.routes, &args.base_domain) {
+            (Some(path), _) => {
+                let mut file = RoutesFile::new(path);
+                let loaded = file.load(routes);
+                loaded.with_context(|| format!("the routes of {}", path.display()))?;
+                Ok(Self::File(file))
+            }
+            (None, Some(domain)) => Ok(Self::Cluster(cluster::client().await?, domain.clone())),
+            (None, None) => bail!("give --base-domain, or --routes"),
+        }
+    }
+
+    /// Keeps `routes` up to date for ever. `serving` starts what serves them, once they are all known: a gateway that
+    /// began sooner would tell clients that their tenant is not here.
+    async fn follow(
+        self,
+        routes: &Routes,
+        metrics: &Metrics,
+        serving: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::File(file) => {
+                serving()?;
+                file.follow(routes, metrics).await;
+                Ok(())
+            }
+            Self::Cluster(client, domain) => {
+                cluster::follow(client, domain, routes, metrics, serving).await
+            }
+        }
+    }
+}
+
+fn start(args: &Args, gate: &Arc<Gate>, phase: &watch::Sender<Phase>) -> Result<()> {
+    let threads = args.threads.map_or_else(processors, usize::from).max(1);
+    for _ in 0..threads {
+        let started = serve::start(gate.clone(), &args.listen, phase.subscribe());
+        started.with_context(|| format!("listening at {:?}", args.listen))?;
+    }
+    tracing::info!(routes = gate.routes().len(), threads, listen = ?args.listen, "serving");
+    Ok(())
 }
 
 fn processors() -> usize {

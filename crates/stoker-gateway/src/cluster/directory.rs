@@ -1,0 +1,182 @@
+//! What the watches have told, joined by tenant: its name comes from one object and its addresses from others.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+
+use kube::runtime::watcher::Event;
+use stoker_api::{BaseDomain, StorageId};
+
+use super::objects::{Key, Slice, Tenant};
+use crate::routes::{Routes, Target};
+
+/// What is known of all tenants; the routes follow from it.
+pub(super) struct Directory<'a> {
+    domain: BaseDomain,
+    routes: &'a Routes,
+    known: HashMap<Key, Known>,
+    tenants: Round,
+    slices: Round,
+}
+
+/// What is known of one.
+#[derive(Default)]
+struct Known {
+    id: Option<StorageId>,
+    /// The list that named the tenant last.
+    round: u32,
+    slices: Vec<KnownSlice>,
+}
+
+struct KnownSlice {
+    name: Box<str>,
+    round: u32,
+    ready: Box<[SocketAddr]>,
+    ending: Box<[SocketAddr]>,
+}
+
+/// Lists of one kind: what a complete one does not name is gone.
+#[derive(Default)]
+struct Round {
+    number: u32,
+    complete: bool,
+}
+
+impl<'a> Directory<'a> {
+    pub(super) fn new(domain: BaseDomain, routes: &'a Routes) -> Self {
+        Self {
+            domain,
+            routes,
+            known: HashMap::new(),
+            tenants: Round::default(),
+            slices: Round::default(),
+        }
+    }
+
+    /// Whether a first list of each kind is complete.
+    pub(super) fn is_complete(&self) -> bool {
+        self.tenants.complete && self.slices.complete
+    }
+
+    pub(super) fn tenant(&mut self, event: Event<Tenant>) {
+        match event {
+            Event::Init => self.tenants.number = self.tenants.number.wrapping_add(1),
+            Event::InitApply(tenant) | Event::Apply(tenant) => {
+                let known = self.known.entry(tenant.key()).or_default();
+                known.round = self.tenants.number;
+                // An id is for ever; a status that was lost comes back with the same.
+                let id = tenant.id.clone().or_else(|| known.id.take());
+                known.id = id;
+                self.publish(&tenant.key());
+            }
+            Event::Delete(tenant) => self.tenant_gone(&tenant.key()),
+            Event::InitDone => {
+                self.tenants.complete = true;
+                let round = self.tenants.number;
+                let gone = self.keys(|known| known.id.is_some() && known.round != round);
+                for key in gone {
+                    self.tenant_gone(&key);
+                }
+            }
+        }
+    }
+
+    pub(super) fn slice(&mut self, event: Event<Slice>) {
+        match event {
+            Event::Init => self.slices.number = self.slices.number.wrapping_add(1),
+            Event::InitApply(slice) | Event::Apply(slice) => self.slice_there(slice),
+            Event::Delete(slice) => {
+                if let Some(key) = slice.tenant() {
+                    self.slices_gone(&key, |known| *known.name == *slice.name());
+                }
+            }
+            Event::InitDone => {
+                self.slices.complete = true;
+                let round = self.slices.number;
+                let gone = |slice: &KnownSlice| slice.round != round;
+                for key in self.keys(|known| known.slices.iter().any(gone)) {
+                    self.slices_gone(&key, gone);
+                }
+            }
+        }
+    }
+
+    fn slice_there(&mut self, slice: Slice) {
+        let Some(key) = slice.tenant() else {
+            return;
+        };
+        let known = self.known.entry(key.clone()).or_default();
+        known.slices.retain(|other| *other.name != *slice.name());
+        known.slices.push(KnownSlice {
+            name: slice.name().into(),
+            round: self.slices.number,
+            ready: slice.ready.into(),
+            ending: slice.ending.into(),
+        });
+        self.publish(&key);
+    }
+
+    fn slices_gone(&mut self, key: &str, gone: impl Fn(&KnownSlice) -> bool) {
+        if let Some(known) = self.known.get_mut(key) {
+            known.slices.retain(|slice| !gone(slice));
+            self.publish(key);
+        }
+        self.forget_if_empty(key);
+    }
+
+    fn tenant_gone(&mut self, key: &str) {
+        let id = self.known.get_mut(key).and_then(|known| known.id.take());
+        if let Some(id) = id {
+            let name = self.domain.name_of(&id);
+            // The name may have been adopted by a tenant that was made anew.
+            let owner = self.routes.find(&name);
+            if owner.is_some_and(|route| route.tenant.name() == key) {
+                self.routes.remove(&name);
+            }
+        }
+        self.forget_if_empty(key);
+    }
+
+    fn forget_if_empty(&mut self, key: &str) {
+        if let Entry::Occupied(known) = self.known.entry(key.into())
+            && known.get().id.is_none()
+            && known.get().slices.is_empty()
+        {
+            known.remove();
+        }
+    }
+
+    fn keys(&self, wanted: impl Fn(&Known) -> bool) -> Vec<Key> {
+        let known = self.known.iter();
+        let wanted = known.filter(|(_, known)| wanted(known));
+        wanted.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Makes the tenant's route what is known of it.
+    fn publish(&self, key: &str) {
+        let Some((id, known)) = self
+            .known
+            .get(key)
+            .and_then(|known| Some((known.id.as_ref()?, known)))
+        else {
+            return;
+        };
+        let all = |list: fn(&KnownSlice) -> &[SocketAddr]| {
+            known.slices.iter().flat_map(list).copied().collect()
+        };
+        let mut backends: Vec<SocketAddr> = all(|slice| &slice.ready);
+        if backends.is_empty() {
+            // As kube-proxy does: those that end are better than none.
+            backends = all(|slice| &slice.ending);
+        }
+        let target = Target {
+            tenant: key.into(),
+            backends,
+            proxy_protocol: false,
+        };
+        self.routes.set(&self.domain.name_of(id), &target);
+    }
+}
+
+#[cfg(test)]
+mod tests;
