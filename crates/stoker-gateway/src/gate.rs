@@ -20,12 +20,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use self::backend::Reached;
+use self::backend::{Destination, Reached};
 use self::opening::Opening;
 use crate::limits::{Limits, Places};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::routes::{Route, Routes};
+use crate::routes::{Route, Routes, Service};
 use crate::stream::{self, Silence};
 use crate::tenant::Place;
 
@@ -156,8 +156,13 @@ impl Gate {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        let service = if opening.hello.tunnel {
+            Service::Tunnel
+        } else {
+            Service::Api
+        };
         let sent = opening.for_backend(route, client);
-        backend::reach(self, route, &sent, client).await
+        backend::reach(self, &Destination { route, service }, &sent, client).await
     }
 }
 

@@ -11,6 +11,9 @@ use thiserror::Error;
 /// encrypted inner hellos.
 pub const LARGEST_HELLO: usize = 16 << 10;
 
+/// What the tunnel speaks over TLS (ALPN, RFC 7301), in whatever version.
+pub const TUNNEL: &[u8] = b"stoker-tunnel/";
+
 /// Content type of a handshake record (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
 /// Content type of an alert record.
@@ -28,6 +31,8 @@ pub struct ClientHello {
     /// The name in `server_name`, in lower case; with an encrypted inner hello the outer, public one. Absent where the
     /// client names nobody, as those that dial an address.
     pub server_name: Option<Box<str>>,
+    /// Whether it offers [`TUNNEL`]: it is the tunnel's far end on a node and no client of the API server.
+    pub tunnel: bool,
 }
 
 /// Why bytes are no `ClientHello`.

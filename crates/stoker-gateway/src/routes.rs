@@ -30,8 +30,10 @@ use crate::tenant::Tenant;
 pub struct Target {
     /// The tenant, whose limits hold for all of its names together.
     pub tenant: Box<str>,
-    /// Where it is ready to serve.
+    /// Where its API servers are ready.
     pub backends: Vec<SocketAddr>,
+    /// Where the near ends of its tunnel are ready.
+    pub tunnel: Vec<SocketAddr>,
     /// Whether backends are told by the PROXY protocol who the client is.
     pub proxy_protocol: bool,
 }
@@ -44,8 +46,18 @@ pub struct Route {
     /// Whether backends are told who the client is.
     pub proxy_protocol: bool,
     backends: Backends,
+    tunnel: Backends,
     /// Told when there are other backends.
     changed: Notify,
+}
+
+/// What of a tenant is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Its API servers.
+    Api,
+    /// The near ends of its tunnel.
+    Tunnel,
 }
 
 /// All of them.
@@ -75,20 +87,21 @@ impl Routes {
             && route.tenant.name() == &*target.tenant
             && route.proxy_protocol == target.proxy_protocol
         {
-            route.lead_to(&target.backends);
+            route.lead_to(target);
             return;
         }
         let route = Route {
             tenant: known.tenant(&target.tenant),
             proxy_protocol: target.proxy_protocol,
             backends: Backends::default(),
+            tunnel: Backends::default(),
             changed: Notify::new(),
         };
-        route.lead_to(&target.backends);
+        route.lead_to(target);
         let former = known.by_name.insert(name.into(), Arc::new(route));
         drop(known);
         if let Some(former) = former {
-            former.lead_to(&[]);
+            former.end();
         }
     }
 
@@ -97,7 +110,7 @@ impl Routes {
         let removed = self.write().by_name.remove(name);
         // Who is held there need not hope.
         if let Some(route) = removed {
-            route.lead_to(&[]);
+            route.end();
         }
     }
 
@@ -107,7 +120,7 @@ impl Routes {
         known.by_name.retain(|name, route| {
             let keep = wanted(name);
             if !keep {
-                route.lead_to(&[]);
+                route.end();
             }
             keep
         });
@@ -160,20 +173,20 @@ impl Route {
     /// The backend to try next: of those not yet `tried` the one with the fewest connections, and one that failed
     /// lately only when there is no other.
     #[must_use]
-    pub fn backend(&self, tried: &[SocketAddr]) -> Option<BackendInUse> {
-        self.backends.choose(tried)
+    pub fn backend(&self, of: Service, tried: &[SocketAddr]) -> Option<BackendInUse> {
+        self.backends(of).choose(tried)
     }
 
     /// Holds a connection until a backend is ready, at most until `deadline`; false if none came.
     ///
     /// Here, and only here, wait the connections to a tenant that is known and not served now.
-    pub async fn ready(&self, deadline: Instant) -> bool {
+    pub async fn ready(&self, of: Service, deadline: Instant) -> bool {
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            if !self.backends.is_empty() {
+            if !self.backends(of).is_empty() {
                 return true;
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
@@ -182,10 +195,26 @@ impl Route {
         }
     }
 
-    fn lead_to(&self, addresses: &[SocketAddr]) {
-        if self.backends.set(addresses) {
+    fn backends(&self, of: Service) -> &Backends {
+        match of {
+            Service::Api => &self.backends,
+            Service::Tunnel => &self.tunnel,
+        }
+    }
+
+    fn lead_to(&self, target: &Target) {
+        let changed = [
+            self.backends.set(&target.backends),
+            self.tunnel.set(&target.tunnel),
+        ];
+        if changed.contains(&true) {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Nobody is led anywhere any more.
+    fn end(&self) {
+        self.lead_to(&Target::default());
     }
 }
 

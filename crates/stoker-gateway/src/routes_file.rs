@@ -44,6 +44,8 @@ struct Entry {
     #[serde(default)]
     backends: Vec<SocketAddr>,
     #[serde(default)]
+    tunnel: Vec<SocketAddr>,
+    #[serde(default)]
     proxy_protocol: bool,
 }
 
@@ -126,6 +128,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Target>, Unusable> {
         let target = Target {
             tenant: entry.tenant.unwrap_or_else(|| name.clone()).into(),
             backends: entry.backends,
+            tunnel: entry.tunnel,
             proxy_protocol: entry.proxy_protocol,
         };
         if routes.insert(name.clone(), target).is_some() {

@@ -54,6 +54,25 @@ async fn each_name_leads_to_its_tenant_and_client_certificates_pass() {
     assert_eq!(gateway.metric("stoker_gateway_routes").await, 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tunnel_is_reached_by_the_same_name() {
+    let authority = Authority::new();
+    let api = Backend::start(&authority, ONE, "api").await;
+    let tunnel = Backend::start(&authority, ONE, "tun").await;
+    let routes = format!(
+        "routes:{}\n  tunnel: [{:?}]",
+        route(ONE, &[api.address]),
+        tunnel.address.to_string()
+    );
+    let gateway = Gateway::start(&routes, &[]).await;
+    for (protocol, says) in [("stoker-tunnel/1", "tun"), ("h2", "api")] {
+        let mut client = ClientConfig::clone(&authority.client());
+        client.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let mut stream = gateway.connect(&Arc::new(client), ONE).await.unwrap();
+        assert_eq!(greeting(&mut stream).await.unwrap(), says);
+    }
+}
+
 #[tokio::test]
 async fn who_asks_for_nobody_known_is_told_so() {
     let authority = Authority::new();

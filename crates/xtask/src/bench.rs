@@ -10,11 +10,13 @@
 //! operator    what the operator says about itself (its metrics)
 //! machine     CPU time of the whole machine
 //! birth, ten, idle, heal    the benchmarks
+//! gateway     another, without a lab: the gateway beside HAProxy
 //! figures     medians and tables
 //! ```
 
 mod birth;
 mod figures;
+mod gateway;
 mod ground;
 mod heal;
 mod idle;
@@ -42,7 +44,9 @@ pub(crate) enum Benchmark {
     Idle,
     /// A Deployment deleted inside a tenant comes back.
     Heal,
-    /// All of them.
+    /// What the gateway adds to a connection, beside `HAProxy`. Needs no lab.
+    Gateway,
+    /// All of them that need a lab.
     All,
 }
 
@@ -77,6 +81,12 @@ pub(crate) struct BenchArgs {
 /// When the lab cannot be brought up or something never becomes ready.
 #[tokio::main]
 pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
+    if args.benchmark == Benchmark::Gateway {
+        let tables = gateway::measure().await?;
+        return tables
+            .iter()
+            .try_for_each(|table| table.print(args.markdown));
+    }
     let ground = Ground::prepare().await?;
     let measured = measure(&ground, args).await;
     if args.keep {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use kube::runtime::watcher::Event;
 use stoker_api::{BaseDomain, StorageId};
 
-use super::objects::{Key, Slice, Tenant};
+use super::objects::{Key, Ports, Slice, Tenant};
 use crate::routes::{Routes, Target};
 
 /// What is known of all tenants; the routes follow from it.
@@ -31,8 +31,9 @@ struct Known {
 struct KnownSlice {
     name: Box<str>,
     round: u32,
-    ready: Box<[SocketAddr]>,
-    ending: Box<[SocketAddr]>,
+    ready: Box<[IpAddr]>,
+    ending: Box<[IpAddr]>,
+    ports: Ports,
 }
 
 /// Lists of one kind: what a complete one does not name is gone.
@@ -112,6 +113,7 @@ impl<'a> Directory<'a> {
             round: self.slices.number,
             ready: slice.ready.into(),
             ending: slice.ending.into(),
+            ports: slice.ports,
         });
         self.publish(&key);
     }
@@ -161,17 +163,26 @@ impl<'a> Directory<'a> {
         else {
             return;
         };
-        let all = |list: fn(&KnownSlice) -> &[SocketAddr]| {
-            known.slices.iter().flat_map(list).copied().collect()
+        let none_ready = known.slices.iter().all(|slice| slice.ready.is_empty());
+        let serving = |port: fn(&Ports) -> Option<u16>| {
+            let slices = known.slices.iter();
+            let addresses = slices.flat_map(|slice| {
+                // As kube-proxy does: those that end are better than none.
+                let pods = if none_ready {
+                    &slice.ending
+                } else {
+                    &slice.ready
+                };
+                let port = port(&slice.ports);
+                pods.iter()
+                    .filter_map(move |pod| Some(SocketAddr::new(*pod, port?)))
+            });
+            addresses.collect()
         };
-        let mut backends: Vec<SocketAddr> = all(|slice| &slice.ready);
-        if backends.is_empty() {
-            // As kube-proxy does: those that end are better than none.
-            backends = all(|slice| &slice.ending);
-        }
         let target = Target {
             tenant: key.into(),
-            backends,
+            backends: serving(|ports| ports.api),
+            tunnel: serving(|ports| ports.tunnel),
             proxy_protocol: false,
         };
         self.routes.set(&self.domain.name_of(id), &target);

@@ -2,7 +2,7 @@
 //! addresses that serve.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,7 +11,7 @@ use kube::core::NamespaceResourceScope;
 use serde::Deserialize;
 use stoker_api::StorageId;
 use stoker_api::labels::TENANT;
-use stoker_api::tenant::API_SERVER_PORT_NAME;
+use stoker_api::tenant::{API_SERVER_PORT_NAME, TUNNEL_PORT_NAME};
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_kube::SparseMeta;
 
@@ -29,10 +29,19 @@ pub(super) struct Tenant {
 #[serde(from = "SentSlice")]
 pub(super) struct Slice {
     metadata: ObjectMeta,
-    /// Addresses of pods that are ready.
-    pub(super) ready: Vec<SocketAddr>,
-    /// Addresses of pods that end and still serve.
-    pub(super) ending: Vec<SocketAddr>,
+    /// Pods that are ready.
+    pub(super) ready: Vec<IpAddr>,
+    /// Pods that end and still serve.
+    pub(super) ending: Vec<IpAddr>,
+    /// Where all of them serve.
+    pub(super) ports: Ports,
+}
+
+/// Where the pods of a slice serve.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ports {
+    pub(super) api: Option<u16>,
+    pub(super) tunnel: Option<u16>,
 }
 
 /// `namespace/name` of a tenant.
@@ -131,20 +140,19 @@ struct SentPort {
 
 impl From<SentSlice> for Slice {
     fn from(sent: SentSlice) -> Self {
+        let port = |name: &str| {
+            let mut ports = sent.ports.iter().flatten();
+            ports.find(|port| port.name.as_deref() == Some(name))?.port
+        };
+        let ports = Ports {
+            api: port(API_SERVER_PORT_NAME),
+            tunnel: port(TUNNEL_PORT_NAME),
+        };
         let mut slice = Self {
             metadata: sent.metadata.into(),
             ready: Vec::new(),
             ending: Vec::new(),
-        };
-        let ours = |port: &&SentPort| port.name.as_deref() == Some(API_SERVER_PORT_NAME);
-        let port = sent
-            .ports
-            .iter()
-            .flatten()
-            .find(ours)
-            .and_then(|port| port.port);
-        let Some(port) = port else {
-            return slice;
+            ports,
         };
         for endpoint in sent.endpoints.iter().flatten() {
             let ready = endpoint.conditions.ready.unwrap_or(true);
@@ -155,11 +163,8 @@ impl From<SentSlice> for Slice {
                 (false, false) => continue,
             };
             // All of them are the same pod.
-            let address = endpoint
-                .addresses
-                .first()
-                .and_then(|address| address.parse::<IpAddr>().ok());
-            list.extend(address.map(|address| SocketAddr::new(address, port)));
+            let address = endpoint.addresses.first();
+            list.extend(address.and_then(|address| address.parse::<IpAddr>().ok()));
         }
         slice
     }

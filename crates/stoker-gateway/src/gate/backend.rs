@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Gate;
 use crate::refusal::Refusal;
-use crate::routes::{BackendInUse, Route};
+use crate::routes::{BackendInUse, Route, Service};
 use crate::sockets::dialing;
 
 /// When every address has failed, before the first is tried again.
@@ -23,20 +23,27 @@ pub(super) struct Reached {
     pub(super) backend: BackendInUse,
 }
 
+/// Where to.
+pub(super) struct Destination<'a> {
+    pub(super) route: &'a Route,
+    pub(super) service: Service,
+}
+
 /// Reaches one and sends it `said`.
 pub(super) async fn reach(
     gate: &Gate,
-    route: &Route,
+    to: &Destination<'_>,
     said: &[u8],
     client: &TcpStream,
 ) -> Result<Reached, Refusal> {
+    let Destination { route, service } = *to;
     let deadline = Instant::now() + gate.settings.hold;
     loop {
-        if !route.ready(deadline).await {
+        if !route.ready(service, deadline).await {
             return Err(Refusal::NotReady);
         }
         let mut tried: Vec<SocketAddr> = Vec::new();
-        while let Some(backend) = route.backend(&tried) {
+        while let Some(backend) = route.backend(service, &tried) {
             tried.push(backend.address());
             match open(gate, backend.address(), said, client).await {
                 Ok(stream) => {

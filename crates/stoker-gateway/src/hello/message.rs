@@ -1,12 +1,14 @@
 //! The body of a `ClientHello` (RFC 8446, 4.1.2; the same layout since TLS 1.0).
 
-use super::{ClientHello, Invalid};
+use super::{ClientHello, Invalid, TUNNEL};
 
 /// Type of the handshake message.
 pub(super) const CLIENT_HELLO: u8 = 1;
 
 /// Number of the extension `server_name` (RFC 6066, 3).
 const SERVER_NAME: u16 = 0;
+/// Number of the extension `application_layer_protocol_negotiation` (RFC 7301, 3.1).
+const PROTOCOLS: u16 = 16;
 /// The only kind of name there is.
 const HOST_NAME: u8 = 0;
 /// Version and random.
@@ -25,7 +27,7 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
     rest.short_vector()?;
     rest.vector()?;
     rest.short_vector()?;
-    let mut server_name = None;
+    let (mut server_name, mut tunnel) = (None, false);
     // Before TLS 1.2 there need not be any.
     if !rest.0.is_empty() {
         let mut extensions = Bytes(rest.vector()?);
@@ -33,14 +35,31 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
         while !extensions.0.is_empty() {
             let number = extensions.number()?;
             let content = extensions.vector()?;
-            if number == SERVER_NAME {
-                // Twice is forbidden; a second one could name another than the API server reads.
-                server_name.is_none().then_some(())?;
-                server_name = Some(host_name(content)?);
+            match number {
+                SERVER_NAME => {
+                    // Twice is forbidden; a second one could name another than the API server reads.
+                    server_name.is_none().then_some(())?;
+                    server_name = Some(host_name(content)?);
+                }
+                PROTOCOLS => tunnel |= offers_tunnel(content)?,
+                _ => {}
             }
         }
     }
-    Some(ClientHello { server_name })
+    Some(ClientHello {
+        server_name,
+        tunnel,
+    })
+}
+
+fn offers_tunnel(extension: &[u8]) -> Option<bool> {
+    let mut extension = Bytes(extension);
+    let mut protocols = Bytes(extension.vector()?);
+    let mut offered = false;
+    while !protocols.0.is_empty() {
+        offered |= protocols.short_vector()?.starts_with(TUNNEL);
+    }
+    Some(offered)
 }
 
 /// The one host name of the list.

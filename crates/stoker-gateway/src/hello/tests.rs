@@ -69,7 +69,10 @@ fn read(bytes: &[u8]) -> Result<Option<ClientHello>, Invalid> {
 #[expect(clippy::unnecessary_wraps, reason = "as it is compared")]
 fn named(name: &str) -> Result<Option<ClientHello>, Invalid> {
     let server_name = Some(name.into());
-    Ok(Some(ClientHello { server_name }))
+    Ok(Some(ClientHello {
+        server_name,
+        tunnel: false,
+    }))
 }
 
 #[test]
@@ -80,8 +83,18 @@ fn the_name_is_read_whatever_else_is_offered() {
 }
 
 #[test]
+fn the_tunnel_is_told_from_clients_of_the_api_server() {
+    let tunnel = |protocols: &[&str]| read(&hello_of(NAME, protocols)).unwrap().unwrap().tunnel;
+    assert!(tunnel(&["stoker-tunnel/1"]) && tunnel(&["stoker-tunnel/2", "stoker-tunnel/1"]));
+    assert!(!tunnel(&["h2", "http/1.1"]) && !tunnel(&["tunnel"]) && !tunnel(&[]));
+}
+
+#[test]
 fn who_dials_an_address_names_nobody() {
-    let nobody = Ok(Some(ClientHello { server_name: None }));
+    let nobody = Ok(Some(ClientHello {
+        server_name: None,
+        tunnel: false,
+    }));
     assert_eq!(read(&hello_of("192.0.2.1", &["h2"])), nobody);
     let mut body = vec![3, 1];
     body.extend([7; 32]);
@@ -191,7 +204,11 @@ fn by_rustls(bytes: &[u8]) -> Option<ClientHello> {
     let accepted = acceptor.accept().ok()??;
     let hello = accepted.client_hello();
     let server_name = hello.server_name().map(|name| name.to_lowercase().into());
-    Some(ClientHello { server_name })
+    let mut protocols = hello.alpn().into_iter().flatten();
+    Some(ClientHello {
+        server_name,
+        tunnel: protocols.any(|name| name.starts_with(TUNNEL)),
+    })
 }
 
 proptest! {
@@ -223,7 +240,7 @@ proptest! {
     fn a_damaged_hello_is_never_read_as_another_name_than_a_tls_stack_reads(
         damage in prop::collection::vec((0usize..260, any::<u8>()), 1..4),
     ) {
-        let mut bytes = hello_of("one.example.com", &["h2"]);
+        let mut bytes = hello_of("one.example.com", &["h2", "stoker-tunnel/1"]);
         for (at, byte) in damage {
             let length = bytes.len();
             bytes[at % length] = byte;

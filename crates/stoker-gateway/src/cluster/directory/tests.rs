@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::routes::Service;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const NAME: &str = "0123456789abcdef0123456789abcdef.example.com";
@@ -44,7 +45,7 @@ fn slice(name: &str, ready: &[u8], ending: &[u8]) -> Slice {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": { "namespace": "a", "name": name, "labels": { "stoker.dev/name": "one" } },
         "endpoints": ready.chain(ending).chain([starting]).collect::<Vec<_>>(),
-        "ports": [{ "name": "other", "port": 1 }, { "name": "kube-apiserver", "port": 6443 }],
+        "ports": [{ "name": "other", "port": 1 }, { "name": "tunnel", "port": 8132 }, { "name": "kube-apiserver", "port": 6443 }],
     });
     serde_json::from_value(object).unwrap()
 }
@@ -52,7 +53,7 @@ fn slice(name: &str, ready: &[u8], ending: &[u8]) -> Slice {
 fn backends(routes: &Routes) -> Option<Vec<SocketAddr>> {
     let route = routes.find(NAME)?;
     let mut found = Vec::new();
-    while let Some(backend) = route.backend(&found) {
+    while let Some(backend) = route.backend(Service::Api, &found) {
         found.push(backend.address());
     }
     found.sort_unstable();
@@ -85,6 +86,12 @@ fn a_tenant_is_a_route_in_whatever_order_it_is_told() {
         assert_eq!(backends(&routes), addresses(&[1, 2]));
         directory.slice(Event::Apply(slice("y", &[4], &[])));
         assert_eq!(backends(&routes), addresses(&[1, 2, 4]));
+        let tunnel = routes
+            .find(NAME)
+            .unwrap()
+            .backend(Service::Tunnel, &[])
+            .unwrap();
+        assert_eq!(tunnel.address().port(), 8132);
         directory.slice(Event::Delete(slice("y", &[], &[])));
         assert_eq!(backends(&routes), addresses(&[1, 2]));
     }
