@@ -59,7 +59,7 @@ def main():
         spans.setdefault((minors[0], minors[-1]), []).append(gate)
     print("//! Printed by `hack/feature-gates.py`, of the releases 1." + ", 1.".join(sys.argv[1:]) + ".\n")
     print("/// First and last minor in which a gate can be set, among those supported.")
-    print("pub(super) const GATES: &[(u32, u32, &[&str])] = &[")
+    print("pub(super) const GATES: &[crate::spans::Span] = &[")
     for (first, last), gates in sorted(spans.items()):
         print(f"    (\n        {first},\n        {last},\n        &[")
         for gate in sorted(gates):

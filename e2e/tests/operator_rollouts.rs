@@ -13,6 +13,8 @@
 #[path = "operator_support/bare.rs"]
 #[expect(dead_code, reason = "the pool is not looked at here")]
 mod bare;
+#[path = "operator_support/bare_pod.rs"]
+mod bare_pod;
 #[path = "operator_support/tenant_server.rs"]
 mod tenant_server;
 
@@ -23,11 +25,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use bare::{Bare, Operator, until};
+use bare_pod::announce;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use stoker_api::labels::PAUSED;
 use stoker_lab::bare::BareApiServer;
@@ -64,7 +66,7 @@ impl World {
             let address = IpAddr::V4(Ipv4Addr::new(127, second, high, low));
             let server = tenant_server::start(&bare, namespace, SocketAddr::new(address, PORT));
             api_servers.push(server.await);
-            run_pod(&bare, namespace, address).await;
+            announce(&bare, namespace, "one-pod", address).await;
         }
         let world = Self {
             bare,
@@ -175,26 +177,6 @@ impl World {
         assert_eq!(changed.len(), count, "{changed:?}");
         changed
     }
-}
-
-async fn run_pod(bare: &Bare, namespace: &str, address: IpAddr) {
-    let pod = json!({
-        "metadata": { "name": "one-pod", "labels": {
-            "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
-        }},
-        "spec": { "containers": [{ "name": "kube-apiserver", "image": "none" }] },
-    });
-    let pods: Api<Pod> = Api::namespaced(bare.client.clone(), namespace);
-    let pod = serde_json::from_value(pod).unwrap();
-    pods.create(&PostParams::default(), &pod).await.unwrap();
-    let status = json!({ "status": {
-        "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
-        "conditions": [{ "type": "Ready", "status": "True" }],
-    }});
-    let (params, status) = (PatchParams::default(), Patch::Merge(status));
-    pods.patch_status("one-pod", &params, &status)
-        .await
-        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

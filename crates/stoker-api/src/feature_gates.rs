@@ -6,6 +6,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use crate::arguments::FIXED_GATES;
+use crate::spans;
 use crate::version::KubernetesVersion;
 
 /// Gates without which the configuration that Stoker makes is refused, or nodes are less apart.
@@ -37,10 +38,7 @@ pub enum RefusedGate {
 
 /// The gates that can be set in `minor`.
 pub fn of(minor: u32) -> impl Iterator<Item = &'static str> {
-    let spans = table::GATES.iter();
-    spans
-        .filter(move |(first, last, _)| (*first..=*last).contains(&minor))
-        .flat_map(|(_, _, names)| names.iter().copied())
+    spans::of(table::GATES, minor)
 }
 
 /// Checks the gates asked for.
@@ -56,16 +54,14 @@ pub fn check(
         if FIXED_GATES.contains(&name.as_str()) {
             return Err(RefusedGate::Fixed(own()));
         }
-        let mut spans = table::GATES.iter();
-        let (first, last, _) = spans
-            .find(|(_, _, names)| names.contains(&name.as_str()))
-            .ok_or_else(|| RefusedGate::Unknown(own()))?;
-        if version.minor < *first {
-            let (name, since) = (own(), *first);
+        let span = spans::span_of(table::GATES, name);
+        let (since, until) = span.ok_or_else(|| RefusedGate::Unknown(own()))?;
+        if version.minor < since {
+            let name = own();
             return Err(RefusedGate::Later { name, since });
         }
-        if version.minor > *last {
-            let (name, until) = (own(), *last);
+        if version.minor > until {
+            let name = own();
             return Err(RefusedGate::Earlier { name, until });
         }
         if !on && NEEDED.contains(&name.as_str()) {

@@ -12,6 +12,7 @@ pub mod feature_gates;
 pub mod labels;
 pub mod restricted;
 pub mod runtime_config;
+mod spans;
 pub mod storage_id;
 pub mod tenant;
 pub mod v1alpha1;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::spans::{self, Span};
 use crate::version::KubernetesVersion;
 
 /// Stand for many versions at once.
 const GROUPS_OF_VERSIONS: [&str; 3] = ["api/all", "api/beta", "api/alpha"];
 
 /// First and last supported minor of a version.
-const VERSIONS: &[(u32, u32, &[&str])] = &[
+const VERSIONS: &[Span] = &[
     (
         33,
         36,
@@ -57,10 +58,7 @@ pub enum RefusedVersion {
 
 /// The versions that `minor` serves when they are asked for.
 pub fn of(minor: u32) -> impl Iterator<Item = &'static str> {
-    let spans = VERSIONS.iter();
-    spans
-        .filter(move |(first, last, _)| (*first..=*last).contains(&minor))
-        .flat_map(|(_, _, names)| names.iter().copied())
+    spans::of(VERSIONS, minor)
 }
 
 /// Checks what is asked for.
@@ -78,12 +76,10 @@ pub fn check(
         if GROUPS_OF_VERSIONS.contains(&name.as_str()) {
             continue;
         }
-        let mut spans = VERSIONS.iter();
-        let (first, last, _) = spans
-            .find(|(_, _, names)| names.contains(&name.as_str()))
-            .ok_or_else(|| RefusedVersion::Unknown(name.clone()))?;
-        if !(*first..=*last).contains(&version.minor) {
-            let (name, first, last) = (name.clone(), *first, *last);
+        let span = spans::span_of(VERSIONS, name);
+        let (first, last) = span.ok_or_else(|| RefusedVersion::Unknown(name.clone()))?;
+        if !(first..=last).contains(&version.minor) {
+            let name = name.clone();
             return Err(RefusedVersion::Elsewhere { name, first, last });
         }
     }

@@ -37,6 +37,12 @@ pub fn set(
     }
 }
 
+/// The condition of this type, if it is there.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|found| found.type_ == type_)
+}
+
 /// Whether two lists of conditions say the same, whatever their times and their order.
 #[must_use]
 pub fn equal_ignoring_times(one: &[Condition], other: &[Condition]) -> bool {

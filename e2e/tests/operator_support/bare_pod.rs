@@ -9,15 +9,15 @@ use serde_json::json;
 
 use super::bare::Bare;
 
-/// A ready pod of the tenant `one` in the namespace `a`, with this address.
-pub(crate) async fn announce(bare: &Bare, name: &str, address: IpAddr) {
+/// A ready pod of the tenant `one` in a namespace, with this address.
+pub(crate) async fn announce(bare: &Bare, namespace: &str, name: &str, address: IpAddr) {
     let pod = json!({
         "metadata": { "name": name, "labels": {
             "stoker.dev/name": "one", "app.kubernetes.io/managed-by": "stoker",
         }},
         "spec": { "containers": [{ "name": "kube-apiserver", "image": "none" }] },
     });
-    let pods: Api<Pod> = Api::namespaced(bare.client.clone(), "a");
+    let pods: Api<Pod> = Api::namespaced(bare.client.clone(), namespace);
     let pod = serde_json::from_value(pod).unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
     let status = json!({ "status": {

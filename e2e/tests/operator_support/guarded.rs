@@ -71,7 +71,7 @@ impl Guarded {
         let address = SocketAddr::new(address, PORT);
         let path = Some(files.path().join(AUTHORIZATION));
         let api_server = tenant_server::start_with(bare, "a", address, version, path).await;
-        announce(bare, "one-pod", address.ip()).await;
+        announce(bare, "a", "one-pod", address.ip()).await;
         bare.tenant_reason("a", "one", "Ready", "Available").await;
         let data = bare.secrets("a").get("one-ca").await.unwrap().data.unwrap();
         let text = |entry: &str| String::from_utf8(data[entry].0.clone()).unwrap();

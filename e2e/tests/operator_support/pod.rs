@@ -73,7 +73,7 @@ impl TenantPod {
         let inside = client(address, &text("ca.crt"), admin).await;
         ready(&mut container, &inside).await;
         let kubelet = kubelet(bare, container.files());
-        announce(bare, name, address).await;
+        announce(bare, "a", name, address).await;
         Self {
             container,
             address,

@@ -34,7 +34,7 @@ impl<'a> Reached<'a> {
         let address = IpAddr::V4(Ipv4Addr::new(127, second, high, low));
         let api_server = tenant_server::start(bare, "a", SocketAddr::new(address, PORT)).await;
         let inside = api_server.client().await.unwrap();
-        announce(bare, "one-pod", address).await;
+        announce(bare, "a", "one-pod", address).await;
         bare.tenant_reason("a", "one", "APIServerAvailable", "Answering")
             .await;
         Self {

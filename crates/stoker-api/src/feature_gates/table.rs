@@ -1,7 +1,7 @@
 //! Printed by `hack/feature-gates.py`, of the releases 1.33.13, 1.34.4, 1.35.4, 1.36.3.
 
 /// First and last minor in which a gate can be set, among those supported.
-pub(super) const GATES: &[(u32, u32, &[&str])] = &[
+pub(super) const GATES: &[crate::spans::Span] = &[
     (
         33,
         33,

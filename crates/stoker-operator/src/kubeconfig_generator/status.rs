@@ -42,7 +42,7 @@ pub async fn write(
         return Ok(());
     }
     let reason = |status: &KubeconfigGeneratorStatus| {
-        let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
+        let ready = conditions::find(&status.conditions, "Ready");
         ready.map(|one| (one.reason.clone(), one.message.clone()))
     };
     let (before, Some((now, message))) = (reason(&old), reason(&new)) else {

@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use stoker_api::labels::PAUSED;
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane, VersionState};
+use stoker_kube::conditions;
 use time::OffsetDateTime;
 
 use crate::tenant::status::ROLLOUT_TURN;
@@ -97,7 +98,7 @@ impl Fleet {
         };
         add(&mut self.tenants, &format!("{state:?}"));
         let conditions = status.map_or(&[][..], |status| &status.conditions);
-        if let Some(turn) = conditions.iter().find(|found| found.type_ == ROLLOUT_TURN) {
+        if let Some(turn) = conditions::find(conditions, ROLLOUT_TURN) {
             add(&mut self.rollouts, &turn.reason);
         }
         let paused = tenant.annotations().contains_key(PAUSED);

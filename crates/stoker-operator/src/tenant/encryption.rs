@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource as _;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use stoker_control_plane::{Advance, EncryptionKeys, Observed, Refusal, Servers, Step, Stored};
 use stoker_etcd::Pool;
+use stoker_kube::conditions;
 use time::OffsetDateTime;
 
 use self::loaded::Evidence;
@@ -98,7 +98,7 @@ pub(super) async fn keep(
         return at_rest.map(|words| Check::holds(ENCRYPTED, format!("stored are {words}")));
     };
     let Some(place) = place else {
-        look_again(state, TRY_AGAIN);
+        state.look_again_by(OffsetDateTime::now_utc() + TRY_AGAIN);
         return Some(waits(ASLEEP, &keys, "the pool has a problem"));
     };
     let work = Work {
@@ -144,7 +144,8 @@ impl Work<'_> {
                 Step::Check => self.check().await,
                 _ => {
                     if matches!(step, Step::AwaitLoading) {
-                        look_again(self.state, LOOK_AGAIN);
+                        self.state
+                            .look_again_by(OffsetDateTime::now_utc() + LOOK_AGAIN);
                     }
                     return (step, self.say(step, pod.as_deref()));
                 }
@@ -152,12 +153,14 @@ impl Work<'_> {
             match progress {
                 Progress::Found(found) => stored = found,
                 Progress::Further(done) => {
-                    look_again(self.state, time::Duration::SECOND);
+                    self.state
+                        .look_again_by(OffsetDateTime::now_utc() + time::Duration::SECOND);
                     let so_far = format!("{done} objects are rewritten so far");
                     return (step, waits(REWRITING, self.keys, &so_far));
                 }
                 Progress::Stuck(what) => {
-                    look_again(self.state, TRY_AGAIN);
+                    self.state
+                        .look_again_by(OffsetDateTime::now_utc() + TRY_AGAIN);
                     return (step, waits(STUCK, self.keys, &what));
                 }
             }
@@ -250,7 +253,8 @@ impl Work<'_> {
             }
             Err(error) => {
                 tracing::warn!(error = %error, "no key can be made");
-                look_again(self.state, TRY_AGAIN);
+                self.state
+                    .look_again_by(OffsetDateTime::now_utc() + TRY_AGAIN);
             }
         }
     }
@@ -294,37 +298,19 @@ fn waits(reason: &'static str, keys: &EncryptionKeys, what: &str) -> Check {
     Check::fails(reason, format!("{}: {what}", keys.describe()))
 }
 
-fn look_again(state: &TenantState, after: time::Duration) {
-    let at = OffsetDateTime::now_utc() + after;
-    let mut look_again = lock(&state.look_again);
-    *look_again = Some(look_again.map_or(at, |known| known.min(at)));
+/// The condition, if the tenant has one.
+#[must_use]
+pub fn condition(status: &TenantControlPlaneStatus) -> Option<&Condition> {
+    conditions::find(&status.conditions, CONDITION)
 }
 
-fn condition(status: &TenantControlPlaneStatus) -> Option<&Condition> {
-    let mut conditions = status.conditions.iter();
-    conditions.find(|condition| condition.type_ == CONDITION)
+/// Whether somebody must do something about what it says.
+pub(super) fn is_problem(condition: &Condition) -> bool {
+    matches!(condition.reason.as_str(), STUCK | REFUSED)
 }
 
 /// Its reason, if the tenant has the condition.
 #[must_use]
 pub fn reason(status: &TenantControlPlaneStatus) -> Option<&str> {
     condition(status).map(|condition| condition.reason.as_str())
-}
-
-/// An event when the condition has another reason than before.
-pub(super) async fn tell(
-    object: &TenantControlPlane,
-    old: &TenantControlPlaneStatus,
-    new: &TenantControlPlaneStatus,
-    ctx: &Context,
-) {
-    let Some(now) = condition(new).filter(|now| reason(old) != Some(now.reason.as_str())) else {
-        return;
-    };
-    tracing::info!(reason = %now.reason, "encryption of what is stored");
-    let problem = matches!(now.reason.as_str(), STUCK | REFUSED);
-    let reference = object.object_ref(&());
-    ctx.events
-        .publish(&reference, problem, &now.reason, "Reconcile", &now.message)
-        .await;
 }

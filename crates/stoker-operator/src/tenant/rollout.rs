@@ -7,7 +7,6 @@
 //! only for [`TURN_OF_ONE_THAT_IS_DOWN`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_kube::Desired;
+use stoker_kube::{Desired, conditions};
 
 use super::apply::{Pass, cached_deployment};
 use super::error::Error;
@@ -65,9 +64,13 @@ pub fn needs_turn(facts: &Facts<'_>) -> bool {
     let Some(live) = facts.live else {
         return false;
     };
-    let asleep = live.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
     let same = annotation(live, TEMPLATE) == Some(facts.template);
-    !same && facts.same_spec && !asleep && facts.has_served
+    !same && facts.same_spec && !is_asleep(live) && facts.has_served
+}
+
+/// Whether no pods are wanted.
+fn is_asleep(live: &Deployment) -> bool {
+    live.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)
 }
 
 /// Whether a pod serves, as far as the Deployment's counters tell.
@@ -138,12 +141,7 @@ pub fn template(deployment: &Deployment) -> Result<String, Error> {
         }),
         status: None,
     };
-    let mut text = String::new();
-    for byte in &Desired::of(&alone)?.digest()[..8] {
-        // Into a text nothing fails.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex::encode(&Desired::of(&alone)?.digest()[..8]))
 }
 
 /// The Deployment with what a later pass needs to know of its template.
@@ -287,12 +285,10 @@ fn is_same_spec(object: &TenantControlPlane, state: &TenantState) -> bool {
     if let Some(deployed) = *lock(&state.deployed) {
         return Some(deployed.of) == generation;
     }
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let status = object.status.as_ref();
     let applied = Aspect::ControlPlaneApplied.condition();
-    let mut applied = conditions.filter(|found| found.type_ == applied && found.status == "True");
-    applied
-        .next()
-        .is_none_or(|found| found.observed_generation == generation)
+    let found = status.and_then(|status| conditions::find(&status.conditions, applied));
+    found.is_none_or(|found| found.status != "True" || found.observed_generation == generation)
 }
 
 /// After a pass: who has had its turn, or needs none, leaves the queue. One that is being rolled out keeps its turn until
@@ -324,8 +320,8 @@ fn has_had_turn(state: &TenantState, findings: &Findings) -> bool {
     let Some(live) = &findings.deployment else {
         return false;
     };
-    let asleep = live.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
-    is_complete(live, applied) && (asleep || findings.has_found(Aspect::ApiServerAvailable))
+    is_complete(live, applied)
+        && (is_asleep(live) || findings.has_found(Aspect::ApiServerAvailable))
 }
 
 /// The tenant leaves the queue; the next one is woken when it may go.

@@ -186,39 +186,35 @@ async fn answer_all(
     let mut undecided = Vec::new();
     for request in requests {
         let now = Timestamp::now();
-        match decide(&request, &nodes, &reserved, now) {
+        let user = &request.username;
+        let (approved, reason, message) = match decide(&request, &nodes, &reserved, now) {
             Decision::Approve => {
                 let message = "by Stoker: the node asks for addresses of its own";
-                if let Err(error) = write(client, &request, true, APPROVED, message).await {
-                    answered
-                        .waiting
-                        .insert(not_written(request, tenant, &error));
-                    continue;
-                }
-                tracing::info!(tenant = %tenant, node = request.username, "serving certificate approved");
+                (true, APPROVED, message.to_owned())
             }
-            Decision::Deny(why) => {
-                if let Err(error) = write(client, &request, false, DENIED, &why).await {
-                    answered
-                        .waiting
-                        .insert(not_written(request, tenant, &error));
-                    continue;
-                }
-                tracing::info!(tenant = %tenant, asked_by = request.username, why, "serving certificate refused");
-                let user = &request.username;
-                answered.denied = Some(format!(
-                    "the serving certificate that {user:?} asks for is refused: {why}"
-                ));
-            }
+            Decision::Deny(why) => (false, DENIED, why),
             Decision::Wait(why) => {
-                tracing::debug!(tenant = %tenant, node = request.username, why, "serving certificate waits");
+                tracing::debug!(tenant = %tenant, node = user, why, "serving certificate waits");
                 let abandoned = request
                     .created
                     .is_some_and(|created| now.duration_since(created) > ABANDONED);
                 if !abandoned {
                     undecided.push(request);
                 }
+                continue;
             }
+        };
+        if let Err(error) = write(client, &request, approved, reason, &message).await {
+            // Something inside the tenant refuses the answer, or it came too late: it waits, and holds up no other.
+            tracing::warn!(tenant = %tenant, asked_by = user, error = %error, "serving certificate not answered");
+            answered.waiting.insert(request.name);
+        } else if approved {
+            tracing::info!(tenant = %tenant, node = user, "serving certificate approved");
+        } else {
+            tracing::info!(tenant = %tenant, asked_by = user, why = message, "serving certificate refused");
+            answered.denied = Some(format!(
+                "the serving certificate that {user:?} asks for is refused: {message}"
+            ));
         }
     }
     answered.waiting.extend(newest(undecided));
@@ -254,16 +250,6 @@ async fn read_all(
         Some(error) if requests.is_empty() => Err(error),
         _ => Ok(requests),
     }
-}
-
-/// Something inside the tenant refuses the answer, or it came too late: it waits, and holds up no other.
-fn not_written(
-    request: KubeletRequest,
-    tenant: &ObjectRef<TenantControlPlane>,
-    error: &stoker_kube::Error,
-) -> String {
-    tracing::warn!(tenant = %tenant, asked_by = request.username, error = %error, "serving certificate not answered");
-    request.name
 }
 
 /// Names of requests, of each user the newest: a kubelet that asks anew has given up on what it asked before, and no node can

@@ -130,6 +130,12 @@ impl Default for TenantState {
 }
 
 impl TenantState {
+    /// Has the tenant looked at again at `at`, unless it is before that anyway.
+    pub fn look_again_by(&self, at: OffsetDateTime) {
+        let mut look_again = lock(&self.look_again);
+        *look_again = Some(look_again.map_or(at, |known| known.min(at)));
+    }
+
     /// The identity minted for the tenant, now or before.
     ///
     /// # Errors

@@ -139,12 +139,9 @@ fn readiness(
             message,
         };
     }
-    let holds = |aspect: Aspect| {
-        let mut conditions = status.conditions.iter();
-        match conditions.find(|found| found.type_ == aspect.condition()) {
-            Some(found) => found.status == "True",
-            None => aspect == Aspect::Routed,
-        }
+    let holds = |aspect: Aspect| match conditions::find(&status.conditions, aspect.condition()) {
+        Some(found) => found.status == "True",
+        None => aspect == Aspect::Routed,
     };
     if Aspect::ALL.into_iter().all(holds) {
         let message = "the API server answers and the tenant is configured".to_owned();

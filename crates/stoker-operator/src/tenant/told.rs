@@ -16,45 +16,49 @@ pub(super) async fn tell(
     new: &TenantControlPlaneStatus,
     ctx: &Context,
 ) {
-    tell_stuck(object, old, new, ctx).await;
-    tell_writes(object, old, new, ctx).await;
-    encryption::tell(object, old, new, ctx).await;
+    if let Some(found) = newly(stuck::stuck, old, new, by_reason) {
+        tracing::warn!(reason = %found.reason, "tenant is stuck");
+        publish(object, true, stuck::STUCK, &found.message, ctx).await;
+    }
+    if let Some(found) = newly(writes::condition, old, new, by_words) {
+        tracing::info!(reason = %found.reason, "write permissions");
+        let problem = found.status != "True";
+        publish(object, problem, &found.reason, &found.message, ctx).await;
+    }
+    if let Some(found) = newly(encryption::condition, old, new, by_reason) {
+        tracing::info!(reason = %found.reason, "encryption of what is stored");
+        let problem = encryption::is_problem(found);
+        publish(object, problem, &found.reason, &found.message, ctx).await;
+    }
 }
 
-/// Once, when it comes to that.
-async fn tell_stuck(
-    object: &TenantControlPlane,
-    old: &TenantControlPlaneStatus,
-    new: &TenantControlPlaneStatus,
-    ctx: &Context,
-) {
-    let reason = |status| stuck::stuck(status).map(|found| &found.reason);
-    let Some(found) = stuck::stuck(new).filter(|_| reason(old) != reason(new)) else {
-        return;
-    };
-    tracing::warn!(reason = %found.reason, "tenant is stuck");
-    let reference = object.object_ref(&());
-    ctx.events
-        .publish(&reference, true, stuck::STUCK, "Reconcile", &found.message)
-        .await;
+/// The condition as it is now, if it was not the same before.
+fn newly<'a>(
+    of: impl Fn(&'a TenantControlPlaneStatus) -> Option<&'a Condition>,
+    old: &'a TenantControlPlaneStatus,
+    new: &'a TenantControlPlaneStatus,
+    is_same: impl Fn(&Condition, &Condition) -> bool,
+) -> Option<&'a Condition> {
+    let before = of(old);
+    of(new).filter(|now| !before.is_some_and(|before| is_same(before, now)))
 }
 
-/// When other writes are refused than before, or when that takes long.
-async fn tell_writes(
+fn by_reason(before: &Condition, now: &Condition) -> bool {
+    before.reason == now.reason
+}
+
+fn by_words(before: &Condition, now: &Condition) -> bool {
+    by_reason(before, now) && before.message == now.message
+}
+
+async fn publish(
     object: &TenantControlPlane,
-    old: &TenantControlPlaneStatus,
-    new: &TenantControlPlaneStatus,
+    problem: bool,
+    reason: &str,
+    message: &str,
     ctx: &Context,
 ) {
-    let said = |condition: &Condition| (condition.reason.clone(), condition.message.clone());
-    let (before, after) = (writes::condition(old), writes::condition(new));
-    let Some(condition) = after.filter(|_| before.map(said) != after.map(said)) else {
-        return;
-    };
-    tracing::info!(reason = %condition.reason, "write permissions");
     let reference = object.object_ref(&());
-    let (reason, message) = (&condition.reason, &condition.message);
-    let problem = condition.status != "True";
     ctx.events
         .publish(&reference, problem, reason, "Reconcile", message)
         .await;

@@ -15,6 +15,7 @@ use serde_json::json;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus, WritePermissions};
 use stoker_control_plane::Keys;
+use stoker_kube::conditions;
 use time::OffsetDateTime;
 
 use super::connection::connect;
@@ -120,9 +121,7 @@ pub(super) async fn verify(
     findings.writes = Some(match behind.first() {
         None => applied(wanted),
         Some((pod, seen)) => {
-            let soon = OffsetDateTime::now_utc() + wait;
-            let mut look_again = lock(&state.look_again);
-            *look_again = Some(look_again.map_or(soon, |known| known.min(soon)));
+            state.look_again_by(OffsetDateTime::now_utc() + wait);
             not_yet(pod, *seen)
         }
     });
@@ -131,8 +130,7 @@ pub(super) async fn verify(
 /// The condition, if the tenant has one.
 #[must_use]
 pub fn condition(status: &TenantControlPlaneStatus) -> Option<&Condition> {
-    let mut conditions = status.conditions.iter();
-    conditions.find(|condition| condition.type_ == CONDITION)
+    conditions::find(&status.conditions, CONDITION)
 }
 
 /// The condition as last written.

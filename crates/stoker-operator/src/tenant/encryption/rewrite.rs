@@ -27,8 +27,13 @@ pub(super) struct Rewrite {
     /// Where the next page begins.
     token: Option<String>,
     done: u64,
-    /// The first object that could not be written, and why.
-    refused: Option<String>,
+}
+
+/// Why a page is not written.
+enum Halt {
+    Listing(kube::Error),
+    /// An object, and why it cannot be written.
+    Refused(String),
 }
 
 /// What came of some work.
@@ -54,14 +59,17 @@ impl Rewrite {
                 Ok(true) => (self.resources, self.token) = (self.resources + 1, None),
                 Ok(false) => {}
                 // The list is too old to go on with.
-                Err(kube::Error::Api(status)) if status.code == 410 => self.token = None,
-                Err(error) => {
+                Err(Halt::Listing(kube::Error::Api(status))) if status.code == 410 => {
+                    self.token = None;
+                }
+                Err(Halt::Listing(error)) => {
                     return Progress::Stuck(format!("{resource} cannot be listed: {error}"));
                 }
-            }
-            if let Some(refused) = self.refused.take() {
-                *self = Self::default();
-                return Progress::Stuck(refused);
+                // What refuses one, or never answers, mostly does so to all.
+                Err(Halt::Refused(refused)) => {
+                    *self = Self::default();
+                    return Progress::Stuck(refused);
+                }
             }
             if Instant::now() > until {
                 return Progress::Further(self.done);
@@ -71,16 +79,16 @@ impl Rewrite {
     }
 
     /// Writes one page anew; whether it was the last.
-    async fn page(&mut self, client: &Client, resource: &str) -> Result<bool, kube::Error> {
+    async fn page(&mut self, client: &Client, resource: &str) -> Result<bool, Halt> {
         let mut params = ListParams::default().limit(PAGE);
         params.continue_token.clone_from(&self.token);
-        for kind in kinds(client, resource).await? {
+        for kind in kinds(client, resource).await.map_err(Halt::Listing)? {
             let all: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
             let page = match all.list_metadata(&params).await {
                 Ok(page) => page,
                 // Of another version of the group.
                 Err(kube::Error::Api(status)) if status.is_not_found() => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(Halt::Listing(error)),
             };
             let objects = page.items.into_iter();
             let written: Vec<_> = objects
@@ -88,14 +96,8 @@ impl Rewrite {
                 .collect();
             let mut written = futures::stream::iter(written).buffer_unordered(CONCURRENCY);
             while let Some(written) = written.next().await {
-                match written {
-                    Ok(()) => self.done += 1,
-                    // What refuses one, or never answers, mostly does so to all.
-                    Err(refused) => {
-                        self.refused = Some(refused);
-                        return Ok(false);
-                    }
-                }
+                written.map_err(Halt::Refused)?;
+                self.done += 1;
             }
             self.token = page.metadata.continue_.filter(|token| !token.is_empty());
             return Ok(self.token.is_none());

@@ -139,8 +139,7 @@ pub fn due(status: &TenantControlPlaneStatus, now: Timestamp) -> Option<Timestam
 /// The condition, if the tenant has it.
 #[must_use]
 pub fn stuck(status: &TenantControlPlaneStatus) -> Option<&Condition> {
-    let mut conditions = status.conditions.iter();
-    conditions.find(|found| found.type_ == STUCK)
+    conditions::find(&status.conditions, STUCK)
 }
 
 /// The same words as long as it is stuck for the same reason, so that they are written once.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stoker_api::v1alpha1::{DeploymentStatus, TenantControlPlaneStatus};
+use stoker_kube::conditions;
 
 use crate::tenant::{encryption, writes};
 
@@ -53,8 +54,7 @@ pub fn is_urgent(old: &TenantControlPlaneStatus, new: &TenantControlPlaneStatus)
 /// The condition that sums up.
 #[must_use]
 pub fn ready(status: &TenantControlPlaneStatus) -> Option<&Condition> {
-    let mut conditions = status.conditions.iter();
-    conditions.find(|condition| condition.type_ == "Ready")
+    conditions::find(&status.conditions, "Ready")
 }
 
 #[cfg(test)]
