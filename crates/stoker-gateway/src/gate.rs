@@ -173,7 +173,7 @@ impl<'a> Taken<'a> {
     fn of(places: &'a Places, limit: u32) -> Result<Self, Refusal> {
         places
             .enter(limit)
-            .then_some(Self(places))
+            .then(|| Self(places))
             .ok_or(Refusal::Full)
     }
 }
@@ -181,5 +181,22 @@ impl<'a> Taken<'a> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_takes_and_gives_back_nothing() {
+        let places = Places::default();
+        let first = Taken::of(&places, 1);
+        for _ in 0..3 {
+            assert_eq!(Taken::of(&places, 1).err(), Some(Refusal::Full));
+            assert_eq!(places.taken(), 1);
+        }
+        drop(first);
+        assert_eq!(places.taken(), 0);
     }
 }
