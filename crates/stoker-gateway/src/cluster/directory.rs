@@ -63,18 +63,13 @@ impl<'a> Directory<'a> {
         match event {
             Event::Init => self.tenants.number = self.tenants.number.wrapping_add(1),
             Event::InitApply(tenant) | Event::Apply(tenant) => {
-                let known = self.known.entry(tenant.key()).or_default();
-                known.round = self.tenants.number;
-                // An id is for ever; a status that was lost comes back with the same.
-                let id = tenant.id.clone().or_else(|| known.id.take());
-                known.id = id;
-                self.publish(&tenant.key());
+                self.tenant_there(&tenant);
             }
             Event::Delete(tenant) => self.tenant_gone(&tenant.key()),
             Event::InitDone => {
                 self.tenants.complete = true;
                 let round = self.tenants.number;
-                let gone = self.keys(|known| known.id.is_some() && known.round != round);
+                let gone = self.keys(|known| known.round != round);
                 for key in gone {
                     self.tenant_gone(&key);
                 }
@@ -100,6 +95,20 @@ impl<'a> Directory<'a> {
                 }
             }
         }
+    }
+
+    fn tenant_there(&mut self, tenant: &Tenant) {
+        let key = tenant.key();
+        // A status that was lost comes back with the same id.
+        if let Some(id) = &tenant.id {
+            let known = self.known.get(&key).and_then(|known| known.id.as_ref());
+            if known.is_some_and(|known| known != id) {
+                self.tenant_gone(&key);
+            }
+            self.known.entry(key.clone()).or_default().id = Some(id.clone());
+        }
+        self.known.entry(key.clone()).or_default().round = self.tenants.number;
+        self.publish(&key);
     }
 
     fn slice_there(&mut self, slice: Slice) {

@@ -118,6 +118,17 @@ fn a_status_that_was_lost_loses_no_route() {
 }
 
 #[test]
+fn another_id_is_another_name() {
+    let routes = Routes::default();
+    let mut directory = directory(&routes);
+    directory.slice(Event::Apply(slice("x", &[1], &[])));
+    directory.tenant(Event::Apply(tenant("one", &"f".repeat(32))));
+    directory.tenant(Event::Apply(tenant("one", ID)));
+    assert_eq!(backends(&routes), addresses(&[1]));
+    assert_eq!(routes.len(), 1);
+}
+
+#[test]
 fn what_a_new_list_does_not_name_is_gone() {
     let routes = Routes::default();
     let mut directory = directory(&routes);
