@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::metrics::Metrics;
+use crate::sockets::listen;
 
 /// What probes and scrapes see.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ pub async fn serve(address: SocketAddr, health: Health) -> std::io::Result<()> {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(tokio::net::TcpListener::bind(address).await?, app).await
+    axum::serve(listen(address)?, app).await
 }
 
 async fn ready(State(health): State<Health>) -> StatusCode {
