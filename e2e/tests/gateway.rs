@@ -258,8 +258,9 @@ async fn replicas_of_an_api_server_come_and_go(
     let stays = one.servers[0].0;
     management.ready(one, &[stays]).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let client = one.client(&gateway.at()).await;
-    let mut watch = watching(&client).await;
+    let mut watch = watching(&one.client(&gateway.at()).await).await;
+    // What is made there arrives there: the two have a state of their own.
+    let client = one.client(&stays.to_string()).await;
     management.ready(one, &one.addresses()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     sees(&mut watch, &client, "after-reload").await;
