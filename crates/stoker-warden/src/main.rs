@@ -1,13 +1,15 @@
 //! The warden's process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use stoker_warden::serve;
+use stoker_warden::tunnel::{Config, Files, NearEnd};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Guards a tenant's API server, from within its pod.
+/// Guards a tenant's API server, from within its pod, and is its way to the tenant's nodes.
 #[derive(Parser, Debug)]
 #[command(name = "stoker-warden", version)]
 struct Args {
@@ -18,16 +20,72 @@ struct Args {
     /// Port, on every address, that serves /livez.
     #[arg(long, env = "STOKER_HEALTH_PORT")]
     health_port: u16,
+
+    #[command(flatten)]
+    tunnel: Option<TunnelArgs>,
+}
+
+/// The tunnel's near end; without these there is none.
+#[derive(clap::Args, Debug)]
+struct TunnelArgs {
+    /// Socket at which the API server asks for streams.
+    #[arg(long = "tunnel-socket", env = "STOKER_TUNNEL_SOCKET")]
+    socket: PathBuf,
+
+    /// Port, on every address, that agents dial.
+    #[arg(long = "tunnel-port", env = "STOKER_TUNNEL_PORT")]
+    port: u16,
+
+    /// Certificate shown to agents, PEM.
+    #[arg(long = "tunnel-certificate", env = "STOKER_TUNNEL_CERTIFICATE")]
+    certificate: PathBuf,
+
+    /// Its key, PEM.
+    #[arg(long = "tunnel-key", env = "STOKER_TUNNEL_KEY")]
+    key: PathBuf,
+
+    /// Authorities of the tenant, PEM: their nodes are let in.
+    #[arg(long = "tunnel-client-ca", env = "STOKER_TUNNEL_CLIENT_CA")]
+    client_ca: PathBuf,
+
+    /// File with the number of control-plane pods. Default: there is one.
+    #[arg(
+        long = "tunnel-server-count-file",
+        env = "STOKER_TUNNEL_SERVER_COUNT_FILE"
+    )]
+    server_count_file: Option<PathBuf>,
 }
 
 // One thread: an answer takes microseconds.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     tokio::select! {
         failed = serve::guard(args.guard_address) => failed,
         failed = serve::health(args.health_port) => failed,
+        failed = tunnel(args.tunnel) => failed,
         _ = end.recv() => Ok(()),
     }
+}
+
+async fn tunnel(args: Option<TunnelArgs>) -> Result<()> {
+    let Some(args) = args else {
+        return std::future::pending().await;
+    };
+    let config = Config {
+        socket: args.socket,
+        port: args.port,
+        files: Files {
+            certificate: args.certificate,
+            key: args.key,
+            client_ca: args.client_ca,
+        },
+        server_count: args.server_count_file,
+    };
+    NearEnd::bind(config).await?.run().await;
+    Ok(())
 }

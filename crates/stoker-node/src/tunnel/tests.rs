@@ -1,0 +1,6 @@
+//! Both ends, with real certificates, on loopback.
+
+mod admission;
+mod ground;
+mod servers;
+mod streams;

@@ -1,0 +1,224 @@
+//! The tunnel's near end: the API server asks it for streams into the tenant's network, and gets them
+//! over connections that the tenant's nodes have opened. It dials nothing itself.
+//!
+//! ```text
+//!  kube-apiserver ── CONNECT, a socket in the pod ──► front ──► agents (which?) ──► link ═══► node
+//!  node ──────────── TLS, its client certificate ───► link ──► agents (who is there)
+//! ```
+
+mod agents;
+mod credentials;
+mod front;
+mod link;
+mod target;
+
+use std::fs::Permissions;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use agents::Agents;
+use credentials::Credentials;
+pub use credentials::Files;
+
+/// Connections that are being made at a time; each for a few seconds, by whoever reaches the port.
+const HANDSHAKES: usize = 512;
+/// Connections of agents at a time.
+const LINKS: usize = 8192;
+/// Streams at a time, over all agents.
+const STREAMS: usize = 8192;
+/// When no connection can be accepted, as without file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the near end is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the API server asks.
+    pub socket: PathBuf,
+    /// Where agents dial, on every address. 0 takes a free one.
+    pub port: u16,
+    /// What it shows to agents, and whom it believes.
+    pub files: Files,
+    /// File that says how many near ends the tenant has; without it one.
+    pub server_count: Option<PathBuf>,
+}
+
+/// Listening, not yet answering.
+#[derive(Debug)]
+pub struct NearEnd {
+    agents: TcpListener,
+    front: UnixListener,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    id: String,
+    server_count: Option<PathBuf>,
+    credentials: Credentials,
+    agents: Agents,
+}
+
+impl NearEnd {
+    /// Listens on both sides.
+    ///
+    /// # Errors
+    /// A file cannot be read, or an address or the socket is taken.
+    pub async fn bind(config: Config) -> Result<Self> {
+        let credentials = Credentials::read(config.files).context("reading certificates")?;
+        let agents = every_address(config.port)
+            .await
+            .with_context(|| format!("listening on port {}", config.port))?;
+        // Of the process before this one, in the same pod.
+        let _ = std::fs::remove_file(&config.socket);
+        let front = UnixListener::bind(&config.socket)
+            .with_context(|| format!("listening on {}", config.socket.display()))?;
+        // The API server may run as another user of the pod's group.
+        std::fs::set_permissions(&config.socket, Permissions::from_mode(0o660))
+            .with_context(|| format!("opening {} to the group", config.socket.display()))?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).context("drawing an id")?;
+        Ok(Self {
+            agents,
+            front,
+            shared: Arc::new(Shared {
+                id: hex::encode(id),
+                server_count: config.server_count,
+                credentials,
+                agents: Agents::default(),
+            }),
+        })
+    }
+
+    /// Where agents dial.
+    ///
+    /// # Errors
+    /// The socket has none.
+    pub fn port(&self) -> Result<u16> {
+        Ok(self.agents.local_addr()?.port())
+    }
+
+    /// Answers both sides, for ever.
+    pub async fn run(self) {
+        let Self {
+            agents,
+            front,
+            shared,
+        } = self;
+        tokio::join!(
+            accept_agents(agents, shared.clone()),
+            accept_streams(front, shared)
+        );
+    }
+}
+
+impl Shared {
+    /// How many near ends there are. A file that is half written or away counts as one.
+    fn server_count(&self) -> usize {
+        self.server_count
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .and_then(|text| text.trim().parse().ok())
+            .filter(|count| *count > 0)
+            .unwrap_or(1)
+    }
+}
+
+async fn every_address(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        // A kernel without IPv6.
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    }
+}
+
+async fn accept_agents(listener: TcpListener, shared: Arc<Shared>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let links = Arc::new(Semaphore::new(LINKS));
+    let mut complaints = Complaints::default();
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            Some(ended) = tasks.join_next() => {
+                if let Ok(Err(refusal)) = ended {
+                    complaints.add(refusal);
+                }
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((socket, peer)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        // Whoever comes while there is no place is let go at once, so that those who wait hold nobody up.
+        let (Ok(making), Ok(place)) = (
+            handshakes.clone().try_acquire_owned(),
+            links.clone().try_acquire_owned(),
+        ) else {
+            continue;
+        };
+        let shared = shared.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            let link = link::greet(socket, &shared).await;
+            drop(making);
+            match link {
+                Ok(link) => {
+                    link.live(&shared).await;
+                    Ok(())
+                }
+                Err(error) => Err((peer, error)),
+            }
+        });
+    }
+}
+
+/// Tells of refused agents, once a second: whoever reaches the port causes these lines.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<tokio::time::Instant>,
+    untold: u64,
+}
+
+impl Complaints {
+    fn add(&mut self, (peer, error): (SocketAddr, link::Error)) {
+        let recent = |last: tokio::time::Instant| last.elapsed() < Duration::from_secs(1);
+        if self.last.is_some_and(recent) {
+            self.untold += 1;
+            return;
+        }
+        let reason = format!("{:#}", anyhow::Error::from(error));
+        let untold = self.untold;
+        warn!(%peer, reason, untold, "a connection was refused");
+        *self = Self {
+            last: Some(tokio::time::Instant::now()),
+            untold: 0,
+        };
+    }
+}
+
+async fn accept_streams(listener: UnixListener, shared: Arc<Shared>) {
+    info!(id = shared.id, "the tunnel's near end answers");
+    let mut streams = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            Some(_) = streams.join_next() => continue,
+            accepted = listener.accept(), if streams.len() < STREAMS => accepted,
+        };
+        let Ok((socket, _)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let shared = shared.clone();
+        streams.spawn(async move { front::answer(socket, &shared.agents).await });
+    }
+}

@@ -1,0 +1,298 @@
+//! Which agents there are, and which of them is asked for a stream.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use http::{Method, Request, StatusCode};
+use stoker_tunnel::identity::{NodeName, Served};
+use stoker_tunnel::pulse::Pulse;
+use stoker_tunnel::wire::REASON;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::target::{Host, Target};
+
+/// How long an agent may take to say whether it reaches a target. It gives up sooner itself.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Agents asked for one stream: each may take its time.
+const TRIES: usize = 3;
+/// Connections of one node at a time: one, another that replaces it, and what still drains.
+const LINKS_PER_NODE: usize = 8;
+
+/// Why there is no stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) reason: String,
+}
+
+/// A connection to an agent.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    id: u64,
+    node: NodeName,
+    served: Option<Arc<Served>>,
+    pulse: Arc<Pulse>,
+    requests: SendRequest<Bytes>,
+    streams: Arc<AtomicUsize>,
+    /// When it was asked last, counted in streams.
+    asked: Arc<AtomicU64>,
+    /// Whether it takes no new streams.
+    leaving: Arc<AtomicBool>,
+    /// Whether a newer connection of the node takes its place.
+    superseded: bool,
+    evicted: Arc<Notify>,
+}
+
+/// A stream to a target, and its place in the count of its agent.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) send: SendStream<Bytes>,
+    pub(super) receive: RecvStream,
+    pub(super) place: Place,
+}
+
+/// A stream that counts, until dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(streams: &Arc<AtomicUsize>) -> Self {
+        streams.fetch_add(1, Ordering::Relaxed);
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Agents(Mutex<Links>);
+
+#[derive(Debug, Default)]
+struct Links {
+    last_id: u64,
+    opened: u64,
+    all: Vec<Link>,
+}
+
+/// An agent that is there until this is dropped.
+#[derive(Debug)]
+pub(super) struct Registered<'a> {
+    agents: &'a Agents,
+    id: u64,
+    /// Told when others of the same node took its place.
+    pub(super) evicted: Arc<Notify>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let mut links = self.agents.links();
+        let gone = links.all.iter().position(|link| link.id == self.id);
+        if let Some(gone) = gone.map(|index| links.all.remove(index)) {
+            links.prefer_newest(&gone.node);
+        }
+    }
+}
+
+impl Agents {
+    pub(super) fn add(
+        &self,
+        node: &NodeName,
+        served: Option<Served>,
+        pulse: Arc<Pulse>,
+        requests: SendRequest<Bytes>,
+    ) -> Registered<'_> {
+        let mut links = self.links();
+        links.last_id += 1;
+        let id = links.last_id;
+        let mut same = links.all.iter().filter(|link| link.node == *node);
+        // The oldest comes first.
+        let oldest = same.next();
+        if let Some(oldest) = oldest
+            && same.count() + 1 >= LINKS_PER_NODE
+        {
+            oldest.evicted.notify_one();
+        }
+        let evicted = Arc::new(Notify::new());
+        links.all.push(Link {
+            id,
+            node: node.clone(),
+            served: served.map(Arc::new),
+            pulse,
+            requests,
+            streams: Arc::default(),
+            asked: Arc::default(),
+            leaving: Arc::default(),
+            superseded: false,
+            evicted: evicted.clone(),
+        });
+        links.prefer_newest(node);
+        Registered {
+            agents: self,
+            id,
+            evicted,
+        }
+    }
+
+    /// A stream to the target, through the agent that shall have it; through another when that one has
+    /// just gone or has no way there.
+    pub(super) async fn open(&self, target: &Target) -> Result<Opened, Refusal> {
+        let mut tried = Vec::new();
+        let mut refusal = Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: "no tunnel agent of this cluster is connected".to_owned(),
+        };
+        while tried.len() < TRIES {
+            let Some(link) = self.choose(target, &tried) else {
+                break;
+            };
+            tried.push(link.id);
+            match link.open(target).await {
+                Err(other) if other.status == StatusCode::SERVICE_UNAVAILABLE => refusal = other,
+                answer => return answer,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn choose(&self, target: &Target, tried: &[u64]) -> Option<Link> {
+        let mut links = self.links();
+        let candidates: Vec<Candidate<'_>> = links
+            .all
+            .iter()
+            .filter(|link| !link.superseded && !link.leaving.load(Ordering::Relaxed))
+            .map(|link| link.candidate(target, tried))
+            .collect();
+        let id = choose(&candidates)?;
+        links.opened += 1;
+        let link = links.all.iter().find(|link| link.id == id)?;
+        link.asked.store(links.opened, Ordering::Relaxed);
+        Some(link.clone())
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Links {
+    fn prefer_newest(&mut self, node: &NodeName) {
+        let same = self.all.iter_mut().rev().filter(|link| link.node == *node);
+        for (index, link) in same.enumerate() {
+            link.superseded = index > 0;
+        }
+    }
+}
+
+impl Link {
+    fn candidate(&self, target: &Target, tried: &[u64]) -> Candidate<'_> {
+        let serves = |served: &&Arc<Served>| match &target.host {
+            Host::Address(address) => served.addresses.contains(address),
+            Host::Name(name) => served.names.contains(name),
+        };
+        Candidate {
+            id: self.id,
+            node: &self.node,
+            attested: self
+                .served
+                .as_ref()
+                .filter(serves)
+                .map(|served| served.since),
+            tried: tried.contains(&self.id),
+            in_doubt: self.pulse.in_doubt(),
+            round_trip: self.pulse.round_trip(),
+            streams: self.streams.load(Ordering::Relaxed),
+            asked: self.asked.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn open(self, target: &Target) -> Result<Opened, Refusal> {
+        let gone = |node: &NodeName| Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: format!("the tunnel agent of node {node} went away"),
+        };
+        let place = Place::take(&self.streams);
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = target.authority.clone().into();
+        let Ok(mut requests) = self.requests.ready().await else {
+            self.leaving.store(true, Ordering::Relaxed);
+            return Err(gone(&self.node));
+        };
+        let Ok((response, send)) = requests.send_request(request, false) else {
+            return Err(gone(&self.node));
+        };
+        let response = match timeout(ANSWER, response).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => return Err(gone(&self.node)),
+            Err(_) => {
+                return Err(Refusal {
+                    status: StatusCode::GATEWAY_TIMEOUT,
+                    reason: format!("the tunnel agent of node {} does not answer", self.node),
+                });
+            }
+        };
+        if response.status() == StatusCode::OK {
+            return Ok(Opened {
+                send,
+                receive: response.into_body(),
+                place,
+            });
+        }
+        let reason = response.headers().get(REASON);
+        let reason = reason
+            .and_then(|reason| reason.to_str().ok())
+            .unwrap_or("no reason given");
+        Err(Refusal {
+            status: response.status(),
+            reason: format!("node {}: {reason}", self.node),
+        })
+    }
+}
+
+/// An agent as far as the choice goes.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
+    id: u64,
+    node: &'a NodeName,
+    /// Since when its node is known to have the target's address.
+    attested: Option<i64>,
+    tried: bool,
+    in_doubt: bool,
+    round_trip: Duration,
+    streams: usize,
+    asked: u64,
+}
+
+/// The node that has the address, by the latest word of it, and no other while it is there; else one that
+/// answers, is about as near as the nearest and has least to do; of those, each in turn.
+fn choose(candidates: &[Candidate<'_>]) -> Option<u64> {
+    let owner = candidates
+        .iter()
+        .filter_map(|one| one.attested.map(|since| (since, one.node)))
+        .max();
+    let able: Vec<_> = candidates
+        .iter()
+        .filter(|one| !one.tried && owner.is_none_or(|(_, node)| node == one.node))
+        .collect();
+    let doubtful = able.iter().all(|one| one.in_doubt);
+    let answering = || able.iter().filter(|one| doubtful || !one.in_doubt);
+    let nearest = answering().map(|one| one.round_trip).min()?;
+    let near = nearest * 2 + Duration::from_millis(1);
+    answering()
+        .filter(|one| one.round_trip <= near)
+        .min_by_key(|one| (one.streams, one.asked))
+        .map(|one| one.id)
+}
+
+#[cfg(test)]
+mod tests;
