@@ -60,6 +60,7 @@ fn backends(routes: &Routes) -> Option<Vec<SocketAddr>> {
     Some(found)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as it is compared")]
 fn addresses(numbers: &[u8]) -> Option<Vec<SocketAddr>> {
     let address = |number: &u8| SocketAddr::from(([192, 0, 2, *number], 6443));
     Some(numbers.iter().map(address).collect())
