@@ -11,6 +11,7 @@
 //! machine     CPU time of the whole machine
 //! birth, ten, idle, heal    the benchmarks
 //! gateway     another, without a lab: the gateway beside HAProxy
+//! tunnel      the tunnel against a direct connection, between two network namespaces; without a lab
 //! figures     medians and tables
 //! ```
 
@@ -26,6 +27,7 @@ mod readyz;
 mod sightings;
 mod ten;
 mod tenant;
+mod tunnel;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -46,6 +48,8 @@ pub(crate) enum Benchmark {
     Heal,
     /// What the gateway adds to a connection, beside `HAProxy`. Needs no lab.
     Gateway,
+    /// The tunnel: latency, throughput, memory.
+    Tunnel,
     /// All of them that need a lab.
     All,
 }
@@ -79,8 +83,17 @@ pub(crate) struct BenchArgs {
 ///
 /// # Errors
 /// When the lab cannot be brought up or something never becomes ready.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if args.benchmark == Benchmark::Tunnel {
+        return tunnel::measure()?
+            .iter()
+            .try_for_each(|table| table.print(args.markdown));
+    }
+    measured(args)
+}
+
 #[tokio::main]
-pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
+async fn measured(args: &BenchArgs) -> Result<()> {
     if args.benchmark == Benchmark::Gateway {
         let tables = gateway::measure().await?;
         return tables
