@@ -51,6 +51,7 @@ operator() {
   rm "$log"
   return "$beside"
 }
+gateway() { e2e gateway; }
 lab() { threads=1 e2e $(suites_of lab_); }
 
 suite lint 15 hack/lint.sh
@@ -60,6 +61,7 @@ suite etcd 5 etcd
 suite api 5 api
 suite tunnel 5 tunnel
 suite operator 26 operator
+suite gateway 6 gateway
 suite lab 30 lab
 
 printf '%s\n' "--- minutes by suite" "${report[@]}" "total $(((SECONDS - began) / 60)) min"

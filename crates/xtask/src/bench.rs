@@ -10,12 +10,14 @@
 //! operator    what the operator says about itself (its metrics)
 //! machine     CPU time of the whole machine
 //! birth, ten, idle, heal    the benchmarks
+//! gateway     another, without a lab: the gateway beside HAProxy
 //! tunnel      the tunnel against a direct connection, between two network namespaces; without a lab
 //! figures     medians and tables
 //! ```
 
 mod birth;
 mod figures;
+mod gateway;
 mod ground;
 mod heal;
 mod idle;
@@ -44,6 +46,8 @@ pub(crate) enum Benchmark {
     Idle,
     /// A Deployment deleted inside a tenant comes back.
     Heal,
+    /// What the gateway adds to a connection, beside `HAProxy`. Needs no lab.
+    Gateway,
     /// The tunnel: latency, throughput, memory.
     Tunnel,
     /// All of them that need a lab.
@@ -85,11 +89,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .iter()
             .try_for_each(|table| table.print(args.markdown));
     }
-    on_a_lab(args)
+    measured(args)
 }
 
 #[tokio::main]
-async fn on_a_lab(args: &BenchArgs) -> Result<()> {
+async fn measured(args: &BenchArgs) -> Result<()> {
+    if args.benchmark == Benchmark::Gateway {
+        let tables = gateway::measure().await?;
+        return tables
+            .iter()
+            .try_for_each(|table| table.print(args.markdown));
+    }
     let ground = Ground::prepare().await?;
     let measured = measure(&ground, args).await;
     if args.keep {
