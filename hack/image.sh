@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The images of the operator (IMG) and the warden (WARDEN_IMG): a static binary each and nothing else, run as 65532.
+# The images of the operator (IMG), the warden (WARDEN_IMG) and, where it is named, the gateway (GATEWAY_IMG): a static
+# binary each and nothing else, run as 65532.
 # `hack/image.sh build|push`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,13 +21,16 @@ case "${1:-}" in
 build)
   command -v buildah >/dev/null || { echo "buildah is missing: install it" >&2; exit 1; }
   RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --package stoker-operator --package stoker-warden --target "$target"
+    cargo build --release --package stoker-operator --package stoker-warden ${GATEWAY_IMG:+--package stoker-gateway} \
+    --target "$target"
   image stoker-operator "$IMG"
   image stoker-warden "$WARDEN_IMG"
+  if [[ -n "${GATEWAY_IMG:-}" ]]; then image stoker-gateway "$GATEWAY_IMG"; fi
   ;;
 push)
   buildah --storage-driver vfs push "$IMG"
   buildah --storage-driver vfs push "$WARDEN_IMG"
+  if [[ -n "${GATEWAY_IMG:-}" ]]; then buildah --storage-driver vfs push "$GATEWAY_IMG"; fi
   ;;
-*) echo "usage: IMG=NAME WARDEN_IMG=NAME hack/image.sh build|push" >&2; exit 2 ;;
+*) echo "usage: IMG=NAME WARDEN_IMG=NAME [GATEWAY_IMG=NAME] hack/image.sh build|push" >&2; exit 2 ;;
 esac

@@ -33,6 +33,7 @@ upstream() { cargo run --quiet --package stoker-lab -- build; }
 unit() { cargo test --quiet --workspace --exclude e2e; }
 etcd() { e2e $(suites_of etcd_); }
 api() { e2e $(suites_of crd_) $(suites_of kube_); }
+tunnel() { e2e $(suites_of tunnel_); }
 # Some suites mostly wait, for API servers that look at their files once a minute: beside the others, and shown after them.
 operator() {
   local waiting=(operator_configuration operator_encryption) other=() name log beside=0
@@ -50,6 +51,7 @@ operator() {
   rm "$log"
   return "$beside"
 }
+gateway() { e2e gateway; }
 lab() { threads=1 e2e $(suites_of lab_); }
 
 suite lint 15 hack/lint.sh
@@ -57,7 +59,9 @@ suite upstream 25 upstream
 suite unit 10 unit
 suite etcd 5 etcd
 suite api 5 api
+suite tunnel 5 tunnel
 suite operator 26 operator
+suite gateway 6 gateway
 suite lab 30 lab
 
 printf '%s\n' "--- minutes by suite" "${report[@]}" "total $(((SECONDS - began) / 60)) min"

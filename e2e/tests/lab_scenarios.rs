@@ -38,6 +38,8 @@ mod pods;
 mod pool_restart;
 #[path = "lab_support/rebuild.rs"]
 mod rebuild;
+#[path = "lab_support/scenarios.rs"]
+mod scenarios;
 #[path = "lab_support/secrets.rs"]
 mod secrets;
 #[path = "lab_support/sleep.rs"]
@@ -56,25 +58,9 @@ mod world;
 mod write_freeze;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
-use anyhow::Result;
-use futures::future::LocalBoxFuture;
-use world::World;
-
-struct Scenario {
-    name: &'static str,
-    run: for<'a> fn(&'a World) -> LocalBoxFuture<'a, Result<()>>,
-}
-
-macro_rules! scenarios {
-    ($($module:ident::$function:ident),+ $(,)?) => {
-        [$(Scenario {
-            name: stringify!($function),
-            run: |world| Box::pin($module::$function(world)),
-        }),+]
-    };
-}
+use scenarios::{Scenario, scenarios};
+use stoker_lab::lab::LabOptions;
 
 /// In this order; each also works alone on a lab that is up.
 const SCENARIOS: [Scenario; 18] = scenarios![
@@ -99,89 +85,5 @@ const SCENARIOS: [Scenario; 18] = scenarios![
 ];
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(run()),
-        Err(error) => {
-            println!("no runtime: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Names given on the command line; options of the usual harness mean nothing here.
-fn wanted() -> impl Fn(&str) -> bool {
-    let parts: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with('-'))
-        .collect();
-    move |name| parts.is_empty() || parts.iter().any(|part| name.contains(part))
-}
-
-async fn run() -> ExitCode {
-    let chosen = wanted();
-    let scenarios: Vec<_> = SCENARIOS
-        .iter()
-        .filter(|scenario| chosen(scenario.name))
-        .collect();
-    if std::env::args().any(|word| word == "--list") {
-        for scenario in scenarios {
-            println!("{}: test", scenario.name);
-        }
-        return ExitCode::SUCCESS;
-    }
-    if scenarios.is_empty() {
-        println!("no scenario has such a name");
-        return ExitCode::SUCCESS;
-    }
-    let begun = Instant::now();
-    let world = match World::up().await {
-        Ok(world) => world,
-        Err(error) => {
-            println!("the lab does not come up: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    println!("lab up in {:.1} s", begun.elapsed().as_secs_f64());
-    let mut failed = Vec::new();
-    for scenario in scenarios {
-        if let Err(error) = attempt(scenario, &world).await {
-            println!("FAILED {}: {error:#}\n", scenario.name);
-            failed.push(scenario.name);
-        }
-    }
-    if let Err(error) = world.down().await {
-        println!("the lab does not go down: {error:#}");
-        failed.push("taking the lab down");
-    }
-    println!(
-        "lab scenarios: {:.1} minutes; failed: {failed:?}",
-        begun.elapsed().as_secs_f64() / 60.0
-    );
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Runs one scenario; its error says where the logs are.
-async fn attempt(scenario: &Scenario, world: &World) -> Result<()> {
-    println!("---- {}", scenario.name);
-    let begun = Instant::now();
-    let outcome = (scenario.run)(world).await;
-    println!(
-        "---- {}: {:.1} s",
-        scenario.name,
-        begun.elapsed().as_secs_f64()
-    );
-    let Err(error) = outcome else { return Ok(()) };
-    let logs = world::logs(scenario.name);
-    let collected = match world.lab.collect_logs(&logs).await {
-        Ok(()) => format!("logs are in {}", logs.display()),
-        Err(error) => format!("logs could not be collected: {error:#}"),
-    };
-    Err(error.context(collected))
+    scenarios::run_chosen(&SCENARIOS, LabOptions::named("e2e"))
 }

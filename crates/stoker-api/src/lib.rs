@@ -7,6 +7,7 @@
 
 pub mod admission_plugins;
 pub mod arguments;
+pub mod base_domain;
 pub mod feature_gates;
 pub mod labels;
 pub mod restricted;
@@ -17,4 +18,5 @@ pub mod tenant;
 pub mod v1alpha1;
 pub mod version;
 
+pub use base_domain::BaseDomain;
 pub use storage_id::StorageId;

@@ -28,6 +28,10 @@ pub use network::Network;
 
 /// Port on which the API server listens inside its pod; Service ports map to it.
 pub const API_SERVER_PORT: u16 = 6443;
+/// Name of that port in the pod, in the tenant's Service and in its `EndpointSlice`s.
+pub const API_SERVER_PORT_NAME: &str = "kube-apiserver";
+/// Name of the port of the tunnel's near end there, where the tenant has a tunnel.
+pub const TUNNEL_PORT_NAME: &str = "tunnel";
 
 /// A tenant whose spec has been checked.
 #[derive(Clone, Debug, PartialEq)]

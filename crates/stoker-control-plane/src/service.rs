@@ -2,14 +2,14 @@
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_api::tenant::{API_SERVER_PORT, API_SERVER_PORT_NAME, Tenant};
 use stoker_api::v1alpha1::{AdditionalPort, IpFamilyPolicy, ServiceType};
 
 use crate::Names;
 use crate::metadata::{metadata, pod_match, with_additional};
 
 /// Name of the API server's port in the Service and in the pod.
-pub const SERVICE_PORT_NAME: &str = "kube-apiserver";
+pub const SERVICE_PORT_NAME: &str = API_SERVER_PORT_NAME;
 
 /// The Service in front of `tenant`'s API servers.
 ///

@@ -1,9 +1,10 @@
 //! Which addresses a lab uses, all derived from its name so that labs can live side by side.
 //!
-//! Tenants default to services in 10.96.0.0/16 and pods in 10.244.0.0/16; nothing here overlaps these.
+//! Tenants default to services in 10.96.0.0/16 and pods in 10.244.0.0/16; nothing here overlaps these. A lab of both IP
+//! families has IPv6 networks beside them, below `fd53:746f:6b72::/48`.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Labs that fit into the address plan.
 const LABS: u64 = 64;
@@ -12,10 +13,22 @@ const FIRST_WORKER: u8 = 10;
 /// Workers of one lab.
 pub const WORKERS: u8 = 80;
 
+/// The third part of labs' IPv6 networks, of which the fourth is the lab's number and what the network is for.
+const IPV6: [u16; 3] = [0xfd53, 0x746f, 0x6b72];
+
 /// The address plan of one lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     index: u8,
+    dual_stack: bool,
+}
+
+/// What an IPv6 network of a lab is for.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Hosts,
+    Pods,
+    Services,
 }
 
 impl Addresses {
@@ -31,7 +44,40 @@ impl Addresses {
                 u8::try_from(2 + hasher.finish() % (LABS - 2)).unwrap_or(2)
             }
         };
-        Self { index }
+        Self {
+            index,
+            dual_stack: false,
+        }
+    }
+
+    /// The same plan with IPv6 beside IPv4.
+    #[must_use]
+    pub const fn with_ipv6(self) -> Self {
+        Self {
+            dual_stack: true,
+            ..self
+        }
+    }
+
+    /// Whether two labs would use the same addresses.
+    #[must_use]
+    pub const fn are_those_of(self, other: Self) -> bool {
+        self.index == other.index
+    }
+
+    /// The IPv6 address of whoever has this address on the bridge, in a lab of both families.
+    #[must_use]
+    pub fn ipv6(self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let [.., number] = address.octets();
+        self.dual_stack
+            .then(|| self.network(Use::Hosts, number.into()))
+    }
+
+    /// The address, and the IPv6 one beside it in a lab of both families.
+    #[must_use]
+    pub fn both(self, address: Ipv4Addr) -> Vec<IpAddr> {
+        let ipv6 = self.ipv6(address).map(IpAddr::V6);
+        std::iter::once(address.into()).chain(ipv6).collect()
     }
 
     /// The machine's own address on the lab's bridge, the hosts' default route.
@@ -64,16 +110,24 @@ impl Addresses {
         24
     }
 
-    /// Pods of the management cluster.
+    /// Prefix length of the hosts' IPv6 network.
     #[must_use]
-    pub fn pods(self) -> String {
-        format!("10.200.{}.0/24", self.index)
+    pub const fn host_prefix_ipv6(self) -> u8 {
+        64
     }
 
-    /// Services of the management cluster.
+    /// Pods of the management cluster, a network per IP family.
     #[must_use]
-    pub fn services(self) -> String {
-        format!("10.201.{}.0/22", self.index * 4)
+    pub fn pods(self) -> Vec<String> {
+        let ipv4 = format!("10.200.{}.0/24", self.index);
+        self.per_family(ipv4, Use::Pods, 64)
+    }
+
+    /// Services of the management cluster, a network per IP family.
+    #[must_use]
+    pub fn services(self) -> Vec<String> {
+        let ipv4 = format!("10.201.{}.0/22", self.index * 4);
+        self.per_family(ipv4, Use::Services, 112)
     }
 
     /// The management cluster's own API server as a Service.
@@ -96,9 +150,22 @@ impl Addresses {
 
     /// All of its networks on this machine.
     #[must_use]
-    pub fn networks(self) -> [String; 3] {
+    pub fn networks(self) -> Vec<String> {
         let hosts = format!("{}/{}", self.host(0), self.host_prefix());
-        [hosts, self.pods(), self.services()]
+        let hosts = self.per_family(hosts, Use::Hosts, self.host_prefix_ipv6());
+        [hosts, self.pods(), self.services()].concat()
+    }
+
+    fn per_family(self, ipv4: String, kind: Use, prefix: u8) -> Vec<String> {
+        let ipv6 = format!("{}/{prefix}", self.network(kind, 0));
+        let ipv6 = self.dual_stack.then_some(ipv6);
+        std::iter::once(ipv4).chain(ipv6).collect()
+    }
+
+    fn network(self, kind: Use, last: u16) -> Ipv6Addr {
+        let [a, b, c] = IPV6;
+        let fourth = u16::from(self.index) << 8 | kind as u16;
+        Ipv6Addr::new(a, b, c, fourth, 0, 0, 0, last)
     }
 
     const fn host(self, number: u8) -> Ipv4Addr {
@@ -117,6 +184,28 @@ mod tests {
         assert_ne!(demo.services(), e2e.services());
         assert_ne!(demo.gateway(), e2e.gateway());
         assert_eq!(demo.worker(1), Ipv4Addr::new(172, 30, 0, 10));
+    }
+
+    #[test]
+    fn a_lab_of_both_families_has_an_ipv6_network_beside_every_ipv4_one() {
+        let (one, both) = (Addresses::of("e2e"), Addresses::of("e2e").with_ipv6());
+        assert!(both.are_those_of(one));
+        assert_eq!(one.ipv6(one.worker(1)), None);
+        assert_eq!(
+            both.both(both.worker(1)),
+            ["172.30.1.10", "fd53:746f:6b72:100::a"].map(|ip| ip.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(
+            both.networks(),
+            [
+                "172.30.1.0/24",
+                "fd53:746f:6b72:100::/64",
+                "10.200.1.0/24",
+                "fd53:746f:6b72:101::/64",
+                "10.201.4.0/22",
+                "fd53:746f:6b72:102::/112",
+            ]
+        );
     }
 
     #[test]

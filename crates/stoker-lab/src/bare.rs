@@ -4,12 +4,14 @@
 //! test process is killed.
 
 mod api_server;
+mod cable;
 mod container;
 mod controller_manager;
 mod etcd;
 mod guarded;
 
 pub use api_server::{BareApiServer, ServerSettings};
+pub use cable::Cable;
 pub use container::{BareContainer, ContainerFiles, MountedFiles};
 pub use controller_manager::BareControllerManager;
 pub use etcd::BareEtcd;

@@ -33,6 +33,9 @@ enum Command {
         /// Do not wait for the disk in the management cluster's etcd (the pool always does).
         #[arg(long, env = "STOKER_LAB_UNSAFE_NO_FSYNC")]
         unsafe_no_fsync: bool,
+        /// Give hosts, management cluster and load balancers IPv6 beside IPv4.
+        #[arg(long, env = "STOKER_LAB_DUAL_STACK")]
+        dual_stack: bool,
         /// Stop after the management cluster and the pool: no operator, tenant or worker.
         #[arg(long)]
         management_only: bool,
@@ -165,10 +168,12 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Up {
             unsafe_no_fsync,
+            dual_stack,
             management_only,
         } => {
             let lab = lab(LabOptions {
                 sync_management_etcd: !unsafe_no_fsync,
+                dual_stack,
                 ..named
             })?;
             let _alone = lab.alone().await?;

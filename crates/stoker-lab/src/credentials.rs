@@ -88,11 +88,14 @@ pub fn kubeconfig_text(
 /// # Errors
 /// When the kubeconfig cannot be read.
 pub async fn kube_client(kubeconfig: &str) -> Result<kube::Client> {
+    client_of(Kubeconfig::from_yaml(kubeconfig).context("reading a kubeconfig")?).await
+}
+
+pub(crate) async fn client_of(kubeconfig: Kubeconfig) -> Result<kube::Client> {
     // Another part of the process may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let parsed = Kubeconfig::from_yaml(kubeconfig).context("reading a kubeconfig")?;
     let mut config =
-        kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.default_retry = false;
     config.connect_timeout = Some(std::time::Duration::from_secs(2));
     kube::Client::try_from(config).context("making a Kubernetes client")

@@ -6,7 +6,7 @@
 mod file_system;
 pub mod supervisor;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use tokio::process::Command;
 
 use crate::addresses::Addresses;
 use crate::command::{program, run};
+use crate::names::resolver;
 use crate::network_link;
 use crate::paths::Paths;
 use crate::process::Process;
@@ -31,6 +32,8 @@ pub(crate) struct HostPlan<'a> {
     pub(crate) name: &'a str,
     pub(crate) address: Ipv4Addr,
     pub(crate) addresses: Addresses,
+    /// What it asks for names.
+    pub(crate) name_servers: Vec<IpAddr>,
     /// Directories of upstream binaries, first in `PATH`.
     pub(crate) binaries: Vec<PathBuf>,
     /// The `stoker-lab` program.
@@ -45,6 +48,7 @@ pub struct Host {
     name: String,
     state: PathBuf,
     address: Ipv4Addr,
+    ipv6: Option<Ipv6Addr>,
     search_path: String,
 }
 
@@ -69,6 +73,7 @@ impl Host {
             name: plan.name.to_owned(),
             state,
             address: plan.address,
+            ipv6: plan.addresses.ipv6(plan.address),
             search_path: setup.search_path,
         })
     }
@@ -90,6 +95,7 @@ impl Host {
                 .trim()
                 .parse()
                 .context("reading the host's address")?,
+            ipv6: read("ipv6").ok().and_then(|text| text.trim().parse().ok()),
             search_path: setup.search_path,
             state,
         })
@@ -105,6 +111,12 @@ impl Host {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Its IPv6 address there, in a lab of both families.
+    #[must_use]
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.ipv6
     }
 
     /// Directory of its state as the machine sees it: `log/`, `etc/`, `var-lib/`, `var-log/`.
@@ -314,6 +326,10 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
     };
     std::fs::write(state.join("address"), plan.address.to_string())
         .context("writing the host's address")?;
+    if let Some(ipv6) = plan.addresses.ipv6(plan.address) {
+        std::fs::write(state.join("ipv6"), ipv6.to_string())
+            .context("writing the host's address")?;
+    }
     std::fs::write(state.join("host.json"), serde_json::to_vec_pretty(&setup)?)
         .context("writing host.json")?;
     let hosts = format!(
@@ -325,13 +341,8 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
     );
     std::fs::write(state.join("etc/hosts"), hosts).context("writing the host's /etc/hosts")?;
     std::fs::write(state.join("etc/hostname"), format!("{}\n", plan.name))?;
-    // Nobody answers there, so a question fails at once instead of after a time limit; and it is not a
-    // loopback address, which CoreDNS in a pod would take for itself.
-    std::fs::write(
-        state.join("etc/resolv.conf"),
-        format!("nameserver {}\n", plan.addresses.gateway()),
-    )
-    .context("writing the host's /etc/resolv.conf")?;
+    std::fs::write(state.join("etc/resolv.conf"), resolver(&plan.name_servers))
+        .context("writing the host's /etc/resolv.conf")?;
     Ok(setup)
 }
 

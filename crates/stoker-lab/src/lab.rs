@@ -1,18 +1,20 @@
 //! A lab: what people bring up with `make up` and what end-to-end tests run on.
 
+mod program;
+
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::addresses::Addresses;
 use crate::host::{Host, HostPlan};
 use crate::images;
 use crate::machine::Machine;
 use crate::network_link;
-use crate::paths::{Paths, checkout};
+use crate::paths::Paths;
 use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
@@ -28,6 +30,9 @@ pub struct LabOptions {
     pub name: String,
     /// Whether the management cluster's etcd waits for the disk, as a real one does. The pool's always does.
     pub sync_management_etcd: bool,
+    /// Whether hosts, the management cluster and its load balancers have IPv6 beside IPv4. A lab that was made with it
+    /// keeps it.
+    pub dual_stack: bool,
 }
 
 impl LabOptions {
@@ -37,6 +42,7 @@ impl LabOptions {
         Self {
             name: name.to_owned(),
             sync_management_etcd: true,
+            dual_stack: false,
         }
     }
 }
@@ -59,9 +65,16 @@ impl Lab {
     /// When the name is not allowed, or the machine has no control groups or no place for a cache.
     pub fn new(options: LabOptions) -> Result<Self> {
         let steps = Steps::new();
+        let paths = Paths::of(&options.name)?;
+        let addresses = Addresses::of(&options.name);
+        let dual_stack = options.dual_stack || paths.dual_stack_mark().exists();
         Ok(Self {
-            paths: Paths::of(&options.name)?,
-            addresses: Addresses::of(&options.name),
+            paths,
+            addresses: if dual_stack {
+                addresses.with_ipv6()
+            } else {
+                addresses
+            },
             machine: Machine::look()?,
             upstream: Upstream::open(steps.clone())?,
             options,
@@ -85,12 +98,22 @@ impl Lab {
     /// When the machine lacks something (the error says how to mend it) or a step fails (it says where the
     /// log is).
     pub async fn up(&self) -> Result<()> {
+        let is_made = self.paths.management_pki().exists();
+        let lacks_ipv6 = is_made && !self.paths.dual_stack_mark().exists();
+        ensure!(
+            !(lacks_ipv6 && self.options.dual_stack),
+            "the lab `{}` was made without IPv6: take it down first",
+            self.paths.lab()
+        );
         if !self.is_up() {
             self.meet_requirements().await?;
             network_link::ensure_free(self.addresses, self.paths.lab()).await?;
         }
         Box::pin(self.build(self.kubernetes())).await?;
         self.install_program()?;
+        if self.options.dual_stack {
+            std::fs::write(self.paths.dual_stack_mark(), "").context("noting both IP families")?;
+        }
         self.machine
             .control_groups
             .make(&self.paths.control_group())?;
@@ -291,6 +314,7 @@ impl Lab {
             name,
             address,
             addresses: self.addresses,
+            name_servers: self.name_servers(),
             binaries,
             supervisor: self.program(),
             cache: self.upstream.cache().root().to_owned(),
@@ -298,31 +322,6 @@ impl Lab {
         Host::start(&plan)
             .await
             .with_context(|| format!("starting the host `{name}`"))
-    }
-
-    /// Copies this program to where hosts run it from, so that a later build does not disturb them.
-    fn install_program(&self) -> Result<()> {
-        let target = self.program();
-        let source = find_program()?;
-        let same = |path: &Path| {
-            std::fs::metadata(path).and_then(|file| Ok((file.len(), file.modified()?)))
-        };
-        if let (Ok(new), Ok(old)) = (same(&source), same(&target))
-            && new.0 == old.0
-            && new.1 <= old.1
-        {
-            return Ok(());
-        }
-        let directory = target.parent().context("a file in a directory")?;
-        std::fs::create_dir_all(directory).with_context(|| {
-            format!(
-                "making {}; run as root, and `make down` first if it is broken",
-                directory.display()
-            )
-        })?;
-        let new = target.with_extension("new");
-        std::fs::copy(&source, &new).context("copying the stoker-lab program")?;
-        std::fs::rename(&new, &target).context("installing the stoker-lab program")
     }
 
     async fn link_binaries(&self) -> Result<()> {
@@ -363,29 +362,4 @@ impl Lab {
         let _ = std::fs::remove_dir(&directory);
         Ok(())
     }
-}
-
-/// The `stoker-lab` program: this one, or, when a test runs, the one that Cargo built beside it.
-fn find_program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("STOKER_LAB") {
-        return Ok(path.into());
-    }
-    let this = std::env::current_exe().context("finding this program")?;
-    let name = "stoker-lab";
-    let beside = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name));
-    std::iter::once(this.clone())
-        .filter(|path| path.file_name().is_some_and(|file| file == name))
-        .chain(beside.filter(|path| path.is_file()))
-        .next()
-        .with_context(|| {
-            format!(
-                "there is no stoker-lab program beside {}; run `cargo build -p stoker-lab` in {}",
-                this.display(),
-                checkout().display()
-            )
-        })
 }

@@ -26,6 +26,7 @@ pub mod lab;
 mod logs;
 pub mod machine;
 pub mod management;
+mod names;
 pub mod network;
 mod network_link;
 mod node;

@@ -7,7 +7,7 @@
 //! ```text
 //! Pods, Namespaces, NetworkPolicies ─► compile() ─► nft -f -      (one transaction per change)
 //! CNI results on disk ────────────────────┘         (addresses the kubelet has not reported yet)
-//! Services ─► plan() ─► ip address add …/32, Service status
+//! Services ─► plan() ─► ip address add …/32 or /128, Service status
 //! ```
 
 mod cni;
@@ -47,17 +47,21 @@ pub struct NetworkArgs {
     /// Name of this host's Node; only pods bound to it are isolated here.
     #[arg(long, env = "STOKER_LAB_NODE_NAME")]
     pub node_name: String,
-    /// Interface that receives the /32 addresses of `LoadBalancer` Services.
+    /// Interface that receives the single addresses of `LoadBalancer` Services.
     #[arg(long, env = "STOKER_LAB_INTERFACE", default_value = "eth0")]
     pub interface: String,
     /// Bridge of the pods (the CNI plugin's `bridge`); IPv6 link-local traffic from it is dropped
     /// while any pod is isolated, because no pod can be told from such an address.
     #[arg(long, env = "STOKER_LAB_POD_INTERFACE", default_value = "cni0")]
     pub pod_interface: String,
-    /// Addresses for `LoadBalancer` Services, `192.0.2.0/24` or `192.0.2.10-192.0.2.99`. Without it
-    /// Services are left alone: only one host of a cluster may have it.
-    #[arg(long, env = "STOKER_LAB_LOAD_BALANCER_RANGE")]
-    pub load_balancer_range: Option<AddressRange>,
+    /// Addresses for `LoadBalancer` Services, `192.0.2.0/24` or `192.0.2.10-192.0.2.99`, comma-separated
+    /// one range per IP family. Without it Services are left alone: only one host of a cluster may have it.
+    #[arg(
+        long = "load-balancer-range",
+        env = "STOKER_LAB_LOAD_BALANCER_RANGE",
+        value_delimiter = ','
+    )]
+    pub load_balancer_ranges: Vec<AddressRange>,
     /// Folder of libcni's result cache, as this process sees it. Pods are filtered from the moment
     /// their address is there, up to a second before the kubelet reports it.
     #[arg(
@@ -91,10 +95,10 @@ pub async fn run(args: NetworkArgs) -> anyhow::Result<()> {
     let client = connect(&args.kubeconfig).await?;
 
     let balance = async {
-        match args.load_balancer_range {
-            Some(range) => load_balancer::balance(client.clone(), range, &args.interface).await,
-            None => std::future::pending().await,
+        if args.load_balancer_ranges.is_empty() {
+            return std::future::pending().await;
         }
+        load_balancer::balance(client.clone(), &args.load_balancer_ranges, &args.interface).await
     };
     let outcome = tokio::select! {
         outcome = enforcer::enforce(client.clone(), &args) => outcome,

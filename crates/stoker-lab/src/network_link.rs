@@ -1,9 +1,9 @@
 //! The lab's bridge and each host's cable to it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, bail};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::addresses::Addresses;
 use crate::command::{program, run};
@@ -19,11 +19,12 @@ pub(crate) async fn ensure_free(addresses: Addresses, lab: &str) -> Result<()> {
     let others = labs().into_iter().filter(|other| other != lab);
     if let Some(other) = others
         .into_iter()
-        .find(|other| Addresses::of(other) == addresses)
+        .find(|other| addresses.are_those_of(Addresses::of(other)))
     {
         bail!("the labs `{lab}` and `{other}` would use the same addresses; choose another name");
     }
-    let routes = run(&mut program("ip", ["-4", "route", "show"])).await?;
+    let mut routes = run(&mut program("ip", ["-4", "route", "show"])).await?;
+    routes += &run(&mut program("ip", ["-6", "route", "show"])).await?;
     if let Some((network, device)) = taken(&routes, addresses) {
         bail!(
             "the network {network} on {device} overlaps the lab's ({}); choose another name for the lab \
@@ -35,9 +36,9 @@ pub(crate) async fn ensure_free(addresses: Addresses, lab: &str) -> Result<()> {
 }
 
 /// The first route that is not ours and not a default route, and overlaps the lab's networks.
-fn taken(routes: &str, addresses: Addresses) -> Option<(Ipv4Net, String)> {
+fn taken(routes: &str, addresses: Addresses) -> Option<(IpNet, String)> {
     let ours = bridge(addresses);
-    let networks: Vec<Ipv4Net> = addresses
+    let networks: Vec<IpNet> = addresses
         .networks()
         .iter()
         .filter_map(|network| network.parse().ok())
@@ -46,15 +47,15 @@ fn taken(routes: &str, addresses: Addresses) -> Option<(Ipv4Net, String)> {
         let mut words = line.split_whitespace();
         let destination = words.next()?;
         let network = destination
-            .parse::<Ipv4Net>()
+            .parse::<IpNet>()
             .ok()
-            .or_else(|| Ipv4Net::new(destination.parse().ok()?, 32).ok())?;
+            .or_else(|| Some(destination.parse::<IpAddr>().ok()?.into()))?;
         let device = words
             .skip_while(|word| *word != "dev")
             .nth(1)
             .unwrap_or("?")
             .to_owned();
-        let overlaps = |other: &Ipv4Net| other.contains(&network) || network.contains(other);
+        let overlaps = |other: &IpNet| other.contains(&network) || network.contains(other);
         (device != ours && network.prefix_len() > 0 && networks.iter().any(overlaps))
             .then_some((network, device))
     })
@@ -67,14 +68,41 @@ pub(crate) async fn make_bridge(addresses: Addresses) -> Result<()> {
     if !exists(&name) {
         ip(&["link", "add", &name, "type", "bridge"]).await?;
     }
-    let own = format!("{}/{}", addresses.gateway(), addresses.host_prefix());
-    ip(&["address", "replace", &own, "dev", &name]).await?;
+    for own in own_addresses(addresses, addresses.gateway()) {
+        ip(&[&["address", "replace", &own, "dev", &name], nodad(&own)].concat()).await?;
+    }
     ip(&["link", "set", &name, "up"]).await?;
-    let via = addresses.management().to_string();
-    for destination in [addresses.pods(), addresses.services()] {
+    for (destination, via) in routes_to_management(addresses) {
         ip(&["route", "replace", &destination, "via", &via, "dev", &name]).await?;
     }
     Ok(())
+}
+
+/// An address on the bridge, with its network's length, per family.
+fn own_addresses(addresses: Addresses, address: Ipv4Addr) -> Vec<String> {
+    let lengths = [addresses.host_prefix(), addresses.host_prefix_ipv6()];
+    let own = addresses.both(address).into_iter().zip(lengths);
+    own.map(|(own, length)| format!("{own}/{length}")).collect()
+}
+
+/// Nobody else has an address of the plan; to make sure of an IPv6 one would take a second.
+fn nodad(address: &str) -> &'static [&'static str] {
+    if address.contains(':') {
+        &["nodad"]
+    } else {
+        &[]
+    }
+}
+
+/// Networks of pods and Services of the management cluster, each with the way there.
+fn routes_to_management(addresses: Addresses) -> Vec<(String, String)> {
+    let via = addresses.both(addresses.management());
+    let to = |networks: Vec<String>| {
+        let ways = networks.into_iter().zip(&via);
+        ways.map(|(network, via)| (network, via.to_string()))
+            .collect::<Vec<_>>()
+    };
+    [to(addresses.pods()), to(addresses.services())].concat()
 }
 
 /// Removes the bridge; its routes go with it.
@@ -112,35 +140,51 @@ pub(crate) async fn connect(
     .await
     .with_context(|| format!("laying a cable in the lab `{lab}`"))?;
     ip(&["link", "set", &cable, "master", &bridge, "up"]).await?;
-    let own = format!("{address}/{}", addresses.host_prefix());
-    let (gateway, management) = (addresses.gateway().to_string(), addresses.management());
-    let via = management.to_string();
-    let (pods, services) = (addresses.pods(), addresses.services());
-    let mut commands = vec![
-        vec!["link", "set", "lo", "up"],
-        vec!["address", "replace", &own, "dev", "eth0"],
-        vec!["link", "set", "eth0", "up"],
-        vec!["route", "replace", "default", "via", &gateway],
-    ];
-    if address != management {
-        commands.push(vec!["route", "replace", &pods, "via", &via]);
-        commands.push(vec!["route", "replace", &services, "via", &via]);
-    }
-    for command in commands {
-        run(program("nsenter", ["-t", &target, "-n", "ip"]).args(command)).await?;
-    }
-    for setting in [
-        "net.ipv4.ip_forward=1",
-        "net.bridge.bridge-nf-call-iptables=1",
-    ] {
-        run(&mut program(
-            "nsenter",
-            ["-t", &target, "-n", "sysctl", "-qw", setting],
-        ))
-        .await
-        .with_context(|| format!("setting {setting} in a host (is br_netfilter loaded?)"))?;
+    for command in inside(addresses, address) {
+        let words = command.split(' ');
+        run(program("nsenter", ["-t", &target, "-n"]).args(words))
+            .await
+            .with_context(|| format!("`{command}` in a host (is br_netfilter loaded?)"))?;
     }
     Ok(())
+}
+
+/// What sets up a host's end of its cable, and has it forward what its pods send.
+fn inside(addresses: Addresses, address: Ipv4Addr) -> Vec<String> {
+    let mut commands = vec!["ip link set lo up".to_owned()];
+    for own in own_addresses(addresses, address) {
+        let words = [&["ip address replace", &own, "dev eth0"], nodad(&own)].concat();
+        commands.push(words.join(" "));
+    }
+    commands.push("ip link set eth0 up".to_owned());
+    let gateways = addresses.both(addresses.gateway());
+    commands.extend(
+        gateways
+            .iter()
+            .map(|via| format!("ip route replace default via {via}")),
+    );
+    if address != addresses.management() {
+        let routes = routes_to_management(addresses).into_iter();
+        commands.extend(routes.map(|(to, via)| format!("ip route replace {to} via {via}")));
+    }
+    let mut settings = vec![
+        "net.ipv4.ip_forward=1",
+        "net.bridge.bridge-nf-call-iptables=1",
+    ];
+    if addresses.ipv6(address).is_some() {
+        settings.extend([
+            "net.ipv6.conf.all.forwarding=1",
+            // kubeadm looks there.
+            "net.ipv6.conf.default.forwarding=1",
+            "net.bridge.bridge-nf-call-ip6tables=1",
+        ]);
+    }
+    commands.extend(
+        settings
+            .iter()
+            .map(|setting| format!("sysctl -qw {setting}")),
+    );
+    commands
 }
 
 async fn ip(arguments: &[&str]) -> Result<()> {
@@ -168,5 +212,12 @@ mod tests {
             None
         );
         assert_eq!(found("172.30.1.0/24 dev stoker1"), None);
+        let both = demo.with_ipv6();
+        let vpn = "fd53:746f:6b72::/48 dev vpn0 metric 1024";
+        assert_eq!(taken(vpn, demo), None);
+        assert_eq!(
+            taken(vpn, both).map(|(_, device)| device).as_deref(),
+            Some("vpn0")
+        );
     }
 }

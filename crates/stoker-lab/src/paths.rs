@@ -81,6 +81,11 @@ impl Paths {
         self.people().join(format!("{name}.kubeconfig"))
     }
 
+    /// File that is there in a lab of both IP families.
+    pub(crate) fn dual_stack_mark(&self) -> PathBuf {
+        self.state().join("dual-stack")
+    }
+
     /// Control group of this lab, relative to each tree.
     #[must_use]
     pub fn control_group(&self) -> String {

@@ -5,9 +5,11 @@ use serde_json::json;
 
 use crate::host::Host;
 
-/// Writes the CNI configuration. `masquerade` hides pod addresses from everything outside the host, which a
+/// Writes the CNI configuration for a network per IP family. `masquerade` hides pod addresses from everything outside the host, which a
 /// tenant's pods need, as all tenants use the same ones.
-pub(crate) fn configure(host: &Host, pods: &str, masquerade: bool) -> Result<()> {
+pub(crate) fn configure(host: &Host, pods: &[String], masquerade: bool) -> Result<()> {
+    let ranges = pods.iter().map(|subnet| json!([{ "subnet": subnet }]));
+    let ranges: Vec<_> = ranges.collect();
     let configuration = json!({
         "cniVersion": "1.0.0",
         "name": "stoker-lab",
@@ -18,7 +20,7 @@ pub(crate) fn configure(host: &Host, pods: &str, masquerade: bool) -> Result<()>
                 "isDefaultGateway": true,
                 "ipMasq": masquerade,
                 "hairpinMode": true,
-                "ipam": { "type": "host-local", "ranges": [[{ "subnet": pods }]] },
+                "ipam": { "type": "host-local", "ranges": ranges },
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],

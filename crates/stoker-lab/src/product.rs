@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{cargo, program, run};
+use crate::command::{cargo, run};
 use crate::images::build_archive;
 use crate::lab::Lab;
 use crate::management::HOST;
@@ -117,13 +117,10 @@ impl Lab {
     }
 
     pub(crate) async fn kubectl_command(&self, name: &str) -> Result<tokio::process::Command> {
-        let kubectl = self
-            .upstream()
-            .kubernetes(self.kubernetes())
-            .await?
-            .join("kubectl");
-        let mut command = program(kubectl, ["--kubeconfig"]);
-        command.arg(self.paths().kubeconfig(name));
+        let mut command = self.tenant_program("kubectl").await?;
+        command
+            .arg("--kubeconfig")
+            .arg(self.paths().kubeconfig(name));
         Ok(command)
     }
 
@@ -159,7 +156,7 @@ impl Lab {
         // As kube-controller-manager does on clusters of kubeadm: the operator learns from it what tenants
         // must not reach.
         let pods = self.addresses().pods();
-        let network = json!({ "spec": { "podCIDR": pods, "podCIDRs": [pods] } }).to_string();
+        let network = json!({ "spec": { "podCIDR": pods[0], "podCIDRs": pods } }).to_string();
         self.kubectl(&["patch", "node", HOST, "--type=merge", "--patch", &network])
             .await?;
         let path = checkout().join("manifests/install.yaml");

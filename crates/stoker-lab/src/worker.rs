@@ -1,18 +1,19 @@
 //! Worker hosts: machines with containerd and a kubelet that waits for an unmodified `kubeadm join`.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Api;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::addresses::WORKERS;
-use crate::command::{program, run};
+use crate::command::run;
 use crate::containerd::{self, SOCKET};
-use crate::credentials::kube_client;
 use crate::host::Host;
 use crate::host::supervisor::Program;
 use crate::images;
@@ -30,8 +31,9 @@ exec kubelet --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
   --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml \
   --node-ip="$NODE_IP" $KUBELET_KUBEADM_ARGS
 "#;
-/// Where tenants' pods and Services are by default; what a worker knows better has a longer prefix.
-const UNKNOWN_NETWORKS: &str = "10.0.0.0/8";
+/// Where tenants' pods and Services are by default, and what IPv6 has for them; what a worker knows better has a longer
+/// prefix.
+const UNKNOWN_NETWORKS: [&str; 2] = ["10.0.0.0/8", "fd00::/8"];
 /// Patches for kubeadm: what this machine needs and no tenant should have to know.
 const PATCHES: &str = "/etc/stoker-lab/patches";
 
@@ -39,7 +41,10 @@ const PATCHES: &str = "/etc/stoker-lab/patches";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Membership {
     kubeconfig: PathBuf,
-    pods: String,
+    /// The worker's addresses in the order of the tenant's IP families, as `--node-ip` has them.
+    node_ip: String,
+    /// Networks of its pods, one per family.
+    pods: Vec<String>,
 }
 
 impl Lab {
@@ -66,8 +71,11 @@ impl Lab {
             .await?;
         // A Service address that kube-proxy has not programmed yet is refused at once, as a data centre's router
         // does, instead of being forwarded into nothing: CoreDNS would wait 30 s for its first connection.
-        host.run(["ip", "route", "replace", "unreachable", UNKNOWN_NETWORKS])
-            .await?;
+        let families = 1 + usize::from(host.ipv6().is_some());
+        for unknown in UNKNOWN_NETWORKS.iter().take(families) {
+            host.run(["ip", "route", "replace", "unreachable", unknown])
+                .await?;
+        }
         containerd::start(&host, self.machine(), version).await?;
         images::import(&host, &images).await?;
         let patch = json!({
@@ -81,15 +89,13 @@ impl Lab {
             &format!("{PATCHES}/kubeletconfiguration+merge.json"),
             &patch.to_string(),
         )?;
-        host.keep_running(&Program {
-            name: "kubelet".into(),
-            command: ["sh", "-c", KUBELET].map(str::to_owned).into(),
-            environment: [("NODE_IP".to_owned(), host.address().to_string())].into(),
-            start_when: Some("/var/lib/kubelet/config.yaml".into()),
-            ..Program::default()
-        })?;
+        let joined = membership(&host);
+        let node_ip = joined.as_ref().map(|member| member.node_ip.clone());
+        host.keep_running(&kubelet(
+            node_ip.unwrap_or_else(|| host.address().to_string()),
+        ))?;
         // Routes end with the host's processes, what it was joined to does not.
-        if let Some(member) = membership(&host) {
+        if let Some(member) = joined {
             self.connect_pods(&member.kubeconfig).await?;
         }
         Ok(host)
@@ -101,15 +107,12 @@ impl Lab {
     /// # Errors
     /// What kubeadm says, or why the node is not ready within three minutes.
     pub async fn join(&self, worker: &Host, kubeconfig: &Path) -> Result<()> {
-        let kubeadm = self
-            .upstream()
-            .kubernetes(self.kubernetes())
-            .await?
-            .join("kubeadm");
-        let mut token = program(
-            kubeadm,
-            ["token", "create", "--print-join-command", "--kubeconfig"],
-        );
+        let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
+        let client = self.tenant_client(&text).await?;
+        let node_ip = node_ip(&client, worker).await?;
+        worker.keep_running(&kubelet(node_ip.clone()))?;
+        let mut token = self.tenant_program("kubeadm").await?;
+        token.args(["token", "create", "--print-join-command", "--kubeconfig"]);
         let said = run(token.arg(kubeconfig))
             .await
             .context("making a token for a worker")?;
@@ -133,11 +136,11 @@ impl Lab {
                 worker.log("kubelet").display()
             )
         })?;
-        let client = kube_client(&std::fs::read_to_string(kubeconfig)?).await?;
-        let pods = pod_network_of(&client, worker).await?;
+        let pods = pod_networks_of(&client, worker).await?;
         pod_network::configure(worker, &pods, true)?;
         let membership = Membership {
             kubeconfig: kubeconfig.to_owned(),
+            node_ip,
             pods,
         };
         std::fs::write(membership_file(worker), serde_json::to_vec(&membership)?)
@@ -171,13 +174,48 @@ impl Lab {
             .collect();
         for (from, _) in &members {
             for (to, member) in members.iter().filter(|(to, _)| to.name() != from.name()) {
-                let via = to.address().to_string();
-                from.run(["ip", "route", "replace", &member.pods, "via", &via])
-                    .await?;
+                for pods in &member.pods {
+                    let via = if pods.contains(':') {
+                        to.ipv6().map(IpAddr::V6)
+                    } else {
+                        Some(to.address().into())
+                    };
+                    let via = via.context("pods of a family that their host lacks")?;
+                    from.run(["ip", "route", "replace", pods, "via", &via.to_string()])
+                        .await?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What waits for kubeadm, and then runs with these addresses.
+fn kubelet(node_ip: String) -> Program {
+    Program {
+        name: "kubelet".into(),
+        command: ["sh", "-c", KUBELET].map(str::to_owned).into(),
+        environment: [("NODE_IP".to_owned(), node_ip)].into(),
+        start_when: Some("/var/lib/kubelet/config.yaml".into()),
+        ..Program::default()
+    }
+}
+
+/// The worker's address of each IP family that the tenant's Services have, in their order.
+async fn node_ip(tenant: &kube::Client, worker: &Host) -> Result<String> {
+    let networks = Api::<ServiceCIDR>::all(tenant.clone());
+    let spec = networks.get("kubernetes").await?.spec;
+    let mut addresses = Vec::new();
+    for network in spec.unwrap_or_default().cidrs.into_iter().flatten() {
+        if network.contains(':') {
+            let ipv6 = worker.ipv6();
+            let ipv6 = ipv6.context("the tenant has IPv6; make the lab with --dual-stack")?;
+            addresses.push(ipv6.to_string());
+        } else {
+            addresses.push(worker.address().to_string());
+        }
+    }
+    Ok(addresses.join(","))
 }
 
 fn membership(worker: &Host) -> Option<Membership> {
@@ -188,7 +226,7 @@ fn membership_file(worker: &Host) -> PathBuf {
     worker.state().join("membership.json")
 }
 
-async fn pod_network_of(client: &kube::Client, worker: &Host) -> Result<String> {
+async fn pod_networks_of(client: &kube::Client, worker: &Host) -> Result<Vec<String>> {
     let nodes = Api::<Node>::all(client.clone());
     let begun = Instant::now();
     loop {
@@ -196,7 +234,7 @@ async fn pod_network_of(client: &kube::Client, worker: &Host) -> Result<String> 
             .get_opt(worker.name())
             .await
             .context("reading the worker's node")?;
-        if let Some(pods) = node.and_then(|node| node.spec?.pod_cidr) {
+        if let Some(pods) = node.and_then(|node| node.spec?.pod_cidrs) {
             return Ok(pods);
         }
         ensure!(

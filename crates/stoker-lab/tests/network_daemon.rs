@@ -72,7 +72,7 @@ impl Daemon {
             node_name: "here".into(),
             interface: "uplink".into(),
             pod_interface: "cni0".into(),
-            load_balancer_range: Some("192.0.2.100-192.0.2.110".parse().unwrap()),
+            load_balancer_ranges: vec!["192.0.2.100-192.0.2.110".parse().unwrap()],
             cni_results: folder.join("cni"),
         };
         tokio::spawn(network::run(arguments))

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::base_domain::BaseDomain;
+use stoker_api::BaseDomain;
 
 /// Runs tenant control planes on this cluster.
 #[derive(Parser, Debug, Clone)]

@@ -17,7 +17,6 @@
 
 pub mod admission;
 pub mod args;
-pub mod base_domain;
 pub mod context;
 pub mod data_store;
 pub mod escrow_key;

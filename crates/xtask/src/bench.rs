@@ -10,12 +10,15 @@
 //! operator    what the operator says about itself (its metrics)
 //! machine     CPU time of the whole machine
 //! birth, ten, fleet, idle, heal    the benchmarks
+//! gateway     another, without a lab: the gateway beside HAProxy
+//! tunnel      the tunnel against a direct connection, between two network namespaces; without a lab
 //! figures     medians and tables
 //! ```
 
 mod birth;
 mod figures;
 mod fleet;
+mod gateway;
 mod ground;
 mod heal;
 mod idle;
@@ -25,6 +28,7 @@ mod readyz;
 mod sightings;
 mod ten;
 mod tenant;
+mod tunnel;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -45,7 +49,11 @@ pub(crate) enum Benchmark {
     Idle,
     /// A Deployment deleted inside a tenant comes back.
     Heal,
-    /// All of them.
+    /// What the gateway adds to a connection, beside `HAProxy`. Needs no lab.
+    Gateway,
+    /// The tunnel: latency, throughput, memory.
+    Tunnel,
+    /// All of them that need a lab.
     All,
 }
 
@@ -81,8 +89,23 @@ pub(crate) struct BenchArgs {
 ///
 /// # Errors
 /// When the lab cannot be brought up or something never becomes ready.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if args.benchmark == Benchmark::Tunnel {
+        return tunnel::measure()?
+            .iter()
+            .try_for_each(|table| table.print(args.markdown));
+    }
+    measured(args)
+}
+
 #[tokio::main]
-pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
+async fn measured(args: &BenchArgs) -> Result<()> {
+    if args.benchmark == Benchmark::Gateway {
+        let tables = gateway::measure().await?;
+        return tables
+            .iter()
+            .try_for_each(|table| table.print(args.markdown));
+    }
     let ground = Ground::prepare().await?;
     let measured = measure(&ground, args).await;
     if args.keep {

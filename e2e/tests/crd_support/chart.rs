@@ -9,7 +9,7 @@ use stoker_lab::steps::Steps;
 use stoker_lab::upstream::Upstream;
 use stoker_lab::versions::{HELM, KubernetesVersion};
 
-use crate::install::{MANIFEST, SERVER_SIDE, Server};
+use crate::install::{GATEWAY, MANIFEST, SERVER_SIDE, Server};
 use crate::{documents, file};
 
 const CHART: &str = "manifests/chart";
@@ -149,6 +149,45 @@ async fn the_chart_renders_install_yaml() {
     for (name, object) in &default {
         assert_eq!(difference(object, &wanted[name], name), None);
     }
+}
+
+#[tokio::test]
+async fn the_chart_renders_gateway_yaml_where_it_is_asked_for() {
+    let helm = Helm::open().await;
+    let with = helm.template("gateway.enabled=true,baseDomain=clusters.example.com");
+    let without = helm.template("baseDomain=clusters.example.com");
+    let gateway = with.iter().filter(|(name, _)| !without.contains_key(*name));
+    let gateway: BTreeMap<_, _> = gateway
+        .map(|(name, object)| (name.clone(), object.clone()))
+        .collect();
+    let wanted = by_name(documents(GATEWAY));
+    assert!(gateway.keys().eq(wanted.keys()), "{:?}", gateway.keys());
+    for (name, object) in &gateway {
+        assert_eq!(difference(object, &wanted[name], name), None);
+    }
+    let set = "gateway.enabled=true,baseDomain=a.b,gateway.proxyProtocolFrom={10.0.0.0/8},gateway.arguments={--tenant-connections=5},gateway.service.annotations.a=b";
+    let set = helm.template(set);
+    let arguments =
+        &set["Deployment stoker-gateway"]["spec"]["template"]["spec"]["containers"][0]["args"];
+    let first = [
+        "--base-domain=a.b",
+        "--proxy-protocol-from=10.0.0.0/8",
+        "--tenant-connections=5",
+    ];
+    assert_eq!(arguments.as_array().unwrap()[..3], first);
+    assert_eq!(
+        set["Service stoker-gateway"]["metadata"]["annotations"]["a"],
+        "b"
+    );
+    let refused = helm.output(&[
+        "template",
+        "stoker",
+        &chart(),
+        "--set",
+        "gateway.enabled=true",
+    ]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("the gateway needs baseDomain"), "{said}");
 }
 
 #[tokio::test]

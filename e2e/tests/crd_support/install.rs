@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use stoker_lab::bare::BareApiServer;
 use stoker_lab::steps::Steps;
 use stoker_lab::upstream::Upstream;
@@ -14,6 +14,7 @@ use stoker_lab::versions::KubernetesVersion;
 use crate::{create, documents, file};
 
 pub(crate) const MANIFEST: &str = "manifests/install.yaml";
+pub(crate) const GATEWAY: &str = "manifests/gateway.yaml";
 /// `kubectl apply`, and as the documentation has it.
 const CLIENT_SIDE: [&str; 1] = ["apply"];
 pub(crate) const SERVER_SIDE: [&str; 2] = ["apply", "--server-side"];
@@ -95,22 +96,31 @@ pub(crate) async fn kubectl_installs_and_installs_again_without_a_change(
     }
 }
 
+/// A pod as the Deployment of a manifest makes it.
+fn pod_of(manifest: &str) -> Value {
+    let documents = documents(manifest);
+    let mut deployments = documents
+        .iter()
+        .filter(|document| document["kind"] == "Deployment");
+    let deployment = deployments.next().unwrap();
+    let mut pod = deployment["spec"]["template"].clone();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = deployment["metadata"]["name"].clone();
+    pod
+}
+
 pub(crate) async fn the_installed_operator_keeps_to_the_restricted_profile(
     version: KubernetesVersion,
 ) {
     let server = Server::start(version).await;
     server.install(&SERVER_SIDE);
+    server.kubectl(&["apply", "--filename", &file(GATEWAY).display().to_string()]);
     let client = server.client().await;
-    let documents = documents(MANIFEST);
-    let deployment = documents
-        .iter()
-        .find(|document| document["kind"] == "Deployment")
-        .unwrap();
-    let mut pod = deployment["spec"]["template"].clone();
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"]["name"] = json!("operator");
     let pods = "/api/v1/namespaces/stoker-system/pods";
+    let mut pod = pod_of(GATEWAY);
+    create(&client, pods, &pod).await.unwrap();
+    pod = pod_of(MANIFEST);
     create(&client, pods, &pod).await.unwrap();
     pod["metadata"]["name"] = json!("privileged");
     pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);

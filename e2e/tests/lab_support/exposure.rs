@@ -25,10 +25,10 @@ pub(crate) async fn cluster_ip_and_node_port_tenants_become_ready(world: &World)
     let tenant = world.ready(inside).await?;
     let (host, number) = endpoint(world, inside).await?;
     let services = world.lab.addresses().services();
-    let first = services.split('.').take(2).collect::<Vec<_>>().join(".");
+    let first = services[0].split('.').take(2).collect::<Vec<_>>().join(".");
     ensure!(
         host.starts_with(&first) && number == 6443,
-        "{host}:{number} is not of {services}"
+        "{host}:{number} is not of {services:?}"
     );
     answers(&tenant).await?;
 

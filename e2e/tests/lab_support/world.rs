@@ -10,7 +10,6 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 use stoker_lab::command::{cargo, run};
-use stoker_lab::credentials::kube_client;
 use stoker_lab::host::Host;
 use stoker_lab::lab::{Lab, LabOptions};
 use stoker_lab::paths::checkout;
@@ -38,13 +37,15 @@ pub(crate) struct Tenant {
 }
 
 impl World {
-    /// Brings up the lab with Stoker on it.
-    pub(crate) async fn up() -> Result<Self> {
+    /// Brings up a lab with Stoker on it, under another name where the environment says so.
+    pub(crate) async fn up(mut options: LabOptions) -> Result<Self> {
         if !flag("STOKER_LAB_AS_IT_IS") {
             build_lab_program().await?;
         }
-        let name = std::env::var("STOKER_LAB_NAME").unwrap_or_else(|_| "e2e".to_owned());
-        let lab = Lab::new(LabOptions::named(&name))?;
+        if let Ok(name) = std::env::var("STOKER_LAB_NAME") {
+            options.name = name;
+        }
+        let lab = Lab::new(options)?;
         let started = async {
             if !flag("STOKER_LAB_AS_IT_IS") {
                 lab.up().await?;
@@ -180,7 +181,7 @@ impl World {
         Ok(Tenant {
             namespace: name.to_owned(),
             name: name.to_owned(),
-            client: kube_client(&kubeconfig).await?,
+            client: self.lab.tenant_client(&kubeconfig).await?,
             kubeconfig,
         })
     }

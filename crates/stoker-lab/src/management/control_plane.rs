@@ -63,7 +63,10 @@ fn api_server(lab: &Lab) -> Vec<String> {
         format!("--service-account-key-file={}", file("sa.pub")),
         format!("--service-account-signing-key-file={}", file("sa.key")),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        format!("--service-cluster-ip-range={}", addresses.services()),
+        format!(
+            "--service-cluster-ip-range={}",
+            addresses.services().join(",")
+        ),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--enable-bootstrap-token-auth=true".to_owned(),
@@ -100,7 +103,10 @@ fn controller_manager(lab: &Lab) -> Vec<String> {
         format!("--cluster-signing-key-file={}", file("ca.key")),
         format!("--root-ca-file={}", file("ca.crt")),
         format!("--service-account-private-key-file={}", file("sa.key")),
-        format!("--service-cluster-ip-range={}", lab.addresses().services()),
+        format!(
+            "--service-cluster-ip-range={}",
+            lab.addresses().services().join(",")
+        ),
         "--use-service-account-credentials=true".to_owned(),
         "--controllers=*,bootstrapsigner,tokencleaner".to_owned(),
         // One of each: an election would only make the start slower.

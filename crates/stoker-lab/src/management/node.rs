@@ -34,7 +34,7 @@ pub(super) fn start(lab: &Lab, host: &Host) -> Result<()> {
         &[
             "--config=/etc/kubernetes/kubelet.json".to_owned(),
             format!("--kubeconfig={}", pki("kubelet.kubeconfig")),
-            format!("--node-ip={}", host.address()),
+            format!("--node-ip={}", join(lab.addresses().both(host.address()))),
             format!("--hostname-override={HOST}"),
         ],
     ))?;
@@ -46,18 +46,26 @@ pub(super) fn start(lab: &Lab, host: &Host) -> Result<()> {
         ],
     ))?;
     let (first, last) = lab.addresses().load_balancers();
+    let both = |address| lab.addresses().both(address).into_iter();
+    let ranges = both(first).zip(both(last));
+    let ranges = join(ranges.map(|(first, last)| format!("{first}-{last}")));
     let daemon = vec![
         lab.program().display().to_string(),
         "network".to_owned(),
         format!("--kubeconfig={}", pki("admin.kubeconfig")),
         format!("--node-name={HOST}"),
-        format!("--load-balancer-range={first}-{last}"),
+        format!("--load-balancer-range={ranges}"),
     ];
     host.keep_running(&Program {
         name: "network".into(),
         command: daemon,
         ..Program::default()
     })
+}
+
+fn join(parts: impl IntoIterator<Item = impl ToString>) -> String {
+    let parts: Vec<_> = parts.into_iter().map(|part| part.to_string()).collect();
+    parts.join(",")
 }
 
 fn kubelet(lab: &Lab, control_group: &str) -> Value {
@@ -104,7 +112,7 @@ fn kube_proxy(lab: &Lab) -> Value {
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "clientConnection": { "kubeconfig": lab.pki_file()("kube-proxy.kubeconfig") },
-        "clusterCIDR": lab.addresses().pods(),
+        "clusterCIDR": join(lab.addresses().pods()),
         // The limit belongs to the whole machine and cannot be set from a network namespace.
         "conntrack": { "maxPerCore": 0, "min": 0 },
     })

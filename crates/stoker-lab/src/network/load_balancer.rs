@@ -4,7 +4,7 @@
 //! a bare machine is somebody who writes that status and answers ARP for the address.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Serves all `LoadBalancer` Services of the cluster; returns only on an error.
 pub(super) async fn balance(
     client: Client,
-    range: AddressRange,
+    ranges: &[AddressRange],
     interface: &str,
 ) -> anyhow::Result<()> {
     let changed = Arc::new(Notify::new());
@@ -41,14 +41,14 @@ pub(super) async fn balance(
     let mut balancer = Balancer {
         client,
         interface,
-        installed: installed_addresses(interface, range).await?,
+        installed: installed_addresses(interface, ranges).await?,
         guarded: None,
         remembered: BTreeMap::new(),
         unmet: BTreeMap::new(),
     };
     loop {
         changed.notified().await;
-        let next = plan(&services.objects(), range, &balancer.remembered);
+        let next = plan(&services.objects(), ranges, &balancer.remembered);
         if let Err(error) = balancer.carry_out(next).await {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -63,9 +63,9 @@ pub(super) async fn balance(
 struct Balancer<'a> {
     client: Client,
     interface: &'a str,
-    installed: BTreeSet<Ipv4Addr>,
-    guarded: Option<BTreeSet<Ipv4Addr>>,
-    remembered: BTreeMap<ServiceKey, Ipv4Addr>,
+    installed: BTreeSet<IpAddr>,
+    guarded: Option<BTreeSet<IpAddr>>,
+    remembered: BTreeMap<ServiceKey, Vec<IpAddr>>,
     unmet: BTreeMap<ServiceKey, String>,
 }
 
@@ -73,7 +73,7 @@ impl Balancer<'_> {
     /// An address answers before a status shows it, and is closed to the host's ports before that.
     async fn carry_out(&mut self, plan: Plan) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let wanted: BTreeSet<Ipv4Addr> = plan.addresses.values().copied().collect();
+        let wanted: BTreeSet<IpAddr> = plan.addresses.values().flatten().copied().collect();
         if self.guarded.as_ref() != Some(&wanted) {
             nft::apply(&guard(&wanted)).await?;
             self.guarded = Some(wanted.clone());
@@ -107,15 +107,15 @@ impl Balancer<'_> {
         }
         self.unmet = plan.unmet;
         for service in &plan.withdraw {
-            self.write_status(service, None).await?;
+            self.write_status(service, &[]).await?;
         }
         for service in &plan.announce {
-            let address = self.remembered.get(service).copied();
-            self.write_status(service, address).await?;
+            let addresses = self.remembered.get(service).cloned().unwrap_or_default();
+            self.write_status(service, &addresses).await?;
             tracing::info!(
                 namespace = service.namespace,
                 name = service.name,
-                address = address.map(tracing::field::display),
+                ?addresses,
                 milliseconds = begun.elapsed().as_millis(),
                 "load balancer address assigned"
             );
@@ -123,13 +123,10 @@ impl Balancer<'_> {
         Ok(())
     }
 
-    async fn write_status(
-        &self,
-        service: &ServiceKey,
-        address: Option<Ipv4Addr>,
-    ) -> anyhow::Result<()> {
+    async fn write_status(&self, service: &ServiceKey, addresses: &[IpAddr]) -> anyhow::Result<()> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
-        let ingress = address.map(|address| json!([{ "ip": address.to_string() }]));
+        let ingress = addresses.iter().map(|address| json!({ "ip": address }));
+        let ingress: Vec<_> = ingress.collect();
         // The uid keeps the address from a new Service of the same name.
         let patch = Patch::Merge(json!({
             "metadata": { "uid": service.uid },
@@ -154,33 +151,54 @@ impl Balancer<'_> {
 }
 
 /// Refuses what kube-proxy did not take to a Service, which would reach the host's own ports.
-fn guard(addresses: &BTreeSet<Ipv4Addr>) -> String {
+fn guard(addresses: &BTreeSet<IpAddr>) -> String {
     let replace = nft::replace_prefix(TABLE);
     if addresses.is_empty() {
         return replace;
     }
-    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    let addresses = addresses.join(", ");
+    let of_family = |keyword: &str, is_ipv4: bool| {
+        let family = addresses
+            .iter()
+            .filter(|address| address.is_ipv4() == is_ipv4);
+        let family: Vec<String> = family.map(ToString::to_string).collect();
+        if family.is_empty() {
+            return String::new();
+        }
+        let to = format!(
+            "\t\t{keyword} daddr {{ {} }} meta l4proto",
+            family.join(", ")
+        );
+        format!("{to} tcp reject with tcp reset\n{to} {{ udp, sctp }} reject\n")
+    };
     format!(
         "{replace}table inet {TABLE} {{\n\tchain input {{\n\
          \t\ttype filter hook input priority filter - 4; policy accept;\n\
-         \t\tct state established,related accept\n\
-         \t\tip daddr {{ {addresses} }} meta l4proto tcp reject with tcp reset\n\
-         \t\tip daddr {{ {addresses} }} meta l4proto {{ udp, sctp }} reject\n\t}}\n}}\n"
+         \t\tct state established,related accept\n{}{}\t}}\n}}\n",
+        of_family("ip", true),
+        of_family("ip6", false)
     )
 }
 
-async fn change_address(verb: &str, address: Ipv4Addr, interface: &str) -> anyhow::Result<()> {
-    ip(&["address", verb, &format!("{address}/32"), "dev", interface])
-        .await
-        .map(|_| ())
+async fn change_address(verb: &str, address: IpAddr, interface: &str) -> anyhow::Result<()> {
+    let whole = format!("{address}/{}", whole_length(address));
+    let mut arguments = vec!["address", verb, &whole, "dev", interface];
+    if address.is_ipv6() && verb != "delete" {
+        // It answers at once, without a second in which others could say that it is theirs.
+        arguments.push("nodad");
+    }
+    ip(&arguments).await.map(|_| ())
 }
 
-/// The /32 addresses of the range on the interface, left there by a former run.
+/// Length of the prefix that is one address.
+fn whole_length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The addresses of the ranges on the interface, left there by a former run.
 async fn installed_addresses(
     interface: &str,
-    range: AddressRange,
-) -> anyhow::Result<BTreeSet<Ipv4Addr>> {
+    ranges: &[AddressRange],
+) -> anyhow::Result<BTreeSet<IpAddr>> {
     #[derive(Deserialize)]
     struct Interface {
         #[serde(default)]
@@ -188,18 +206,19 @@ async fn installed_addresses(
     }
     #[derive(Deserialize)]
     struct Address {
-        local: Ipv4Addr,
+        local: IpAddr,
         prefixlen: u8,
     }
-    let output = ip(&["-json", "-4", "address", "show", "dev", interface]).await?;
+    let output = ip(&["-json", "address", "show", "dev", interface]).await?;
     let interfaces: Vec<Interface> =
         serde_json::from_slice(&output).context("read the output of ip -json address")?;
     let addresses = interfaces
         .into_iter()
         .flat_map(|interface| interface.addr_info);
     Ok(addresses
-        .filter(|address| address.prefixlen == 32 && range.contains(address.local))
+        .filter(|address| address.prefixlen == whole_length(address.local))
         .map(|address| address.local)
+        .filter(|address| ranges.iter().any(|range| range.contains(*address)))
         .collect())
 }
 

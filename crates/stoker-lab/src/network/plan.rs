@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt as _;
@@ -33,26 +33,27 @@ impl ServiceKey {
 /// What should be true of addresses and Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The address of each Service that has or gets one.
-    pub addresses: BTreeMap<ServiceKey, Ipv4Addr>,
+    /// The addresses of each Service that has or gets any, one per IP family in the Service's order.
+    pub addresses: BTreeMap<ServiceKey, Vec<IpAddr>>,
     /// Those of `addresses` whose status does not say so yet.
     pub announce: Vec<ServiceKey>,
     /// Services that show an address of the range but are no longer of type `LoadBalancer`.
     pub withdraw: Vec<ServiceKey>,
-    /// Services that get none, with the reason.
+    /// Services that lack one, with the reason.
     pub unmet: BTreeMap<ServiceKey, String>,
 }
 
-/// Decides about every Service.
+/// Decides about every Service. `ranges` are of different IP families.
 ///
 /// A Service keeps the address in its status, or in `remembered` where its status was written but not
 /// seen again yet. Others get the `spec.loadBalancerIP` they ask for if it is free, else the lowest free
-/// one, the oldest Service first. Services with a `loadBalancerClass` belong to other controllers.
+/// one, the oldest Service first. Services with a `loadBalancerClass` belong to other controllers, and so do
+/// families without a range.
 #[must_use]
 pub fn plan<S: Borrow<Service>>(
     services: &[S],
-    range: AddressRange,
-    remembered: &BTreeMap<ServiceKey, Ipv4Addr>,
+    ranges: &[AddressRange],
+    remembered: &BTreeMap<ServiceKey, Vec<IpAddr>>,
 ) -> Plan {
     let mut services: Vec<&Service> = services.iter().map(Borrow::borrow).collect();
     services.sort_by_key(|service| {
@@ -62,26 +63,49 @@ pub fn plan<S: Borrow<Service>>(
         )
     });
     let mut plan = Plan::default();
+    for range in ranges {
+        assign(&mut plan, &services, *range, remembered);
+    }
+    for service in services {
+        let key = ServiceKey::of(service);
+        let spec = service.spec.as_ref();
+        let shown: Vec<_> = shown_addresses(service, ranges).collect();
+        if let Some(addresses) = plan.addresses.get_mut(&key) {
+            let v6_first = spec.is_some_and(|spec| families(spec).next() == Some("IPv6"));
+            addresses.sort_by_key(|address| address.is_ipv6() != v6_first);
+            if shown != *addresses {
+                plan.announce.push(key);
+            }
+        } else if !shown.is_empty() && !spec.is_some_and(is_load_balancer) {
+            plan.withdraw.push(key);
+        }
+    }
+    plan
+}
+
+/// Gives every Service of the range's family one of its addresses.
+fn assign(
+    plan: &mut Plan,
+    services: &[&Service],
+    range: AddressRange,
+    remembered: &BTreeMap<ServiceKey, Vec<IpAddr>>,
+) {
     let mut taken = BTreeMap::new();
     let mut waiting = Vec::new();
     for service in services {
-        let key = ServiceKey::of(service);
-        let shown = shown_address(service, range);
         let spec = service.spec.as_ref();
-        if !spec.is_some_and(is_ours) {
-            if shown.is_some() && !spec.is_some_and(is_load_balancer) {
-                plan.withdraw.push(key);
-            }
+        if !spec.is_some_and(|spec| is_ours(spec, range)) {
             continue;
         }
-        let asked = spec.and_then(asked_address);
-        let held = shown.or_else(|| remembered.get(&key).copied());
+        let key = ServiceKey::of(service);
+        let asked = spec.and_then(|spec| asked_address(spec, range));
+        let mut known = remembered.get(&key).into_iter().flatten().copied();
+        let held = shown_addresses(service, &[range])
+            .next()
+            .or_else(|| known.find(|address| range.contains(*address)));
         match held.filter(|held| asked.is_none_or(|asked| asked == *held)) {
             Some(held) if !taken.contains_key(&held) => {
-                taken.insert(held, key.clone());
-                if shown != Some(held) {
-                    plan.announce.push(key);
-                }
+                taken.insert(held, key);
             }
             _ => waiting.push((key, asked)),
         }
@@ -91,26 +115,23 @@ pub fn plan<S: Borrow<Service>>(
     for (key, asked) in waiting {
         match choose(asked, range, &taken) {
             Ok(address) => {
-                taken.insert(address, key.clone());
-                plan.announce.push(key);
+                taken.insert(address, key);
             }
             Err(reason) => {
                 plan.unmet.insert(key, reason);
             }
         }
     }
-    plan.addresses = taken
-        .into_iter()
-        .map(|(address, key)| (key, address))
-        .collect();
-    plan
+    for (address, key) in taken {
+        plan.addresses.entry(key).or_default().push(address);
+    }
 }
 
 fn choose(
-    asked: Option<Ipv4Addr>,
+    asked: Option<IpAddr>,
     range: AddressRange,
-    taken: &BTreeMap<Ipv4Addr, ServiceKey>,
-) -> Result<Ipv4Addr, String> {
+    taken: &BTreeMap<IpAddr, ServiceKey>,
+) -> Result<IpAddr, String> {
     if let Some(asked) = asked {
         if !range.contains(asked) {
             return Err(format!("loadBalancerIP {asked} is outside {range}"));
@@ -133,25 +154,38 @@ fn is_load_balancer(spec: &ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer")
 }
 
-fn is_ours(spec: &ServiceSpec) -> bool {
-    let families = spec.ip_families.as_deref().unwrap_or_default();
+fn is_ours(spec: &ServiceSpec, range: AddressRange) -> bool {
+    let family = if range.is_ipv4() { "IPv4" } else { "IPv6" };
     is_load_balancer(spec)
         && spec.load_balancer_class.is_none()
-        && (families.is_empty() || families.iter().any(|family| family == "IPv4"))
+        && families(spec).any(|wanted| wanted == family)
 }
 
-fn asked_address(spec: &ServiceSpec) -> Option<Ipv4Addr> {
-    spec.load_balancer_ip
-        .as_deref()
-        .and_then(|address| address.parse().ok())
+/// The Service's IP families in its order. An API server names them on every Service.
+fn families(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let named = spec.ip_families.as_deref().unwrap_or_default();
+    let default = named.is_empty().then_some("IPv4");
+    named.iter().map(String::as_str).chain(default)
 }
 
-fn shown_address(service: &Service, range: AddressRange) -> Option<Ipv4Addr> {
-    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
-    let ingress = balancer.ingress.iter().flatten();
+/// An address of the other family is no wish for one of this.
+fn asked_address(spec: &ServiceSpec, range: AddressRange) -> Option<IpAddr> {
+    let asked: IpAddr = spec.load_balancer_ip.as_deref()?.parse().ok()?;
+    (asked.is_ipv4() == range.is_ipv4()).then_some(asked)
+}
+
+fn shown_addresses<'a>(
+    service: &'a Service,
+    ranges: &'a [AddressRange],
+) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
     ingress
+        .into_iter()
+        .flatten()
         .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
-        .find(|address| range.contains(*address))
+        .filter(|address| ranges.iter().any(|range| range.contains(*address)))
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use super::orders;
 use super::verdict::{Fault, Verdict, verdict};
 use crate::FIELD_MANAGER;
 use crate::args::Args;
-use crate::base_domain::BaseDomain;
 use crate::metrics::{Metrics, Reviewed};
 use crate::tenant::spec::served;
+use stoker_api::BaseDomain;
 
 /// Time for an answer; then the spec is let in with a warning. The configuration gives the webhook two seconds more.
 const DEADLINE: Duration = Duration::from_secs(3);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use stoker_control_plane::{Exposure, Host};
@@ -20,6 +21,18 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) fn is_name(host: &Host) -> bool {
     matches!(host, Host::Name(_))
+}
+
+/// The IP family in which the tenant's Service `kubernetes` needs an endpoint, where nothing that is dialed can be one.
+/// What a name leads to is not known here.
+pub(super) fn missing_family(service_cidrs: &[IpNet], direct: &[Host]) -> Option<&'static str> {
+    let is_ipv6 = service_cidrs.first()?.addr().is_ipv6();
+    let fits = |host: &Host| match host {
+        Host::Address(address) => address.is_ipv6() == is_ipv6,
+        Host::Name(_) => true,
+    };
+    let family = if is_ipv6 { "IPv6" } else { "IPv4" };
+    (!direct.iter().any(fits)).then_some(family)
 }
 
 /// All addresses, those behind names by a look into DNS, within [`LIMIT`].
@@ -95,6 +108,20 @@ mod tests {
             "{}",
             error.describe()
         );
+    }
+
+    #[test]
+    fn a_tenant_whose_first_family_is_ipv6_waits_for_such_an_address() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let (six, four) = (net("fd00::/112"), net("10.96.0.0/16"));
+        let host = |text: &str| Host::Address(text.parse().unwrap());
+        let published = [host("192.0.2.1")];
+        assert_eq!(missing_family(&[six, four], &published), Some("IPv6"));
+        assert_eq!(missing_family(&[four, six], &published), None);
+        assert_eq!(missing_family(&[four], &[]), Some("IPv4"));
+        let both = [host("192.0.2.1"), host("2001:db8::1")];
+        assert_eq!(missing_family(&[six, four], &both), None);
+        assert_eq!(missing_family(&[six], &[name("a.example")]), None);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
 use stoker_tenant::{Access, TenantObjects};
 use time::OffsetDateTime;
 
-use super::addresses::{endpoints_keys, is_name, resolve};
+use super::addresses::{endpoints_keys, is_name, missing_family, resolve};
 use super::connection::{
     Connection, Task, answers, await_ready, connect, owned_kinds, watch, watched,
 };
@@ -167,11 +167,13 @@ async fn keep_up(
     if changed {
         ctx.metrics.step(Step::Inside, started.elapsed());
     }
-    if exposure.direct.is_empty() {
+    if let Some(family) = missing_family(&tenant.network.service_cidrs, &exposure.direct) {
         findings.fails(
             Aspect::TenantConfigured,
             "EndpointPending",
-            "the Service has no address yet, which the tenant's own pods dial: waiting for the load balancer",
+            format!(
+                "the Service has no {family} address, which the tenant's own pods dial since {family} is the first family of spec.networkProfile.serviceCidrs: waiting for the load balancer, which gives one if the Service has that family (spec.controlPlane.service.ipFamilies)"
+            ),
         );
         return Ok(());
     }

@@ -4,7 +4,7 @@ use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 
-use crate::base_domain::BaseDomain;
+use stoker_api::BaseDomain;
 
 /// Why not: a reason for a condition, and what to change.
 pub(crate) type Refusal = (&'static str, String);

@@ -6,13 +6,14 @@ mod values;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Artifact, DEFAULT_IMAGE, HEADER, OPERATOR, WARDEN_IMAGE, WEBHOOK, crds, monitoring, rbac,
+    Artifact, DEFAULT_IMAGE, GATEWAY, GATEWAY_IMAGE, HEADER, OPERATOR, WARDEN_IMAGE, WEBHOOK, crds,
+    monitoring, rbac,
 };
 
 const NAMESPACE: &str = include_str!("namespace.yaml");
 const VALUES: &str = include_str!("chart/values.yaml");
 
-/// Text of `operator.yaml`, which is there once, and what the chart has instead.
+/// Text of `operator.yaml` that is there once, and what the chart has instead.
 const SETTABLE: &[(&str, &str)] = &[
     ("  replicas: 2\n", "  replicas: {{ .Values.replicas }}\n"),
     (
@@ -93,6 +94,60 @@ const SETTABLE: &[(&str, &str)] = &[
     ),
 ];
 
+/// The same of `gateway.yaml`.
+const SETTABLE_OF_GATEWAY: &[(&str, &str)] = &[
+    ("  replicas: 2\n", "  replicas: {{ .Values.gateway.replicas }}\n"),
+    (
+        "  type: LoadBalancer\n",
+        "  type: {{ .Values.gateway.service.type }}\n",
+    ),
+    (
+        "kind: Service\nmetadata:\n",
+        "kind: Service
+metadata:
+  {{- with .Values.gateway.service.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+",
+    ),
+    (
+        "      nodeSelector:\n        kubernetes.io/os: linux\n",
+        "      {{- with .Values.image.pullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      nodeSelector:
+        {{- toYaml .Values.nodeSelector | nindent 8 }}
+      {{- with .Values.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+",
+    ),
+    (
+        "          image: ${GATEWAY_IMAGE}\n          imagePullPolicy: IfNotPresent\n",
+        "          image: {{ with .Values.gateway.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
+          imagePullPolicy: {{ .Values.image.pullPolicy }}
+",
+    ),
+    (
+        "            - --base-domain=clusters.example.com\n",
+        "            - {{ required \"the gateway needs baseDomain\" .Values.baseDomain | printf \"--base-domain=%s\" | quote }}
+            {{- with .Values.gateway.proxyProtocolFrom }}
+            - --proxy-protocol-from={{ join \",\" . }}
+            {{- end }}
+            {{- range .Values.gateway.arguments }}
+            - {{ . | quote }}
+            {{- end }}
+",
+    ),
+    (
+        "          resources:\n            requests:\n              cpu: 100m\n              memory: 64Mi\n",
+        "          resources:\n            {{- toYaml .Values.gateway.resources | nindent 12 }}\n",
+    ),
+];
+
 /// Every file of the chart.
 pub(super) fn files() -> Result<Vec<Artifact>> {
     let file = |path, content: String| Artifact { path, content };
@@ -123,6 +178,7 @@ pub(super) fn files() -> Result<Vec<Artifact>> {
         ),
         template("manifests/chart/templates/operator.yaml", operator()?),
         template("manifests/chart/templates/webhook.yaml", webhook()?),
+        template("manifests/chart/templates/gateway.yaml", gateway()?),
         template(
             "manifests/chart/templates/metrics.yaml",
             include_str!("chart/templates/metrics.yaml").to_owned(),
@@ -147,7 +203,11 @@ fn release(text: &str) -> String {
 
 fn default_values() -> Result<String> {
     let mut values = VALUES.to_owned();
-    for (name, image) in [("", DEFAULT_IMAGE), ("WARDEN_", WARDEN_IMAGE)] {
+    for (name, image) in [
+        ("", DEFAULT_IMAGE),
+        ("WARDEN_", WARDEN_IMAGE),
+        ("GATEWAY_", GATEWAY_IMAGE),
+    ] {
         let (repository, tag) = image
             .rsplit_once(':')
             .context("the default image has no tag")?;
@@ -164,11 +224,23 @@ fn readme() -> Result<String> {
 }
 
 fn operator() -> Result<String> {
-    let mut text = verbatim(OPERATOR)?.to_owned();
-    for (from, to) in SETTABLE {
+    settable(OPERATOR, SETTABLE)
+}
+
+fn gateway() -> Result<String> {
+    let objects = settable(GATEWAY, SETTABLE_OF_GATEWAY)?;
+    Ok(format!(
+        "{{{{- if .Values.gateway.enabled }}}}\n{objects}{{{{- end }}}}\n"
+    ))
+}
+
+/// `text` with what users may set.
+fn settable(text: &str, places: &[(&str, &str)]) -> Result<String> {
+    let mut text = verbatim(text)?.to_owned();
+    for (from, to) in places {
         ensure!(
             text.matches(from).count() == 1,
-            "operator.yaml must have this once, as the chart puts values there: {from}"
+            "the manifest must have this once, as the chart puts values there: {from}"
         );
         text = text.replace(from, to);
     }

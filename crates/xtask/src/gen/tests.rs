@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -16,7 +17,10 @@ use stoker_operator::rbac::rules;
 use super::*;
 
 fn documents() -> Vec<Value> {
-    let text = manifest().unwrap();
+    documents_of(&manifest().unwrap())
+}
+
+fn documents_of(text: &str) -> Vec<Value> {
     let documents: Vec<Value> = text
         .split("---\n")
         .map(|text| serde_saphyr::from_str(text).unwrap())
@@ -47,7 +51,10 @@ fn find<K: DeserializeOwned + Serialize>(kind: &str) -> K {
 
 #[test]
 fn every_document_is_of_a_known_kind_and_has_only_known_fields() {
-    for document in documents() {
+    let all = documents()
+        .into_iter()
+        .chain(documents_of(&with_images(GATEWAY)));
+    for document in all {
         match document["kind"].as_str().unwrap() {
             "Namespace" => drop(read::<Namespace>(&document)),
             "CustomResourceDefinition" => drop(read::<CustomResourceDefinition>(&document)),
@@ -59,6 +66,7 @@ fn every_document_is_of_a_known_kind_and_has_only_known_fields() {
             "Deployment" => drop(read::<Deployment>(&document)),
             "PodDisruptionBudget" => drop(read::<PodDisruptionBudget>(&document)),
             "Service" => drop(read::<Service>(&document)),
+            "NetworkPolicy" => drop(read::<NetworkPolicy>(&document)),
             "ValidatingWebhookConfiguration" => {
                 drop(read::<ValidatingWebhookConfiguration>(&document));
             }
@@ -120,6 +128,22 @@ fn the_operators_flags_are_those_that_it_has() {
     let none = ["stoker-operator"];
     let default = stoker_operator::args::Args::try_parse_from(none).unwrap();
     assert_eq!(arguments.warden_image, default.warden_image);
+}
+
+#[test]
+fn the_gateways_flags_are_those_that_it_has_and_its_end_is_awaited() {
+    use clap::Parser as _;
+    let documents = documents_of(&with_images(GATEWAY));
+    let mut found = documents
+        .iter()
+        .filter(|document| document["kind"] == "Deployment");
+    let deployment: Deployment = read(found.next().unwrap());
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let arguments = pod.containers[0].args.clone().unwrap();
+    let arguments = std::iter::once("stoker-gateway".to_owned()).chain(arguments);
+    let arguments = stoker_gateway::args::Args::try_parse_from(arguments).unwrap();
+    let drain = i64::from(arguments.drain_delay_seconds + arguments.drain_seconds);
+    assert!(pod.termination_grace_period_seconds.unwrap() > drain);
 }
 
 #[test]

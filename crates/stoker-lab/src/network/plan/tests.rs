@@ -1,12 +1,12 @@
 use super::*;
 use serde_json::{Value, json};
 
-fn range() -> AddressRange {
-    "192.0.2.10-192.0.2.12".parse().unwrap()
+fn range() -> [AddressRange; 1] {
+    ["192.0.2.10-192.0.2.12".parse().unwrap()]
 }
 
-fn address(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, last)
+fn address(last: u8) -> Vec<IpAddr> {
+    vec![IpAddr::from([192, 0, 2, last])]
 }
 
 /// A Service named `name`, born in that second, of type `LoadBalancer` unless `spec` says otherwise.
@@ -39,7 +39,7 @@ fn key(name: &str) -> ServiceKey {
 }
 
 fn planned(services: &[Service]) -> Plan {
-    plan(services, range(), &BTreeMap::new())
+    plan(services, &range(), &BTreeMap::new())
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn an_address_written_but_not_seen_yet_is_kept() {
         service("b", 1, &json!({}), &[]),
     ];
     let remembered = BTreeMap::from([(key("a"), address(10))]);
-    let plan = plan(&services, range(), &remembered);
+    let plan = plan(&services, &range(), &remembered);
     assert_eq!(plan.addresses[&key("a")], address(10));
     assert_eq!(
         plan.addresses[&key("b")],
@@ -162,4 +162,29 @@ fn a_full_range_is_reported() {
     let plan = planned(&services);
     assert_eq!(plan.addresses.len(), 3);
     assert!(plan.unmet[&key("s3")].contains("every address of 192.0.2.10-192.0.2.12 is in use"));
+}
+
+#[test]
+fn a_service_of_both_families_gets_an_address_of_each_in_its_order() {
+    let ranges = ["192.0.2.10-192.0.2.12", "2001:db8::a-2001:db8::c"];
+    let ranges = ranges.map(|range| range.parse().unwrap());
+    let of = |families: &[&str]| json!({ "ipFamilies": families });
+    let services = [
+        service("four", 1, &of(&["IPv4"]), &[]),
+        service("both", 2, &of(&["IPv6", "IPv4"]), &[]),
+        service("six", 3, &of(&["IPv6"]), &["2001:db8::a"]),
+        service(
+            "turned",
+            4,
+            &of(&["IPv4", "IPv6"]),
+            &["2001:db8::c", "192.0.2.12"],
+        ),
+    ];
+    let plan = plan(&services, &ranges, &BTreeMap::new());
+    let addresses = |name: &str| plan.addresses[&key(name)].iter().map(IpAddr::to_string);
+    assert!(addresses("four").eq(["192.0.2.10"]));
+    assert!(addresses("both").eq(["2001:db8::b", "192.0.2.11"]));
+    assert!(addresses("six").eq(["2001:db8::a"]));
+    assert!(addresses("turned").eq(["192.0.2.12", "2001:db8::c"]));
+    assert_eq!(plan.announce, [key("four"), key("both"), key("turned")]);
 }

@@ -11,9 +11,9 @@ fn values() -> Value {
     serde_saphyr::from_str(&default_values().unwrap()).unwrap()
 }
 
-/// The operator's Deployment in `install.yaml`.
-fn deployment() -> Value {
-    let text = with_images(OPERATOR);
+/// The Deployment in a manifest.
+fn deployment(text: &str) -> Value {
+    let text = with_images(text);
     text.split("---\n")
         .map(|text| serde_saphyr::from_str::<Value>(text).unwrap())
         .find(|object| object["kind"] == "Deployment")
@@ -22,7 +22,7 @@ fn deployment() -> Value {
 
 #[test]
 fn the_default_values_are_what_install_yaml_has() {
-    let (values, deployment) = (values(), deployment());
+    let (values, deployment) = (values(), deployment(OPERATOR));
     let pod = &deployment["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let image = &values["image"];
@@ -37,6 +37,11 @@ fn the_default_values_are_what_install_yaml_has() {
     assert_eq!(image["pullPolicy"], container["imagePullPolicy"]);
     assert_eq!(reference(image), DEFAULT_IMAGE);
     assert_eq!(reference(warden), WARDEN_IMAGE);
+    let (gateway, deployment) = (&values["gateway"], self::deployment(GATEWAY));
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(gateway["replicas"], deployment["spec"]["replicas"]);
+    assert_eq!(gateway["resources"], container["resources"]);
+    assert_eq!(container["image"], reference(&gateway["image"]));
 }
 
 /// Paths of the values that the schema knows; `until` stops at what is one value for people.
@@ -78,7 +83,8 @@ fn schema_values_and_readme_know_the_same_values() {
 fn is_used(path: &str, template: &str) -> bool {
     let field = path
         .strip_prefix("image.")
-        .or_else(|| path.strip_prefix("wardenImage."));
+        .or_else(|| path.strip_prefix("wardenImage."))
+        .or_else(|| path.strip_prefix("gateway.image."));
     let within_image = field.is_some_and(|field| template.contains(&format!("{{{{ .{field} }}}}")));
     within_image || template.contains(&format!(".Values.{path} "))
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use stoker_api::StorageId;
+use crate::StorageId;
 
 /// Longest DNS name.
 const LONGEST: usize = 253;

@@ -1,0 +1,202 @@
+//! What the watches have told, joined by tenant: its name comes from one object and its addresses from others.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+
+use kube::runtime::watcher::Event;
+use stoker_api::{BaseDomain, StorageId};
+
+use super::objects::{Key, Ports, Slice, Tenant};
+use crate::routes::{Routes, Target};
+
+/// What is known of all tenants; the routes follow from it.
+pub(super) struct Directory<'a> {
+    domain: BaseDomain,
+    routes: &'a Routes,
+    known: HashMap<Key, Known>,
+    tenants: Round,
+    slices: Round,
+}
+
+/// What is known of one.
+#[derive(Default)]
+struct Known {
+    id: Option<StorageId>,
+    /// The list that named the tenant last.
+    round: u32,
+    slices: Vec<KnownSlice>,
+}
+
+struct KnownSlice {
+    name: Box<str>,
+    round: u32,
+    ready: Box<[IpAddr]>,
+    ending: Box<[IpAddr]>,
+    ports: Ports,
+}
+
+/// Lists of one kind: what a complete one does not name is gone.
+#[derive(Default)]
+struct Round {
+    number: u32,
+    complete: bool,
+}
+
+impl<'a> Directory<'a> {
+    pub(super) fn new(domain: BaseDomain, routes: &'a Routes) -> Self {
+        Self {
+            domain,
+            routes,
+            known: HashMap::new(),
+            tenants: Round::default(),
+            slices: Round::default(),
+        }
+    }
+
+    /// Whether a first list of each kind is complete.
+    pub(super) fn is_complete(&self) -> bool {
+        self.tenants.complete && self.slices.complete
+    }
+
+    pub(super) fn tenant(&mut self, event: Event<Tenant>) {
+        match event {
+            Event::Init => self.tenants.number = self.tenants.number.wrapping_add(1),
+            Event::InitApply(tenant) | Event::Apply(tenant) => {
+                self.tenant_there(&tenant);
+            }
+            Event::Delete(tenant) => self.tenant_gone(&tenant.key()),
+            Event::InitDone => {
+                self.tenants.complete = true;
+                let round = self.tenants.number;
+                let gone = self.keys(|known| known.round != round);
+                for key in gone {
+                    self.tenant_gone(&key);
+                }
+            }
+        }
+    }
+
+    pub(super) fn slice(&mut self, event: Event<Slice>) {
+        match event {
+            Event::Init => self.slices.number = self.slices.number.wrapping_add(1),
+            Event::InitApply(slice) | Event::Apply(slice) => self.slice_there(slice),
+            Event::Delete(slice) => {
+                if let Some(key) = slice.tenant() {
+                    self.slices_gone(&key, |known| *known.name == *slice.name());
+                }
+            }
+            Event::InitDone => {
+                self.slices.complete = true;
+                let round = self.slices.number;
+                let gone = |slice: &KnownSlice| slice.round != round;
+                for key in self.keys(|known| known.slices.iter().any(gone)) {
+                    self.slices_gone(&key, gone);
+                }
+            }
+        }
+    }
+
+    fn tenant_there(&mut self, tenant: &Tenant) {
+        let key = tenant.key();
+        // A status that was lost comes back with the same id.
+        if let Some(id) = &tenant.id {
+            let known = self.known.get(&key).and_then(|known| known.id.as_ref());
+            if known.is_some_and(|known| known != id) {
+                self.tenant_gone(&key);
+            }
+            self.known.entry(key.clone()).or_default().id = Some(id.clone());
+        }
+        self.known.entry(key.clone()).or_default().round = self.tenants.number;
+        self.publish(&key);
+    }
+
+    fn slice_there(&mut self, slice: Slice) {
+        let Some(key) = slice.tenant() else {
+            return;
+        };
+        let known = self.known.entry(key.clone()).or_default();
+        known.slices.retain(|other| *other.name != *slice.name());
+        known.slices.push(KnownSlice {
+            name: slice.name().into(),
+            round: self.slices.number,
+            ready: slice.ready.into(),
+            ending: slice.ending.into(),
+            ports: slice.ports,
+        });
+        self.publish(&key);
+    }
+
+    fn slices_gone(&mut self, key: &str, gone: impl Fn(&KnownSlice) -> bool) {
+        if let Some(known) = self.known.get_mut(key) {
+            known.slices.retain(|slice| !gone(slice));
+            self.publish(key);
+        }
+        self.forget_if_empty(key);
+    }
+
+    fn tenant_gone(&mut self, key: &str) {
+        let id = self.known.get_mut(key).and_then(|known| known.id.take());
+        if let Some(id) = id {
+            let name = self.domain.name_of(&id);
+            // The name may have been adopted by a tenant that was made anew.
+            let owner = self.routes.find(&name);
+            if owner.is_some_and(|route| route.tenant.name() == key) {
+                self.routes.remove(&name);
+            }
+        }
+        self.forget_if_empty(key);
+    }
+
+    fn forget_if_empty(&mut self, key: &str) {
+        if let Entry::Occupied(known) = self.known.entry(key.into())
+            && known.get().id.is_none()
+            && known.get().slices.is_empty()
+        {
+            known.remove();
+        }
+    }
+
+    fn keys(&self, wanted: impl Fn(&Known) -> bool) -> Vec<Key> {
+        let known = self.known.iter();
+        let wanted = known.filter(|(_, known)| wanted(known));
+        wanted.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Makes the tenant's route what is known of it.
+    fn publish(&self, key: &str) {
+        let Some((id, known)) = self
+            .known
+            .get(key)
+            .and_then(|known| Some((known.id.as_ref()?, known)))
+        else {
+            return;
+        };
+        let none_ready = known.slices.iter().all(|slice| slice.ready.is_empty());
+        let serving = |port: fn(&Ports) -> Option<u16>| {
+            let slices = known.slices.iter();
+            let addresses = slices.flat_map(|slice| {
+                // As kube-proxy does: those that end are better than none.
+                let pods = if none_ready {
+                    &slice.ending
+                } else {
+                    &slice.ready
+                };
+                let port = port(&slice.ports);
+                pods.iter()
+                    .filter_map(move |pod| Some(SocketAddr::new(*pod, port?)))
+            });
+            addresses.collect()
+        };
+        let target = Target {
+            tenant: key.into(),
+            backends: serving(|ports| ports.api),
+            tunnel: serving(|ports| ports.tunnel),
+            proxy_protocol: false,
+        };
+        self.routes.set(&self.domain.name_of(id), &target);
+    }
+}
+
+#[cfg(test)]
+mod tests;

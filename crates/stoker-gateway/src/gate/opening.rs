@@ -1,0 +1,135 @@
+//! What a connection says before it is known whom it wants.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Gate, Taken};
+use crate::hello::{ClientHello, HelloReader};
+use crate::proxy_protocol::{self, Ends, LARGEST_HEADER};
+use crate::refusal::Refusal;
+use crate::routes::Route;
+use crate::stream::receive;
+
+/// How long a `ClientHello` may take once half of the places are taken: whoever takes them and says nothing loses them
+/// before others need them.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// What was said.
+pub(super) struct Opening {
+    pub(super) hello: ClientHello,
+    /// All of it, for the backend.
+    received: Vec<u8>,
+    peer: SocketAddr,
+    /// What a load balancer told.
+    told: Option<Ends>,
+}
+
+impl Gate {
+    pub(super) async fn opening(
+        &self,
+        client: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Opening, Refusal> {
+        let _place = Taken::of(&self.openings, self.settings.openings)?;
+        let crowded = self.openings.taken() > self.settings.openings / 2;
+        let limit = if crowded {
+            self.settings.hello.min(CROWDED)
+        } else {
+            self.settings.hello
+        };
+        let reading = self.read_opening(client, peer);
+        timeout(limit, reading).await.unwrap_or(Err(Refusal::Slow))
+    }
+
+    async fn read_opening(
+        &self,
+        client: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Opening, Refusal> {
+        let address = peer.ip().to_canonical();
+        let peer = SocketAddr::new(address, peer.port());
+        let mut reader = HelloReader::default();
+        let (mut told, mut read) = (None, None);
+        if self
+            .settings
+            .proxies
+            .iter()
+            .any(|network| network.contains(&address))
+        {
+            let (header, rest) = read_header(client).await?;
+            told = header.ends;
+            read = reader.push(&rest)?;
+        }
+        while read.is_none() {
+            let room = reader.room();
+            let pushed = receive(client, room, |_, bytes| {
+                (!bytes.is_empty()).then(|| reader.push(bytes))
+            });
+            read = pushed.await.map_err(silent)?.ok_or(Refusal::Silent)??;
+        }
+        Ok(Opening {
+            hello: read.ok_or(Refusal::Silent)?,
+            received: reader.into_received(),
+            peer,
+            told,
+        })
+    }
+}
+
+/// The header, and what came after it.
+async fn read_header(client: &mut TcpStream) -> Result<(proxy_protocol::Header, Vec<u8>), Refusal> {
+    let mut received = Vec::new();
+    loop {
+        let room = LARGEST_HEADER.saturating_sub(received.len());
+        let more = receive(client, room, |_, bytes| {
+            received.extend_from_slice(bytes);
+            !bytes.is_empty()
+        });
+        if !more.await.map_err(silent)? {
+            return Err(Refusal::Silent);
+        }
+        let header = proxy_protocol::read(&received).map_err(|_| Refusal::NoProxyHeader)?;
+        if let Some(header) = header {
+            let rest = received.split_off(header.length);
+            return Ok((header, rest));
+        }
+    }
+}
+
+impl Opening {
+    /// What a backend of `route` gets first.
+    pub(super) fn for_backend(self, route: &Route, client: &TcpStream) -> Vec<u8> {
+        if !route.proxy_protocol {
+            return self.received;
+        }
+        let ends = self.told.unwrap_or_else(|| Ends {
+            source: self.peer,
+            destination: local(client),
+        });
+        [proxy_protocol::write(&ends), self.received].concat()
+    }
+}
+
+/// What the client dialed.
+fn local(client: &TcpStream) -> SocketAddr {
+    let address = client.local_addr();
+    let address = address.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn silent(_: io::Error) -> Refusal {
+    Refusal::Silent
+}
+
+/// Ends when the client has gone; never while it has said something that nobody has read.
+pub(super) async fn left(client: &TcpStream) {
+    let gone =
+        client.readable().await.is_err() || matches!(client.peek(&mut [0]).await, Ok(0) | Err(_));
+    if !gone {
+        std::future::pending::<()>().await;
+    }
+}

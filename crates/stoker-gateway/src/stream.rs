@@ -1,0 +1,173 @@
+//! Bytes between two sockets, without a buffer of their own for streams that are silent: most of them are watches, and
+//! there are a hundred thousand of them.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::Instant;
+
+use crate::tenant::Tenant;
+
+/// Bytes that are moved at a time; a stream whose receiver does not keep up holds as many.
+const CHUNK: usize = 32 << 10;
+
+thread_local! {
+    /// Of all streams of a thread: what is read into it is passed on before anybody else runs.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
+}
+
+/// Receives at most `most` bytes and gives them to `take` before returning; none at the end.
+///
+/// # Errors
+/// The connection broke.
+pub async fn receive<T>(
+    from: &mut (impl AsyncRead + Unpin),
+    most: usize,
+    mut take: impl FnMut(&mut Context<'_>, &[u8]) -> T,
+) -> io::Result<T> {
+    poll_fn(|context| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let most = most.min(scratch.len());
+            let mut buffer = ReadBuf::new(&mut scratch[..most]);
+            ready!(Pin::new(&mut *from).poll_read(context, &mut buffer))?;
+            Poll::Ready(Ok(take(context, buffer.filled())))
+        })
+    })
+    .await
+}
+
+/// How long streams may be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// One that both ends keep open. API servers send something to every watch each minute; `kubectl exec` may be
+    /// silent for the four hours that kubelets allow.
+    pub open: Option<Duration>,
+    /// One that one end has closed.
+    pub half_closed: Duration,
+}
+
+/// Passes on what either side sends until both have ended, and each end when it comes.
+///
+/// # Errors
+/// A connection broke, or both were silent for too long.
+pub async fn join(
+    client: &mut TcpStream,
+    backend: &mut TcpStream,
+    tenant: &Tenant,
+    silence: Silence,
+) -> io::Result<()> {
+    let active = Activity::default();
+    let (from_client, to_client) = client.split();
+    let (from_backend, to_backend) = backend.split();
+    let up = one_way(from_client, to_backend, |bytes| {
+        active.now();
+        tenant.received.add(bytes);
+    });
+    let down = one_way(from_backend, to_client, |bytes| {
+        active.now();
+        tenant.sent.add(bytes);
+    });
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let first = async {
+        tokio::select! {
+            ended = &mut up => ended.map(|()| true),
+            ended = &mut down => ended.map(|()| false),
+        }
+    };
+    let client_ended = active.watched(silence.open, first).await?;
+    active.now();
+    let rest = async { if client_ended { down.await } else { up.await } };
+    active.watched(Some(silence.half_closed), rest).await
+}
+
+async fn one_way(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    moved: impl Fn(u64),
+) -> io::Result<()> {
+    loop {
+        let (length, left) = receive(&mut from, usize::MAX, |context, bytes| {
+            pass_on(&mut to, context, bytes)
+        })
+        .await??;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&left).await?;
+        drop(left);
+        moved(length as u64);
+    }
+}
+
+/// Sends what can be sent now; how many bytes there were, and those that are left.
+fn pass_on(
+    to: &mut WriteHalf<'_>,
+    context: &mut Context<'_>,
+    bytes: &[u8],
+) -> io::Result<(usize, Vec<u8>)> {
+    if bytes.is_empty() {
+        return Ok((0, Vec::new()));
+    }
+    let sent = match Pin::new(to).poll_write(context, bytes) {
+        Poll::Ready(sent) => sent?,
+        Poll::Pending => 0,
+    };
+    Ok((bytes.len(), bytes[sent..].to_vec()))
+}
+
+/// When something was last moved.
+struct Activity {
+    begin: Instant,
+    /// Milliseconds since then.
+    last: AtomicU64,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            begin: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Activity {
+    fn now(&self) {
+        let passed = self.begin.elapsed().as_millis();
+        self.last
+            .store(u64::try_from(passed).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Waits for `work`, as long as there is no longer silence than `limit`.
+    async fn watched<T>(
+        &self,
+        limit: Option<Duration>,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let Some(limit) = limit else {
+            return work.await;
+        };
+        let mut work = pin!(work);
+        loop {
+            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+            let until = self.begin + last + limit;
+            if Instant::now() >= until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if let Ok(done) = tokio::time::timeout_at(until, &mut work).await {
+                return done;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
