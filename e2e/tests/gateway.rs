@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -314,7 +314,7 @@ type Watch =
 /// An open watch of namespaces.
 async fn watching(client: &Client) -> Watch {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let listed = namespaces.list(&Default::default()).await.unwrap();
+    let listed = namespaces.list(&ListParams::default()).await.unwrap();
     let version = listed.metadata.resource_version.unwrap();
     Box::pin(
         namespaces

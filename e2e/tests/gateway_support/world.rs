@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client, CustomResourceExt};
 use rustls::pki_types::pem::PemObject as _;
@@ -97,7 +97,7 @@ impl Management {
         crds.create(&PostParams::default(), &crd).await.unwrap();
         let tenants = self.tenants();
         until("the CRD is served", async || {
-            tenants.list(&Default::default()).await.is_ok()
+            tenants.list(&ListParams::default()).await.is_ok()
         })
         .await;
     }
@@ -145,7 +145,7 @@ impl Management {
             .unwrap();
     }
 
-    /// What the EndpointSlice controller writes of a tenant.
+    /// What the `EndpointSlice` controller writes of a tenant.
     pub(crate) async fn ready(&self, tenant: &Tenant, addresses: &[SocketAddr]) {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
         for (number, (address, _)) in tenant.servers.iter().enumerate() {

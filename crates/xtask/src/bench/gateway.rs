@@ -1,4 +1,4 @@
-//! `gateway`: what the gateway adds to a connection, beside a direct one and beside HAProxy doing the same, in one run by
+//! `gateway`: what the gateway adds to a connection, beside a direct one and beside `HAProxy` doing the same, in one run by
 //! turns. Needs no lab.
 //!
 //! ```text

@@ -264,7 +264,7 @@ async fn answer(acceptor: TlsAcceptor, stream: TcpStream) -> std::io::Result<()>
 
 async fn one_byte(mut stream: TcpStream) -> std::io::Result<()> {
     let mut buffer = [0; 2048];
-    stream.read(&mut buffer).await?;
+    began(&mut stream, &mut buffer).await?;
     stream.write_all(&[7]).await?;
     while stream.read(&mut buffer).await? > 0 {}
     Ok(())
@@ -272,9 +272,16 @@ async fn one_byte(mut stream: TcpStream) -> std::io::Result<()> {
 
 async fn endless(mut stream: TcpStream) -> std::io::Result<()> {
     let buffer = vec![7; 256 << 10];
-    let mut hello = [0; 2048];
-    stream.read(&mut hello).await?;
+    began(&mut stream, &mut [0; 2048]).await?;
     loop {
         stream.write_all(&buffer).await?;
+    }
+}
+
+/// Waits until the client has said something.
+async fn began(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<()> {
+    match stream.read(buffer).await? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }

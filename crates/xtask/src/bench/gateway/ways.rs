@@ -72,7 +72,7 @@ impl Way {
         let begun = Instant::now();
         while TcpStream::connect(way.target.tls).await.is_err() {
             ensure!(
-                begun.elapsed() < Duration::from_secs(60),
+                begun.elapsed() < Duration::from_mins(1),
                 "{kind:?} does not listen"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -153,7 +153,7 @@ fn start_gateway(
     spawn(&mut command)
 }
 
-/// As HAProxy's manual has TLS passed through: a map from names to backends.
+/// As `HAProxy`'s manual has TLS passed through: a map from names to backends.
 fn start_haproxy(directory: &Path, load: &Load, number: usize, port: u16) -> Result<Child> {
     let map = directory.join("names.map");
     let mut config = format!(
