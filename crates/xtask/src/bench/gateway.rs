@@ -18,11 +18,11 @@ use self::ways::{Kind, Way};
 use super::figures::{Spread, Table};
 
 /// Rounds; in each every way takes its turn.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Requests of a round, one after the other.
 const REQUESTS: usize = 4000;
 /// How long connections are opened in a round.
-const OPENING: Duration = Duration::from_secs(3);
+const OPENING: Duration = Duration::from_secs(2);
 /// Clients that open them.
 const CLIENTS: usize = 16;
 /// Bytes of the stream of a round.
@@ -174,11 +174,7 @@ fn row(table: &mut Table, name: &str, found: &[f64], digits: usize) {
 /// A silent connection is three files of this process.
 async fn raise_file_limit() -> Result<()> {
     let pid = std::process::id().to_string();
-    run(&mut program(
-        "prlimit",
-        ["--nofile=60000:60000", "--pid", &pid],
-    ))
-    .await?;
+    run(&mut program("prlimit", ["--nofile=10000:", "--pid", &pid])).await?;
     Ok(())
 }
 

@@ -157,7 +157,7 @@ fn start_gateway(
 fn start_haproxy(directory: &Path, load: &Load, number: usize, port: u16) -> Result<Child> {
     let map = directory.join("names.map");
     let mut config = format!(
-        "global\n  maxconn 50000\ndefaults\n  mode tcp\n  timeout connect 3s\n  timeout client 4h\n  timeout server 4h\n\
+        "global\n  maxconn 4500\ndefaults\n  mode tcp\n  timeout connect 3s\n  timeout client 4h\n  timeout server 4h\n\
          frontend all\n  bind 127.0.0.1:{port}\n  tcp-request inspect-delay 10s\n  \
          tcp-request content accept if {{ req.ssl_hello_type 1 }}\n  \
          use_backend %[req.ssl_sni,lower,map({})]\n",
