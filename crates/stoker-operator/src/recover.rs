@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use anyhow::{Context as _, bail, ensure};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use stoker_api::StorageId;
 use stoker_api::v1alpha1::DataStore;
@@ -53,7 +55,10 @@ pub async fn recover(args: &Args, data_store: &str) -> anyhow::Result<()> {
             note(&patch)?;
         }
     }
-    let mut text = serde_json::to_vec_pretty(&list(manifests))?;
+    let namespaces: Api<Namespace> = Api::all(client);
+    let there = namespaces.list_metadata(&ListParams::default()).await?;
+    let there = there.items.iter().map(ResourceExt::name_any).collect();
+    let mut text = serde_json::to_vec_pretty(&list(manifests, data_store, &there))?;
     text.push(b'\n');
     std::io::stdout().lock().write_all(&text)?;
     ensure!(missing == 0, "{missing} tenants are not among them");
@@ -78,21 +83,23 @@ async fn read(
     Ok(Some(manifest))
 }
 
-/// Namespaces first, each once. The status is left to a person: `kubectl apply` cannot write it.
-fn list(manifests: Vec<Value>) -> Value {
+/// Namespaces that are not there first, each once. The status is left to a person: `kubectl apply` cannot write it.
+fn list(manifests: Vec<Value>, data_store: &str, there: &BTreeSet<String>) -> Value {
     let name = |manifest: &Value| {
         manifest["metadata"]["namespace"]
             .as_str()
             .map(str::to_owned)
     };
     let namespaces: BTreeSet<String> = manifests.iter().filter_map(name).collect();
-    let namespaces = namespaces.into_iter().map(
+    let namespaces = namespaces.difference(there).map(
         |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
     );
     let tenants = manifests.into_iter().map(|mut manifest| {
         if let Some(fields) = manifest.as_object_mut() {
             fields.remove("status");
         }
+        // Its name may be another one here.
+        manifest["spec"]["dataStore"] = json!(data_store);
         manifest
     });
     let items: Vec<Value> = namespaces.chain(tenants).collect();
@@ -133,7 +140,13 @@ mod tests {
         );
         assert_eq!(status_patch(&manifest("b", "one")), None);
 
-        let list = list(vec![old, manifest("a", "one"), manifest("b", "one")]);
+        let tenants = vec![
+            old,
+            manifest("a", "one"),
+            manifest("b", "one"),
+            manifest("c", "one"),
+        ];
+        let list = list(tenants, "new", &["c".to_owned()].into());
         let named = |item: &Value| {
             let text = |field: &str| item["metadata"][field].as_str().unwrap_or("-").to_owned();
             (text("namespace"), text("name"))
@@ -150,7 +163,9 @@ mod tests {
             ("b", "two"),
             ("a", "one"),
             ("b", "one"),
+            ("c", "one"),
         ];
+        assert_eq!(list["items"][2]["spec"]["dataStore"], "new");
         assert_eq!(
             items,
             wanted.map(|(one, other)| (one.to_owned(), other.to_owned()))

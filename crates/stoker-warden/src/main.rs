@@ -27,25 +27,34 @@ struct Args {
 
 /// The tunnel's near end; without these there is none.
 #[derive(clap::Args, Debug)]
+#[group(requires_all = ["socket", "port", "certificate", "key", "client_ca"])]
 struct TunnelArgs {
     /// Socket at which the API server asks for streams.
-    #[arg(long = "tunnel-socket", env = "STOKER_TUNNEL_SOCKET")]
+    #[arg(long = "tunnel-socket", env = "STOKER_TUNNEL_SOCKET", required = false)]
     socket: PathBuf,
 
     /// Port, on every address, that agents dial.
-    #[arg(long = "tunnel-port", env = "STOKER_TUNNEL_PORT")]
+    #[arg(long = "tunnel-port", env = "STOKER_TUNNEL_PORT", required = false)]
     port: u16,
 
     /// Certificate shown to agents, PEM.
-    #[arg(long = "tunnel-certificate", env = "STOKER_TUNNEL_CERTIFICATE")]
+    #[arg(
+        long = "tunnel-certificate",
+        env = "STOKER_TUNNEL_CERTIFICATE",
+        required = false
+    )]
     certificate: PathBuf,
 
     /// Its key, PEM.
-    #[arg(long = "tunnel-key", env = "STOKER_TUNNEL_KEY")]
+    #[arg(long = "tunnel-key", env = "STOKER_TUNNEL_KEY", required = false)]
     key: PathBuf,
 
     /// Authorities of the tenant, PEM: their nodes are let in.
-    #[arg(long = "tunnel-client-ca", env = "STOKER_TUNNEL_CLIENT_CA")]
+    #[arg(
+        long = "tunnel-client-ca",
+        env = "STOKER_TUNNEL_CLIENT_CA",
+        required = false
+    )]
     client_ca: PathBuf,
 
     /// File with the number of control-plane pods. Default: there is one.
@@ -88,4 +97,39 @@ async fn tunnel(args: Option<TunnelArgs>) -> Result<()> {
     };
     NearEnd::bind(config).await?.run().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUARD: [&str; 3] = [
+        "stoker-warden",
+        "--guard-address=127.0.0.1:1",
+        "--health-port=2",
+    ];
+    const TUNNEL: [&str; 5] = [
+        "--tunnel-socket=/socket",
+        "--tunnel-port=3",
+        "--tunnel-certificate=/tls.crt",
+        "--tunnel-key=/tls.key",
+        "--tunnel-client-ca=/ca.crt",
+    ];
+
+    #[test]
+    fn the_tunnel_is_asked_for_as_a_whole_or_not_at_all() {
+        let alone = Args::try_parse_from(GUARD).unwrap();
+        assert!(alone.tunnel.is_none());
+        let whole = Args::try_parse_from(GUARD.iter().chain(&TUNNEL)).unwrap();
+        assert_eq!(whole.tunnel.unwrap().port, 3);
+        for missing in 0..TUNNEL.len() {
+            let some = TUNNEL
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| *index != missing);
+            let arguments = GUARD.iter().chain(some.map(|(_, argument)| argument));
+            let refused = Args::try_parse_from(arguments).unwrap_err().to_string();
+            assert!(refused.contains("--tunnel-"), "{refused}");
+        }
+    }
 }

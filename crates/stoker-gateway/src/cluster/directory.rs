@@ -137,12 +137,13 @@ impl<'a> Directory<'a> {
 
     fn tenant_gone(&mut self, key: &str) {
         let id = self.known.get_mut(key).and_then(|known| known.id.take());
-        if let Some(id) = id {
-            let name = self.domain.name_of(&id);
-            // The name may have been adopted by a tenant that was made anew.
-            let owner = self.routes.find(&name);
-            if owner.is_some_and(|route| route.tenant.name() == key) {
-                self.routes.remove(&name);
+        if let Some(id) = id
+            && self.holder(&id).is_some_and(|holder| *holder == *key)
+        {
+            self.routes.remove(&self.domain.name_of(&id));
+            // Whoever said the same id before has it now: a tenant that was made anew.
+            for next in self.keys(|known| known.id.as_ref() == Some(&id)) {
+                self.publish(&next);
             }
         }
         self.forget_if_empty(key);
@@ -163,7 +164,13 @@ impl<'a> Directory<'a> {
         wanted.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Makes the tenant's route what is known of it.
+    /// The tenant that has the name of `id` now.
+    fn holder(&self, id: &StorageId) -> Option<Key> {
+        let route = self.routes.find(&self.domain.name_of(id))?;
+        Some(route.tenant.name().into())
+    }
+
+    /// Makes the tenant's route what is known of it. A name stays with the tenant that has it as long as that one says so.
     fn publish(&self, key: &str) {
         let Some((id, known)) = self
             .known
@@ -172,6 +179,14 @@ impl<'a> Directory<'a> {
         else {
             return;
         };
+        let says_so = |holder: &Key| {
+            let known = self.known.get(holder);
+            **holder != *key && known.is_some_and(|known| known.id.as_ref() == Some(id))
+        };
+        if let Some(holder) = self.holder(id).filter(says_so) {
+            tracing::warn!(tenant = key, %holder, storage_id = %id, "the storage id of another tenant: not led to");
+            return;
+        }
         let none_ready = known.slices.iter().all(|slice| slice.ready.is_empty());
         let serving = |port: fn(&Ports) -> Option<u16>| {
             let slices = known.slices.iter();

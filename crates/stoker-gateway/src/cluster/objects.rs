@@ -44,6 +44,9 @@ pub(super) struct Ports {
     pub(super) tunnel: Option<u16>,
 }
 
+/// `discoveryv1.LabelServiceName`.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// `namespace/name` of a tenant.
 pub(super) type Key = Box<str>;
 
@@ -57,10 +60,12 @@ impl Tenant {
 }
 
 impl Slice {
-    /// The tenant whose it is.
+    /// The tenant whose it is. Slices have the labels of their Service, whosever it is: it must be the tenant's own, which
+    /// has its name.
     pub(super) fn tenant(&self) -> Option<Key> {
-        let tenant = self.metadata.labels.as_ref()?.get(TENANT)?;
-        Some(key(&self.metadata, tenant))
+        let labels = self.metadata.labels.as_ref()?;
+        let tenant = labels.get(TENANT)?;
+        (labels.get(SERVICE_NAME) == Some(tenant)).then(|| key(&self.metadata, tenant))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -164,10 +169,21 @@ impl From<SentSlice> for Slice {
             };
             // All of them are the same pod.
             let address = endpoint.addresses.first();
-            list.extend(address.and_then(|address| address.parse::<IpAddr>().ok()));
+            let address = address.and_then(|address| address.parse::<IpAddr>().ok());
+            list.extend(address.filter(is_of_a_pod));
         }
         slice
     }
+}
+
+/// What nobody's pod has, the gateway does not dial, whoever may write slices.
+fn is_of_a_pod(address: &IpAddr) -> bool {
+    let address = address.to_canonical();
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || link_local)
 }
 
 /// Both are what they are called in the API.

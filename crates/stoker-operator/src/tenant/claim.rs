@@ -53,6 +53,18 @@ pub(super) async fn identify(
         // Before it is recorded: an identity that is another's must not become this one's.
         place.open.pool.check_adoption(id, &owner(object)).await?;
     }
+    let in_status = object
+        .status
+        .as_ref()
+        .is_some_and(|status| status.storage.is_some());
+    if let (None, Some(id), false) = (&known, &recorded, in_status) {
+        // From the Secret, which others may write.
+        match place.open.pool.check_adoption(id, &owner(object)).await {
+            // A pool restored from before its birth.
+            Ok(()) | Err(stoker_etcd::Error::NothingToAdopt { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let minted = recorded.is_none() && adopted.is_none();
     let id = recorded.or_else(|| adopted.cloned());
     let id = id.map_or_else(|| state.mint(), Ok)?;

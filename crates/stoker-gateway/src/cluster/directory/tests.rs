@@ -43,7 +43,8 @@ fn slice(name: &str, ready: &[u8], ending: &[u8]) -> Slice {
     );
     let object = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": { "namespace": "a", "name": name, "labels": { "stoker.dev/name": "one" } },
+        "metadata": { "namespace": "a", "name": name,
+                      "labels": { "stoker.dev/name": "one", "kubernetes.io/service-name": "one" } },
         "endpoints": ready.chain(ending).chain([starting]).collect::<Vec<_>>(),
         "ports": [{ "name": "other", "port": 1 }, { "name": "tunnel", "port": 8132 }, { "name": "kube-apiserver", "port": 6443 }],
     });
@@ -169,4 +170,59 @@ fn a_tenant_that_was_made_anew_keeps_its_name() {
     assert_eq!(routes.find(NAME).unwrap().tenant.name(), "a/two");
     directory.tenant(Event::Delete(tenant("two", ID)));
     assert!(routes.is_empty() && directory.known.is_empty());
+}
+
+#[test]
+fn a_name_stays_with_the_tenant_that_has_it() {
+    let routes = Routes::default();
+    let mut directory = directory(&routes);
+    directory.slice(Event::Apply(slice("x", &[1], &[])));
+    directory.tenant(Event::Apply(tenant("one", ID)));
+    directory.tenant(Event::Apply(tenant("thief", ID)));
+    assert_eq!(backends(&routes), addresses(&[1]));
+    directory.tenant(Event::Delete(tenant("thief", ID)));
+    assert_eq!(backends(&routes), addresses(&[1]));
+    // Made anew under another name, and the former goes after it has come.
+    directory.tenant(Event::Apply(tenant("anew", ID)));
+    directory.tenant(Event::Delete(tenant("one", ID)));
+    assert_eq!(routes.find(NAME).unwrap().tenant.name(), "a/anew");
+    directory.tenant(Event::Delete(tenant("anew", ID)));
+    assert_eq!(backends(&routes), None);
+}
+
+#[test]
+fn only_pods_of_the_tenants_own_service_are_led_to() {
+    let routes = Routes::default();
+    let mut directory = directory(&routes);
+    directory.tenant(Event::Apply(tenant("one", ID)));
+    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut object = json!({
+            "metadata": { "namespace": "a", "name": "x",
+                          "labels": { "stoker.dev/name": "one", "kubernetes.io/service-name": "one" } },
+            "endpoints": [{ "addresses": ["192.0.2.1"], "conditions": {} }],
+            "ports": [{ "name": "kube-apiserver", "port": 6443 }],
+        });
+        change(&mut object);
+        Event::Apply(serde_json::from_value::<Slice>(object).unwrap())
+    };
+    directory.slice(changed(&|object| {
+        object["metadata"]["labels"]["kubernetes.io/service-name"] = "other".into();
+    }));
+    assert_eq!(backends(&routes), addresses(&[]));
+    for nobodys in [
+        "127.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "::1",
+        "::ffff:127.0.0.1",
+        "fe80::1",
+        "224.0.0.1",
+    ] {
+        directory.slice(changed(&|object| {
+            object["endpoints"][0]["addresses"] = json!([nobodys]);
+        }));
+        assert_eq!(backends(&routes), addresses(&[]), "{nobodys}");
+    }
+    directory.slice(changed(&|_| {}));
+    assert_eq!(backends(&routes), addresses(&[1]));
 }
