@@ -2,6 +2,8 @@
 IMG ?= stoker.dev/stoker-operator:v0.1.0
 # The warden has a version of its own: another one restarts every tenant.
 WARDEN_IMG ?= $(dir $(IMG))stoker-warden:v0.1.0
+NODE_IMG ?= $(dir $(IMG))stoker-node:v0.1.0
+IMAGES = IMG=$(IMG) WARDEN_IMG=$(WARDEN_IMG) NODE_IMG=$(NODE_IMG)
 LAB = cargo run --quiet --package stoker-lab --
 
 # Where `make build` leaves its programs.
@@ -32,14 +34,14 @@ gen: requirements ## Write crds/ and manifests/.
 bench: requirements ## Print the figures; BENCH=birth, ten, idle, heal or all.
 	cargo xtask bench $(or $(BENCH),all)
 
-docker-build: requirements ## The images of the operator and the warden, static and without root.
-	IMG=$(IMG) WARDEN_IMG=$(WARDEN_IMG) hack/image.sh build
+docker-build: requirements ## The images of the operator, the warden and stoker-node, static and without root.
+	$(IMAGES) hack/image.sh build
 
 docker-push: ## Push them.
-	IMG=$(IMG) WARDEN_IMG=$(WARDEN_IMG) hack/image.sh push
+	$(IMAGES) hack/image.sh push
 
-deploy: requirements ## Install Stoker with the images IMG and WARDEN_IMG on the cluster of the current kubeconfig.
-	cargo xtask manifest --image $(IMG) --warden-image $(WARDEN_IMG) | kubectl apply --server-side -f -
+deploy: requirements ## Install Stoker with the images IMG, WARDEN_IMG and NODE_IMG on the cluster of the current kubeconfig.
+	cargo xtask manifest --image $(IMG) --warden-image $(WARDEN_IMG) --node-image $(NODE_IMG) | kubectl apply --server-side -f -
 
 requirements:
 	@hack/requirements.sh

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The images of the operator (IMG), the warden (WARDEN_IMG) and, where it is named, the gateway (GATEWAY_IMG): a static
-# binary each and nothing else, run as 65532.
+# The images of the operator (IMG), the warden (WARDEN_IMG), stoker-node (NODE_IMG) and, where it is named, the gateway
+# (GATEWAY_IMG): a static binary each and nothing else, run as 65532.
 # `hack/image.sh build|push`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${IMG:?set IMG to the name of the operator's image, such as registry.example.com/stoker-operator:v0.1.0}"
 : "${WARDEN_IMG:?set WARDEN_IMG to the name of the warden's image, such as registry.example.com/stoker-warden:v0.1.0}"
+: "${NODE_IMG:?set NODE_IMG to the name of stoker-node's image, such as registry.example.com/stoker-node:v0.1.0}"
 
 target=x86_64-unknown-linux-gnu
 # image BINARY NAME
@@ -21,16 +22,18 @@ case "${1:-}" in
 build)
   command -v buildah >/dev/null || { echo "buildah is missing: install it" >&2; exit 1; }
   RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --package stoker-operator --package stoker-warden ${GATEWAY_IMG:+--package stoker-gateway} \
-    --target "$target"
+    cargo build --release --package stoker-operator --package stoker-warden --package stoker-node \
+    ${GATEWAY_IMG:+--package stoker-gateway} --target "$target"
   image stoker-operator "$IMG"
   image stoker-warden "$WARDEN_IMG"
+  image stoker-node "$NODE_IMG"
   if [[ -n "${GATEWAY_IMG:-}" ]]; then image stoker-gateway "$GATEWAY_IMG"; fi
   ;;
 push)
   buildah --storage-driver vfs push "$IMG"
   buildah --storage-driver vfs push "$WARDEN_IMG"
+  buildah --storage-driver vfs push "$NODE_IMG"
   if [[ -n "${GATEWAY_IMG:-}" ]]; then buildah --storage-driver vfs push "$GATEWAY_IMG"; fi
   ;;
-*) echo "usage: IMG=NAME WARDEN_IMG=NAME [GATEWAY_IMG=NAME] hack/image.sh build|push" >&2; exit 2 ;;
+*) echo "usage: IMG=NAME WARDEN_IMG=NAME NODE_IMG=NAME [GATEWAY_IMG=NAME] hack/image.sh build|push" >&2; exit 2 ;;
 esac

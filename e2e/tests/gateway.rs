@@ -9,6 +9,8 @@
     reason = "a test may fail, and prints its figures"
 )]
 
+#[path = "gateway_support/node.rs"]
+mod node;
 #[path = "support/tenants.rs"]
 mod tenants;
 #[path = "gateway_support/world.rs"]

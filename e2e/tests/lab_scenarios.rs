@@ -5,7 +5,8 @@
 //! - `STOKER_KEEP_LAB=1` leaves it up, and a later run goes on with it.
 //! - `STOKER_LAB_AS_IT_IS=1` takes a lab that is up and the operator on it as they are.
 //! - `STOKER_LAB_NAME=NAME` takes another lab than `e2e`.
-//! - `STOKER_OPERATOR=PATH` installs that operator instead of building this tree's, `STOKER_WARDEN=PATH` that warden.
+//! - `STOKER_OPERATOR=PATH` installs that operator instead of building this tree's, `STOKER_WARDEN=PATH` that warden,
+//!   `STOKER_NODE=PATH` that stoker-node.
 //!
 //! Logs of a failed scenario are collected in `target/lab-logs/<scenario>`.
 
@@ -18,10 +19,14 @@
 mod conditions;
 #[path = "lab_support/deletion.rs"]
 mod deletion;
+#[path = "lab_support/devices.rs"]
+mod devices;
 #[path = "lab_support/encryption.rs"]
 mod encryption;
 #[path = "lab_support/exposure.rs"]
 mod exposure;
+#[path = "lab_support/joining.rs"]
+mod joining;
 #[path = "lab_support/kills.rs"]
 mod kills;
 #[path = "lab_support/kubelets.rs"]
@@ -63,9 +68,11 @@ use scenarios::{Scenario, scenarios};
 use stoker_lab::lab::LabOptions;
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 18] = scenarios![
+const SCENARIOS: [Scenario; 20] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     kubelets::logs_and_exec_go_only_to_a_kubelet_with_a_certificate_of_the_tenant,
+    joining::a_machine_joins_by_its_token_leaves_and_joins_again,
+    devices::a_pod_gets_a_device_and_restarts_of_plugin_and_kubelet_lose_none,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,
     versions::a_tenant_of_the_oldest_minor_runs_pods_on_a_node_of_its_own_minor,

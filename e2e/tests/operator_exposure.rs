@@ -290,3 +290,38 @@ async fn a_tls_route_waits_for_the_gateway_api_and_nothing_else_does() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_tenant_behind_the_gateway_are_led_to_the_listener_of_their_node() {
+    let bare = Bare::start().await;
+    let _operator = bare.operator_with(&["--base-domain=clusters.example.com"]);
+    let listener = json!({ "addons": { "nodeListener": {} } });
+    born(&bare, listener).await;
+    let reached = Reached::start(&bare, 142).await;
+    let name = format!("{}.clusters.example.com", reached.storage_id().await);
+    reached.everywhere(&format!("{name}:6443"), &name).await;
+    reached.slices(&[("kubernetes", &["192.0.0.64"])]).await;
+    reached.serves("192.0.0.64").await;
+    let listener = async || reached.arguments("stoker-node-listener").await;
+    until("the listeners dial the gateway", async || {
+        let arguments = listener().await.unwrap_or_default();
+        [
+            "--listen=192.0.0.64:6443",
+            &format!("--server={name}:6443"),
+            &format!("--name={name}"),
+        ]
+        .iter()
+        .all(|wanted| arguments.iter().any(|argument| argument == wanted))
+    })
+    .await;
+    // At an address of the tenant's choice.
+    let elsewhere = json!({ "nodeListener": { "addresses": ["198.51.100.9"] } });
+    change(&bare, json!({ "addons": elsewhere })).await;
+    reached.slices(&[("kubernetes", &["198.51.100.9"])]).await;
+    // Without them: what the Service has.
+    change(&bare, json!({ "addons": { "nodeListener": null } })).await;
+    until("they are gone", async || listener().await.is_none()).await;
+    let address = reached.service_address().await;
+    reached.slices(&[("kubernetes", &[&address])]).await;
+    assert_eq!(reached.generation().await, 1, "a pod restarts");
+}

@@ -30,7 +30,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use stoker_api::v1alpha1::KubeconfigGenerator;
+use stoker_api::v1alpha1::{JoinToken, KubeconfigGenerator};
 use stoker_kube::Election;
 use stoker_operator::admission::Reviewer;
 use stoker_operator::args::Args;
@@ -182,6 +182,7 @@ async fn life_of_a_tenant(bare: &Bare, asked: &Asked) {
     bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
         .await;
     life_of_a_generator(bare).await;
+    life_of_a_token(bare).await;
     let pods: Api<Pod> = Api::namespaced(bare.client.clone(), "a");
     let pod = json!({
         "metadata": { "name": "one", "labels": {
@@ -254,6 +255,29 @@ async fn life_of_a_generator(bare: &Bare) {
     })
     .await;
     assert!(secrets.get_opt("one-audit").await.unwrap().is_none());
+}
+
+/// Waits for its tenant, and is let go.
+async fn life_of_a_token(bare: &Bare) {
+    let tokens: Api<JoinToken> = Api::namespaced(bare.client.clone(), "a");
+    let token = json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
+        "metadata": { "name": "workers" }, "spec": { "tenantControlPlane": "one" },
+    });
+    let token = serde_json::from_value(token).unwrap();
+    let params = PostParams::default();
+    tokens.create(&params, &token).await.unwrap();
+    until("it says what it waits for", async || {
+        let status = tokens.get("workers").await.unwrap().status;
+        status.is_some_and(|status| !status.conditions.is_empty())
+    })
+    .await;
+    let params = DeleteParams::default();
+    tokens.delete("workers", &params).await.unwrap();
+    until("the token is gone", async || {
+        tokens.get_opt("workers").await.unwrap().is_none()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

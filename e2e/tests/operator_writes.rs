@@ -15,6 +15,7 @@ mod bare;
 #[path = "operator_support/bare_pod.rs"]
 mod bare_pod;
 #[path = "operator_support/guarded.rs"]
+#[expect(dead_code, reason = "nobody comes with a token here")]
 mod guarded;
 #[path = "operator_support/tenant_server.rs"]
 mod tenant_server;

@@ -3,11 +3,12 @@
 use std::str::FromStr;
 
 use crate::StorageId;
+use crate::wake::PREFIX;
 
 /// Longest DNS name.
 const LONGEST: usize = 253;
-/// A storage id and the dot behind it.
-const LABEL: usize = 33;
+/// The longest first label, of a name that wakes, and the dot behind it.
+const LABEL: usize = PREFIX.len() + 33;
 
 /// A domain of the operator's owner. Tenants are reached as `<storage id>.<base domain>`: a name that
 /// is never used again, so whoever made the records of it can leave them.
@@ -17,7 +18,7 @@ pub struct BaseDomain(String);
 /// Why text is no base domain.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{0:?} is no domain such as clusters.example.com, lower-case and at most 220 characters long"
+    "{0:?} is no domain such as clusters.example.com, lower-case and at most 215 characters long"
 )]
 pub struct NoDomain(String);
 
@@ -26,6 +27,12 @@ impl BaseDomain {
     #[must_use]
     pub fn name_of(&self, id: &StorageId) -> String {
         format!("{id}.{}", self.0)
+    }
+
+    /// The name of the same tenant by which a connection wakes it if it sleeps. Nodes, which dial all the time, do not use it.
+    #[must_use]
+    pub fn waking_name_of(&self, id: &StorageId) -> String {
+        format!("{PREFIX}{}", self.name_of(id))
     }
 }
 
@@ -67,13 +74,13 @@ mod tests {
     fn only_domains_that_leave_room_are_taken() {
         let domain = |length: usize| ["a"; 110].join(".").repeat(2)[..length].to_owned();
         let taken = |text: &str| text.parse::<BaseDomain>().is_ok();
-        assert!(taken("k8s") && taken("a-1.example") && taken(&domain(219)));
+        assert!(taken("k8s") && taken("a-1.example") && taken(&domain(213)));
         let refused = [
             "", ".", "a.", ".a", "A.b", "a b", "-a.b", "a-.b", "*.a", "a:443",
         ];
         for text in refused {
             assert!(!taken(text), "{text:?}");
         }
-        assert!(!taken(&format!("{}a.b", domain(219))) && !taken(&"a".repeat(64)));
+        assert!(!taken(&format!("{}a.b", domain(213))) && !taken(&"a".repeat(64)));
     }
 }

@@ -33,3 +33,21 @@ pub const GENERATED_BY: &str = "stoker.dev/managed-by";
 pub const GENERATED_FOR: &str = "stoker.dev/managed-for";
 /// Finalizer of a `KubeconfigGenerator`: its Secrets are still there.
 pub const GENERATOR_FINALIZER: &str = "stoker.dev/kubeconfigs";
+/// The `JoinToken` that a Secret was made for.
+pub const JOIN_TOKEN: &str = "stoker.dev/join-token";
+/// Finalizer of a `JoinToken`: what it made inside the tenant is still there.
+pub const JOIN_TOKEN_FINALIZER: &str = "stoker.dev/join-token";
+/// Taint of a node that registers, until it has the labels and taints of the token that it joined by: no pod lands before.
+pub const JOINING: &str = "stoker.dev/joining";
+/// Annotation of a node that has left, with the time: its name is free.
+pub const LEFT: &str = "stoker.dev/left";
+/// Model of a node's GPUs, as NVIDIA's feature discovery and `stoker-node` label it.
+pub const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
+/// Memory of each, MiB.
+pub const GPU_MEMORY: &str = "nvidia.com/gpu.memory";
+/// How many GPUs a node's machine has.
+pub const GPU_COUNT: &str = "nvidia.com/gpu.count";
+/// How many of them the driver answers for; `stoker-node` says it.
+pub const GPU_HEALTHY: &str = "stoker.dev/gpu.healthy";
+/// Group, in a tenant, of whoever asks with a `JoinToken`. The controller manager approves nothing for it.
+pub const JOINERS: &str = "system:bootstrappers:stoker:join-token";

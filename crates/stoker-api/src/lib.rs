@@ -8,6 +8,7 @@
 pub mod admission_plugins;
 pub mod arguments;
 pub mod base_domain;
+pub mod cron;
 pub mod feature_gates;
 pub mod labels;
 pub mod restricted;
@@ -17,6 +18,8 @@ pub mod storage_id;
 pub mod tenant;
 pub mod v1alpha1;
 pub mod version;
+pub mod wake;
 
 pub use base_domain::BaseDomain;
+pub use cron::Cron;
 pub use storage_id::StorageId;

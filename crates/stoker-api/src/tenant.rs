@@ -4,6 +4,7 @@
 //! infallible, and what an object stored before a rule existed may still break.
 
 mod checks;
+mod hibernation;
 mod network;
 
 use std::collections::BTreeMap;
@@ -24,14 +25,16 @@ use crate::v1alpha1::{
 use crate::version::{KubernetesVersion, VersionError};
 use crate::{feature_gates, runtime_config};
 
+pub use hibernation::{Hibernation, InvalidHibernation};
 pub use network::Network;
 
 /// Port on which the API server listens inside its pod; Service ports map to it.
 pub const API_SERVER_PORT: u16 = 6443;
 /// Name of that port in the pod, in the tenant's Service and in its `EndpointSlice`s.
 pub const API_SERVER_PORT_NAME: &str = "kube-apiserver";
-/// Name of the port of the tunnel's near end there, where the tenant has a tunnel.
-pub const TUNNEL_PORT_NAME: &str = "tunnel";
+/// Name of the port of the tunnel's near end in the tenant's Service and in its `EndpointSlice`s, where the tenant has a
+/// tunnel. The pod's own is another one: names there are shorter.
+pub const TUNNEL_PORT_NAME: &str = "konnectivity-server";
 
 /// A tenant whose spec has been checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +47,7 @@ pub struct Tenant {
     pub uid: String,
     /// `metadata.generation`.
     pub generation: i64,
-    /// Wanted control-plane pods; 0 sleeps.
+    /// Wanted control-plane pods; 0 sleeps, by `spec` or because it is time to (`hibernation`).
     pub replicas: i32,
     /// The pods as asked for; their number is `replicas`. Boxed: passes hold a tenant by value.
     pub deployment: Box<ControlPlaneDeployment>,
@@ -88,6 +91,8 @@ pub struct Tenant {
     pub data_retention_seconds: i64,
     /// Writes that are refused inside the tenant.
     pub write_permissions: WritePermissions,
+    /// When it sleeps.
+    pub hibernation: Option<Box<Hibernation>>,
 }
 
 /// Why a spec cannot be served. The message says what to change.
@@ -152,6 +157,8 @@ pub enum InvalidTenant {
     IssuersTwice,
     #[error("spec.kubernetes.encryption: {0}")]
     Encryption(&'static str),
+    #[error("spec.hibernation.{0}")]
+    Hibernation(#[from] InvalidHibernation),
     #[error("spec.dataStoreSchema: {0}")]
     StorageId(#[from] InvalidStorageId),
 }
@@ -218,6 +225,11 @@ impl Tenant {
                 .transpose()?,
             data_retention_seconds: spec.deletion.data_retention_seconds,
             write_permissions: spec.write_permissions,
+            hibernation: spec
+                .hibernation
+                .as_ref()
+                .map(|asked| Hibernation::validate(asked).map(Box::new))
+                .transpose()?,
         })
     }
 }

@@ -14,6 +14,8 @@ mod core;
 mod data_store;
 mod deployment;
 mod encryption;
+mod hibernation;
+mod join_token;
 mod kubeconfig_generator;
 mod kubernetes;
 mod network;
@@ -24,7 +26,10 @@ mod service;
 mod status;
 mod tenant_control_plane;
 
-pub use addons::{Addon, Addons, KubeProxyAddon};
+pub use addons::{
+    Addon, Addons, AgentMode, DEFAULT_TUNNEL_PORT, Konnectivity, KonnectivityAgent,
+    KonnectivityServer, KubeProxyAddon, NodeListener,
+};
 pub use api_priority::{ApiPriority, PriorityPreset};
 pub use audit::{
     Audit, AuditLevel, AuditLog, AuditPolicy, AuditResources, AuditRule, AuditStage, AuditWebhook,
@@ -48,6 +53,12 @@ pub use deployment::{
     RegistrySettings, RollingUpdate, Strategy, StrategyType,
 };
 pub use encryption::{Encryption, EncryptionProvider, KmsPlugin};
+pub use hibernation::{
+    Hibernation, HibernationReason, HibernationSchedule, HibernationState, HibernationStatus,
+};
+pub use join_token::{
+    JoinToken, JoinTokenSpec, JoinTokenStatus, JoinedDevices, JoinedNode, NodeTaint, TaintEffect,
+};
 pub use kubeconfig_generator::{
     CompoundValue, KubeconfigGenerator, KubeconfigGeneratorError, KubeconfigGeneratorSpec,
     KubeconfigGeneratorStatus, MASTERS, RESERVED_NAMES,

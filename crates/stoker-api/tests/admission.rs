@@ -13,7 +13,9 @@ use kube::core::cel::Validator;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::{DataStore, JsonPatch, KubeconfigGenerator, TenantControlPlane};
+use stoker_api::v1alpha1::{
+    DataStore, JoinToken, JsonPatch, KubeconfigGenerator, TenantControlPlane,
+};
 
 fn schema<K: CustomResourceExt>() -> Value {
     let crd = serde_json::to_value(K::crd()).unwrap();
@@ -65,6 +67,11 @@ fn data_stores_are_accepted_and_refused_as_the_table_says() {
 #[test]
 fn kubeconfig_generators_are_accepted_and_refused_as_the_table_says() {
     check::<KubeconfigGenerator>(&cases::kubeconfig_generators());
+}
+
+#[test]
+fn join_tokens_are_accepted_and_refused_as_the_table_says() {
+    check::<JoinToken>(&cases::join_tokens());
 }
 
 #[test]
@@ -166,6 +173,7 @@ fn every_message_of_a_rule_is_seen_in_a_refusal() {
         cases::tenant_control_planes(),
         cases::data_stores(),
         cases::kubeconfig_generators(),
+        cases::join_tokens(),
     ];
     let expected: Vec<String> = tables
         .iter()
@@ -177,6 +185,7 @@ fn every_message_of_a_rule_is_seen_in_a_refusal() {
     collect_messages(&schema::<TenantControlPlane>(), &mut messages);
     collect_messages(&schema::<DataStore>(), &mut messages);
     collect_messages(&schema::<KubeconfigGenerator>(), &mut messages);
+    collect_messages(&schema::<JoinToken>(), &mut messages);
     messages.retain(|message| !expected.iter().any(|text| message.contains(text)));
     assert!(
         messages.is_empty(),

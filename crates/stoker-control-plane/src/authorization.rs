@@ -12,6 +12,7 @@
 //! operator in, and is why nobody may impersonate that group.
 
 use serde::Serialize;
+use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::WritePermissions;
 
 use crate::deployment::{CONFIG_DIRECTORY, GUARD_PORT};
@@ -26,6 +27,17 @@ const PLATFORM_USERS: [&str; 5] = [
     "system:kube-scheduler",
 ];
 
+/// Users of the control plane itself, and who has not said a name: probes, discovery.
+const NOT_PEOPLE: [&str; 7] = [
+    "kube-apiserver-kubelet-client",
+    "stoker-operator",
+    "system:anonymous",
+    "system:apiserver",
+    "system:kube-controller-manager",
+    "system:kube-proxy",
+    "system:kube-scheduler",
+];
+
 /// Groups that no authorizer is asked about.
 const PLATFORM_GROUPS: [&str; 1] = ["system:masters"];
 
@@ -33,11 +45,14 @@ const PLATFORM_GROUPS: [&str; 1] = ["system:masters"];
 const TIMEOUT: &str = "3s";
 
 /// `AuthorizationConfiguration` (`apiserver.config.k8s.io/v1`, which 1.32 and newer read) as YAML.
-pub(crate) fn authorization(blocked: WritePermissions) -> String {
-    let mut authorizers = vec![guard(
+pub(crate) fn authorization(tenant: &Tenant) -> String {
+    let blocked = tenant.write_permissions;
+    let mut authorizers = Vec::new();
+    authorizers.extend(sleeps_when_idle(tenant).then(activity));
+    authorizers.push(guard(
         "platform-identities.stoker.dev",
         impersonates_the_platform(),
-    )];
+    ));
     authorizers.extend(writes(blocked).map(|writes| guard("write-freeze.stoker.dev", writes)));
     authorizers.extend(
         [("Node", "node"), ("RBAC", "rbac")].map(|(kind, name)| Authorizer {
@@ -55,15 +70,31 @@ pub(crate) fn authorization(blocked: WritePermissions) -> String {
     serde_saphyr::to_string(&configuration).unwrap_or_default()
 }
 
-/// Where the API server asks the guard: on loopback, where only this pod is.
+/// Whether the API server tells the warden who asks.
+pub(crate) fn sleeps_when_idle(tenant: &Tenant) -> bool {
+    let hibernation = tenant.hibernation.as_deref();
+    hibernation.is_some_and(|hibernation| hibernation.idle_after.is_some())
+}
+
+/// Where the API server asks the guard.
 pub(crate) fn guard_kubeconfig() -> String {
+    kubeconfig("")
+}
+
+/// Where it tells who asks.
+pub(crate) fn activity_kubeconfig() -> String {
+    kubeconfig("activity")
+}
+
+/// On loopback, where only this pod is.
+fn kubeconfig(path: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Config
 clusters:
 - name: guard
   cluster:
-    server: http://127.0.0.1:{GUARD_PORT}/
+    server: http://127.0.0.1:{GUARD_PORT}/{path}
 users:
 - name: kube-apiserver
   user: {{}}
@@ -89,6 +120,24 @@ fn impersonates_the_platform() -> Vec<String> {
             list(&PLATFORM_GROUPS),
         ),
     ]
+}
+
+/// Asked first, and without an opinion: by whom the tenant is used. The same question is not asked again for half a minute.
+/// People are whoever is left: not nodes, not the control plane, and not pods, which would keep awake what runs on without
+/// its control plane. Tokens of service accounts that were made for people and machines elsewhere are bound to no pod.
+fn activity() -> Authorizer {
+    let conditions = vec![
+        "!('system:nodes' in request.groups)".to_owned(),
+        format!("!(request.user in {})", list(&NOT_PEOPLE)),
+        "!('authentication.kubernetes.io/pod-name' in request.extra)".to_owned(),
+        "!('system:serviceaccounts:kube-system' in request.groups)".to_owned(),
+    ];
+    webhook(
+        "activity.stoker.dev",
+        entry::ACTIVITY,
+        "NoOpinion",
+        conditions,
+    )
 }
 
 /// The writes that are frozen; `None` when none is. All conditions must hold, and the first that does
@@ -169,6 +218,15 @@ fn list(values: &[&str]) -> String {
 }
 
 fn guard(name: &'static str, conditions: Vec<String>) -> Authorizer {
+    webhook(name, entry::GUARD, "Deny", conditions)
+}
+
+fn webhook(
+    name: &'static str,
+    kubeconfig: &str,
+    failure_policy: &'static str,
+    conditions: Vec<String>,
+) -> Authorizer {
     let conditions = conditions.into_iter();
     Authorizer {
         kind: "Webhook",
@@ -177,10 +235,10 @@ fn guard(name: &'static str, conditions: Vec<String>) -> Authorizer {
             subject_access_review_version: "v1",
             match_condition_subject_access_review_version: "v1",
             timeout: TIMEOUT,
-            failure_policy: "Deny",
+            failure_policy,
             connection_info: ConnectionInfo {
                 kind: "KubeConfigFile",
-                kube_config_file: format!("{CONFIG_DIRECTORY}/{}", entry::GUARD),
+                kube_config_file: format!("{CONFIG_DIRECTORY}/{kubeconfig}"),
             },
             match_conditions: conditions
                 .map(|expression| Condition { expression })

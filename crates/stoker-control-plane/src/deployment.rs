@@ -103,7 +103,7 @@ fn pod(inputs: &Inputs<'_>) -> PodSpec {
     let wanted = &tenant.deployment;
     let mut containers = container::containers(inputs);
     // Behind them: the kubelet starts containers one after the other.
-    containers.push(warden::warden(inputs.warden_image));
+    containers.push(warden::warden(inputs.warden_image, tenant));
     containers.extend(additional::containers(wanted));
     let mut volumes = files::volumes(tenant);
     volumes.extend(additional::volumes(wanted));

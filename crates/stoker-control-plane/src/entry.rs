@@ -65,6 +65,8 @@ pub const AUTHENTICATION: &str = "authentication-config.yaml";
 pub const AUTHORIZATION: &str = "authorization-config.yaml";
 /// Kubeconfig by which the API server asks the guard.
 pub const GUARD: &str = "guard.conf";
+/// Kubeconfig by which the API server tells the warden who asks; only of tenants that sleep when idle.
+pub const ACTIVITY: &str = "activity.conf";
 /// Audit policy of the API server.
 pub const AUDIT_POLICY: &str = "audit-policy.yaml";
 /// The kubeconfig in a Secret of people, by which audit events are sent.
@@ -73,3 +75,7 @@ pub const AUDIT_WEBHOOK: &str = "kubeconfig";
 pub const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";
 /// The kubeconfig in a Secret that a `KubeconfigGenerator` asked for.
 pub const GENERATED_KUBECONFIG: &str = "value";
+/// What the API server sends through the tunnel: the contract's name.
+pub const EGRESS_SELECTOR: &str = "egress-selector-configuration.yaml";
+/// How many API servers there are, each with its end of the tunnel.
+pub const SERVER_COUNT: &str = "server-count";

@@ -4,11 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
-use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_api::tenant::{
+    API_SERVER_PORT, API_SERVER_PORT_NAME, Hibernation, TUNNEL_PORT_NAME, Tenant,
+};
 use stoker_api::v1alpha1::ServiceType;
+use stoker_api::wake::PREFIX;
 
-use crate::routes;
-use crate::service::SERVICE_PORT_NAME;
+use crate::node_listener::{self, NodeListeners};
+use crate::{routes, tunnel};
 
 /// The host part of an [`Endpoint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,14 +67,39 @@ pub struct Exposure {
     /// one or both IP families, or names alone where a load balancer publishes nothing else.
     ///
     /// Pods go through their Service `kubernetes`, whose endpoints are addresses, and tell no name
-    /// (SNI) by which an Ingress or a Gateway could route them.
+    /// (SNI) by which an Ingress or a Gateway could route them. With listeners on nodes, these.
     pub direct: Vec<Host>,
-    /// TCP port there; `None` until the cluster has assigned it.
+    /// TCP port of the Service, for people; `None` until the cluster has assigned it.
     pub port: Option<u16>,
+    /// What listeners on nodes lead to, where the tenant has them.
+    pub listeners: Option<NodeListeners>,
+    /// What agents of the tunnel dial; `None` without a tunnel, and until the cluster has assigned it.
+    pub tunnel: Option<Endpoint>,
     /// The tenant's name under the operator's base domain, where it has one.
     pub stable_name: Option<String>,
     /// Addresses and names that the load balancer published.
     pub load_balancer: Vec<String>,
+}
+
+/// The name by which a connection wakes the tenant if it sleeps, where a gateway can tell by a name whom it is for.
+#[must_use]
+pub(crate) fn waking_name(tenant: &Tenant, exposure: &Exposure) -> Option<String> {
+    let wakes = |hibernation: &Hibernation| hibernation.wake_on_connection;
+    let stable_name = exposure.stable_name.as_ref();
+    stable_name
+        .filter(|_| tenant.hibernation.as_deref().is_some_and(wakes))
+        .map(|name| format!("{PREFIX}{name}"))
+}
+
+impl Exposure {
+    /// TCP port at the addresses that the tenant's own pods dial; `None` until it is known.
+    #[must_use]
+    pub fn direct_port(&self) -> Option<u16> {
+        if self.listeners.is_some() {
+            return Some(API_SERVER_PORT);
+        }
+        self.port
+    }
 }
 
 /// Reads where `tenant` is reached from its spec, its name under the operator's base domain if there
@@ -94,22 +122,43 @@ pub fn exposure(tenant: &Tenant, stable_name: Option<&str>, service: Option<&Ser
         }
         ServiceType::NodePort => (
             Vec::new(),
-            tenant.network.port.or_else(|| service.and_then(node_port)),
+            tenant
+                .network
+                .port
+                .or_else(|| service.and_then(|service| node_port(service, API_SERVER_PORT_NAME))),
         ),
         ServiceType::LoadBalancer => (in_order(&ingress, service), default_port),
     };
-    let direct = direct_hosts(tenant, assigned);
+    let hosts = direct_hosts(tenant, assigned);
     let named = stable_name.map(|name| Host::Name(name.to_owned()));
-    let host = named.or_else(|| direct.first().cloned());
-    let dialed = host.zip(port).map(|(host, port)| Endpoint { host, port });
+    let host = named.or_else(|| hosts.first().cloned());
+    let at = |host: Host, port| Endpoint { host, port };
+    let dialed = host.clone().zip(port).map(|(host, port)| at(host, port));
+    let gateway = stable_name.filter(|_| is_behind_gateway(tenant));
+    let tunnel = host.zip(tunnel_port(tenant, service));
+    let listeners = node_listener::build(tenant, gateway, &hosts, port);
+    let direct = match &listeners {
+        Some(_) => node_listener::addresses(tenant),
+        None => hosts,
+    };
     Exposure {
         cluster_ips,
         endpoint: routes::endpoint(tenant).or(dialed),
         direct,
         port,
+        listeners,
+        tunnel: tunnel.map(|(host, port)| at(host, port)),
         stable_name: stable_name.map(str::to_owned),
         load_balancer: ingress.into_iter().map(published).collect(),
     }
+}
+
+/// Whether the tenant's name, if it has one, must be that of Stoker's gateway: nothing else leads from outside to a
+/// `ClusterIP`, unless an address was given that does.
+fn is_behind_gateway(tenant: &Tenant) -> bool {
+    let network = &tenant.network;
+    tenant.service.service_type == ServiceType::ClusterIP
+        && network.advertise_address.or(network.address).is_none()
 }
 
 /// The address that people asked for, and of those that the cluster assigned what it does not stand
@@ -174,11 +223,20 @@ fn cluster_ips(service: &Service) -> Vec<IpAddr> {
         .collect()
 }
 
-fn node_port(service: &Service) -> Option<u16> {
+/// An Ingress leads to the API server alone, so agents go to the Service whatever people dial.
+fn tunnel_port(tenant: &Tenant, service: Option<&Service>) -> Option<u16> {
+    let asked = tunnel::asked(tenant)?;
+    match tenant.service.service_type {
+        ServiceType::NodePort => node_port(service?, TUNNEL_PORT_NAME),
+        ServiceType::ClusterIP | ServiceType::LoadBalancer => u16::try_from(asked.server.port).ok(),
+    }
+}
+
+fn node_port(service: &Service, name: &str) -> Option<u16> {
     let ports = service.spec.as_ref()?.ports.as_ref()?;
     let port = ports
         .iter()
-        .find(|port| port.name.as_deref() == Some(SERVICE_PORT_NAME))?;
+        .find(|port| port.name.as_deref() == Some(name))?;
     u16::try_from(port.node_port?)
         .ok()
         .filter(|port| *port != 0)

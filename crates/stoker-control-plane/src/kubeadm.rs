@@ -7,16 +7,18 @@ use stoker_api::tenant::Tenant;
 
 use crate::audit;
 use crate::authentication::authentication;
-use crate::authorization::{authorization, guard_kubeconfig};
+use crate::authorization::{
+    activity_kubeconfig, authorization, guard_kubeconfig, sleeps_when_idle,
+};
 use crate::metadata::metadata;
-use crate::{Endpoint, Inputs, Names, entry};
+use crate::{Endpoint, Inputs, Names, entry, tunnel};
 
-/// Both `ConfigMap`s, by name.
+/// The `ConfigMap`s, by name.
 pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
     let tenant = inputs.tenant;
     let names = Names::of(tenant);
     let endpoint = inputs.exposure.endpoint.as_ref();
-    vec![
+    let mut maps = vec![
         config_map(
             tenant,
             &names.control_plane_config,
@@ -32,20 +34,27 @@ pub(crate) fn config_maps(inputs: &Inputs<'_>) -> Vec<ConfigMap> {
                 cluster_configuration(tenant, endpoint),
             )],
         ),
-    ]
+    ];
+    maps.extend(tunnel::asked(tenant).map(|_| {
+        let files = vec![
+            (entry::EGRESS_SELECTOR, tunnel::egress_selector()),
+            (entry::SERVER_COUNT, tenant.replicas.to_string()),
+        ];
+        config_map(tenant, &names.egress_selector, "konnectivity", files)
+    }));
+    maps
 }
 
 /// The API server's own files.
 fn configuration(tenant: &Tenant) -> Vec<(&'static str, String)> {
-    vec![
+    let mut files = vec![
         (entry::AUTHENTICATION, authentication(tenant)),
-        (
-            entry::AUTHORIZATION,
-            authorization(tenant.write_permissions),
-        ),
+        (entry::AUTHORIZATION, authorization(tenant)),
         (entry::GUARD, guard_kubeconfig()),
         (entry::AUDIT_POLICY, audit::policy(&tenant.audit)),
-    ]
+    ];
+    files.extend(sleeps_when_idle(tenant).then(|| (entry::ACTIVITY, activity_kubeconfig())));
+    files
 }
 
 fn config_map(

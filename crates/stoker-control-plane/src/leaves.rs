@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use stoker_api::tenant::Tenant;
 use stoker_pki::{
     Authority, KeyedCertificate, LeafRequest, LeafState, LeafUsage, PrivateKey, ReissueReason,
-    leaf_state, parse_kubeconfig,
+    leaf_state, parse_kubeconfig, renewal,
 };
 use time::{Duration, OffsetDateTime};
 
+use crate::exposure::waking_name;
 use crate::objects::{ExistingSecrets, SecretData};
 use crate::{Exposure, Host, Keys, Names, entry};
 
@@ -176,9 +177,7 @@ impl Issuer<'_> {
             }
         }
         let leaf = authority.issue(request, self.now)?;
-        if let LeafState::Valid { renew_at } = self.state(&leaf, request, authority) {
-            self.look_again(renew_at);
-        }
+        self.look_again(renewal(&leaf.certificate, authority, self.now));
         Ok(leaf)
     }
 
@@ -247,6 +246,7 @@ pub fn serving_names(tenant: &Tenant, exposure: &Exposure) -> (BTreeSet<String>,
     ip_addresses.extend(network.address);
     ip_addresses.extend(network.advertise_address);
     dns_names.extend(exposure.stable_name.clone());
+    dns_names.extend(waking_name(tenant, exposure));
     let endpoint = exposure.endpoint.iter().map(|endpoint| &endpoint.host);
     let asked = network.cert_sans.iter().map(|name| match name.parse() {
         Ok(address) => Host::Address(address),

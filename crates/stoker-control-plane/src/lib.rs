@@ -36,12 +36,14 @@ mod leaves;
 mod metadata;
 mod names;
 mod network_policy;
+mod node_listener;
 mod objects;
 mod routes;
 mod secrets;
 mod service;
 mod storage;
 mod trial;
+mod tunnel;
 
 pub use authentication::{InvalidAuthentication, InvalidExpression, check_authentication};
 pub use encryption::{
@@ -55,11 +57,12 @@ pub use kubeadm::cluster_configuration;
 pub use leaves::{Leaves, leaves, serving_names};
 pub use metadata::COMPONENT;
 pub use names::Names;
+pub use node_listener::NodeListeners;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
 pub use routes::{
     TLS_ROUTE_GROUP, TLS_ROUTE_KIND, TLS_ROUTE_PLURAL, TLS_ROUTE_VERSIONS, TlsRoute, ingress,
     tls_route,
 };
-pub use service::{SERVICE_PORT_NAME, service};
+pub use service::service;
 pub use storage::{PodPort, Storage, StoragePeer, storage_client_request};
 pub use trial::{StandIns, Trial, TrialError, trial};

@@ -21,6 +21,7 @@ const DATASTORE_CERTIFICATE: &str = "-datastore-certificate";
 const ENCRYPTION: &str = "-encryption-config";
 const KUBEADM_CONFIG: &str = "-kubeadmconfig";
 const CONTROL_PLANE_CONFIG: &str = "-control-plane-config";
+const EGRESS_SELECTOR: &str = "-konnectivity-egress-selector-configuration";
 
 /// Every suffix of a Secret. None ends in another, so two tenants of one namespace never share a
 /// Secret, whatever they are called.
@@ -40,7 +41,7 @@ const SECRETS: [&str; 12] = [
 ];
 
 /// Every suffix of a `ConfigMap`; none ends in another.
-const CONFIG_MAPS: [&str; 2] = [KUBEADM_CONFIG, CONTROL_PLANE_CONFIG];
+const CONFIG_MAPS: [&str; 3] = [KUBEADM_CONFIG, CONTROL_PLANE_CONFIG, EGRESS_SELECTOR];
 
 const _: () = assert!(longest(&SECRETS) + TENANT_NAME_LENGTH <= OBJECT_NAME_LENGTH);
 const _: () = assert!(longest(&CONFIG_MAPS) + TENANT_NAME_LENGTH <= OBJECT_NAME_LENGTH);
@@ -126,6 +127,8 @@ pub struct Names {
     pub kubeadm_config: String,
     /// `ConfigMap`: configuration files of the API server that hold no secret.
     pub control_plane_config: String,
+    /// `ConfigMap`: what the tunnel is told.
+    pub egress_selector: String,
 }
 
 impl Names {
@@ -170,6 +173,7 @@ impl Names {
             encryption: name(ENCRYPTION),
             kubeadm_config: name(KUBEADM_CONFIG),
             control_plane_config: name(CONTROL_PLANE_CONFIG),
+            egress_selector: name(EGRESS_SELECTOR),
         }
     }
 }

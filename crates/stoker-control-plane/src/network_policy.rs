@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 
 use crate::metadata::{CONTROL_PLANE, metadata, pod_selector};
-use crate::{Names, PodPort, StoragePeer};
+use crate::{Names, PodPort, StoragePeer, tunnel};
 
 /// Label that every namespace has, with its name (`kube-apiserver` sets it).
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -47,6 +47,7 @@ pub(crate) fn network_policy(
 ) -> NetworkPolicy {
     let mut egress = pool(peers);
     egress.extend((are_names(endpoints) || dials_names(tenant)).then(cluster_dns));
+    // With a tunnel too: webhooks by URL are dialled from here (`k8s.io/apiserver`, egress `controlplane`).
     egress.extend(outside(management_networks));
     NetworkPolicy {
         metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
@@ -65,6 +66,7 @@ pub(crate) fn network_policy(
 /// The API server's port, and those that people had the Service lead to.
 fn open_ports(tenant: &Tenant) -> Vec<NetworkPolicyPort> {
     let mut ports = vec![tcp(int(API_SERVER_PORT))];
+    ports.extend(tunnel::asked(tenant).map(|_| tcp(int(tunnel::PORT))));
     let asked = tenant.service.additional_ports.iter();
     ports.extend(asked.map(|asked| NetworkPolicyPort {
         port: Some(asked.target_port.clone()),

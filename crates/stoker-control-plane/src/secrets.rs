@@ -7,8 +7,9 @@ use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_pki::{KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, kubeconfig};
 
 use crate::deployment::CONFIG_DIRECTORY;
+use crate::exposure::waking_name;
 use crate::metadata::metadata;
-use crate::{Inputs, Names, entry};
+use crate::{Host, Inputs, Names, entry};
 
 /// Where kube-controller-manager and kube-scheduler find the API server: in their own pod, so they
 /// work while the Service, the load balancer or cluster DNS does not.
@@ -151,29 +152,38 @@ fn kubeconfigs(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
 /// One client certificate in two kubeconfigs: for the endpoint, and for the management cluster.
 fn admin(inputs: &Inputs<'_>, name: &str) -> Secret {
     let tenant = inputs.tenant;
-    let request = |server: String| {
+    let request = |server: String, tls_server_name: Option<String>| {
         kubeconfig(&KubeconfigRequest {
             cluster: tenant.name.clone(),
             server,
-            tls_server_name: None,
+            tls_server_name,
             authority: inputs.keys.certificate_authority.certificate().to_owned(),
             user: "kubernetes-admin".to_owned(),
             credentials: KubeconfigCredentials::Inline(inputs.leaves.admin.clone()),
         })
     };
     let port = tenant.network.port.unwrap_or(API_SERVER_PORT);
-    let inside = request(format!(
-        "https://{}.{}.svc:{port}",
-        tenant.name, tenant.namespace
-    ));
+    let inside = request(
+        format!("https://{}.{}.svc:{port}", tenant.name, tenant.namespace),
+        None,
+    );
     let outside = inputs
         .exposure
         .endpoint
         .as_ref()
-        .map(|endpoint| request(endpoint.url()));
+        .map(|endpoint| request(endpoint.url(), wakes_at(inputs, &endpoint.host)));
     let mut entries = vec![(entry::ADMIN_SERVICE, inside.as_str())];
     entries.extend(outside.as_deref().map(|text| (entry::ADMIN, text)));
     secret(tenant, name, &entries)
+}
+
+/// What people who dial `host` say whom they want, so that it wakes. What else is dialled need not lead to our gateway.
+fn wakes_at(inputs: &Inputs<'_>, host: &Host) -> Option<String> {
+    let Host::Name(host) = host else {
+        return None;
+    };
+    let is_stable = inputs.exposure.stable_name.as_ref() == Some(host);
+    waking_name(inputs.tenant, inputs.exposure).filter(|_| is_stable)
 }
 
 /// A kubeconfig that refers to files beside it, which client-go reloads when they change.

@@ -5,11 +5,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stoker_api::tenant::{API_SERVER_PORT, API_SERVER_PORT_NAME, Tenant};
 use stoker_api::v1alpha1::{AdditionalPort, IpFamilyPolicy, ServiceType};
 
-use crate::Names;
 use crate::metadata::{metadata, pod_match, with_additional};
-
-/// Name of the API server's port in the Service and in the pod.
-pub const SERVICE_PORT_NAME: &str = API_SERVER_PORT_NAME;
+use crate::{Names, tunnel};
 
 /// The Service in front of `tenant`'s API servers.
 ///
@@ -20,6 +17,7 @@ pub fn service(tenant: &Tenant) -> Service {
     let asked = &tenant.service;
     let ours = metadata(tenant, &Names::of(tenant).service, "service");
     let mut ports = vec![api_server_port(tenant)];
+    ports.extend(tunnel::service_port(tenant));
     ports.extend(asked.additional_ports.iter().map(additional_port));
     let families = asked.ip_families.iter();
     let families: Vec<_> = families.map(|family| family.name().to_owned()).collect();
@@ -54,10 +52,10 @@ fn api_server_port(tenant: &Tenant) -> ServicePort {
         ServiceType::ClusterIP | ServiceType::LoadBalancer => None,
     };
     ServicePort {
-        name: Some(SERVICE_PORT_NAME.to_owned()),
+        name: Some(API_SERVER_PORT_NAME.to_owned()),
         port: i32::from(port.unwrap_or(API_SERVER_PORT)),
         protocol: Some("TCP".to_owned()),
-        target_port: Some(IntOrString::String(SERVICE_PORT_NAME.to_owned())),
+        target_port: Some(IntOrString::String(API_SERVER_PORT_NAME.to_owned())),
         node_port,
         ..ServicePort::default()
     }

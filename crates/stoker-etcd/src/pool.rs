@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{Client, Compare, GetOptions, Txn, TxnOp};
 use stoker_api::StorageId;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -115,6 +115,27 @@ impl Pool {
 
     fn members(&self) -> &[Member] {
         &self.inner.members
+    }
+
+    /// Makes the changes together if the condition holds, and returns their revision.
+    async fn change(
+        &self,
+        action: &'static str,
+        id: &StorageId,
+        condition: Compare,
+        changes: Vec<TxnOp>,
+    ) -> Result<i64, Error> {
+        let transaction = Txn::new().when([condition]).and_then(changes);
+        let answer = self
+            .call(action, |mut client| {
+                let transaction = transaction.clone();
+                async move { client.txn(transaction).await }
+            })
+            .await?;
+        match answer.header().filter(|_| answer.succeeded()) {
+            Some(header) => Ok(header.revision()),
+            None => Err(Error::Contended { id: id.clone() }),
+        }
     }
 
     /// Makes a call, again while the failure is a passing one, at the next member while one does

@@ -38,8 +38,15 @@ pub struct Args {
     #[arg(long, env = "STOKER_PROXY_PROTOCOL_FROM", value_delimiter = ',')]
     pub proxy_protocol_from: Vec<IpNet>,
 
-    /// Connections that one tenant may have at the same time.
-    #[arg(long, env = "STOKER_TENANT_CONNECTIONS", default_value_t = 10_000)]
+    /// Connections at the same time, of all tenants together. Left out, and at most, what the limit of open files allows:
+    /// two each.
+    #[arg(long, env = "STOKER_CONNECTIONS",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+
+    /// Connections that one tenant may have at the same time; at most a quarter of those of all together.
+    #[arg(long, env = "STOKER_TENANT_CONNECTIONS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
     pub tenant_connections: u32,
 
     /// Connections per second that are led to one tenant; those above wait up to five seconds, then are refused.
@@ -55,6 +62,11 @@ pub struct Args {
     /// Seconds for which a connection to a tenant is held while nothing of the tenant is ready.
     #[arg(long, env = "STOKER_HOLD_SECONDS", default_value_t = 10)]
     pub hold_seconds: u32,
+
+    /// The same to a tenant that sleeps or wakes. Then the connection is reset, upon which clients that read try again:
+    /// those written in Go give up a handshake after ten seconds, and do not.
+    #[arg(long, env = "STOKER_WAKE_HOLD_SECONDS", default_value_t = 8)]
+    pub wake_hold_seconds: u32,
 
     /// Seconds after which a connection is cut over which nothing passes; 0 is never.
     #[arg(long, env = "STOKER_IDLE_SECONDS", default_value_t = 4 * 60 * 60)]
@@ -93,25 +105,52 @@ impl Args {
         /// For listeners, watches and probes.
         const OWN_FILES: u64 = 100;
         let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
-        let connections = files.saturating_sub(OWN_FILES) / 2;
-        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        let room = files.saturating_sub(OWN_FILES) / 2;
+        let room = u32::try_from(room).unwrap_or(u32::MAX).max(1);
+        let connections = self.connections.map_or(room, |asked| asked.min(room));
+        let share = (connections / 4).max(1);
         Settings {
             limits: Limits {
-                connections: self.tenant_connections,
+                connections: self.tenant_connections.min(share),
                 handshakes: self.tenant_handshakes,
                 burst: self.tenant_burst,
                 patience: Duration::from_secs(5),
             },
             connections,
-            openings: (connections / 4).max(1),
+            openings: share,
             hello: Duration::from_secs(10),
             hold: seconds(self.hold_seconds),
+            wake_hold: seconds(self.wake_hold_seconds),
             connect: Duration::from_secs(3),
+            answer: Duration::from_secs(3),
             silence: Silence {
                 open: (self.idle_seconds > 0).then(|| seconds(self.idle_seconds)),
                 half_closed: Duration::from_mins(5),
             },
             proxies: self.proxy_protocol_from.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(files: u64, flags: &[&str]) -> (u32, u32) {
+        let begin = ["stoker-gateway", "--routes=r.yaml"];
+        let args = Args::parse_from(begin.iter().chain(flags));
+        let settings = args.settings(files);
+        (settings.connections, settings.limits.connections)
+    }
+
+    #[test]
+    fn open_files_limit_connections_and_no_tenant_takes_them_all() {
+        assert_eq!(connections(1_048_576, &[]), (524_238, 10_000));
+        assert_eq!(connections(1024, &[]), (462, 115));
+        assert_eq!(connections(0, &[]), (1, 1));
+        assert_eq!(connections(1024, &["--connections=200"]), (200, 50));
+        assert_eq!(connections(1024, &["--connections=2000"]), (462, 115));
+        let few = ["--connections=200", "--tenant-connections=20"];
+        assert_eq!(connections(1_048_576, &few), (200, 20));
     }
 }

@@ -1,7 +1,7 @@
 //! What all connections share, and the way of one connection.
 //!
 //! ```text
-//!   accepted ─► PROXY header, from trusted networks ─► ClientHello ─► route, by its name
+//!   accepted ─► PROXY headers: of trusted load balancers, of listeners on nodes ─► ClientHello ─► route, by its name
 //!                                                                       │
 //!     bytes both ways ◄─ backend that answers ◄─ held until one is ◄─ place and turn
 //!     until both end      (others are tried)       ready               of the tenant
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use stoker_api::wake::PREFIX;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -28,6 +29,7 @@ use crate::refusal::Refusal;
 use crate::routes::{Route, Routes, Service};
 use crate::stream::{self, Silence};
 use crate::tenant::Place;
+use crate::waker::Waker;
 
 /// How long who is refused may take to be told.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -45,8 +47,12 @@ pub struct Settings {
     pub hello: Duration,
     /// How long a connection to a tenant that is not served now is held.
     pub hold: Duration,
+    /// How long one to a tenant that sleeps or wakes is.
+    pub wake_hold: Duration,
     /// How long one address of a tenant may take to be reached.
     pub connect: Duration,
+    /// How long one that was reached may take to answer while others were not tried yet.
+    pub answer: Duration,
     /// How long streams may be silent.
     pub silence: Silence,
     /// Networks of load balancers that begin with a PROXY protocol header.
@@ -62,6 +68,7 @@ pub struct Gate {
     connections: Places,
     openings: Places,
     begin: Instant,
+    waker: Option<Waker>,
 }
 
 impl Gate {
@@ -75,7 +82,14 @@ impl Gate {
             connections: Places::default(),
             openings: Places::default(),
             begin: Instant::now(),
+            waker: None,
         }
+    }
+
+    /// The same, which wakes tenants that sleep.
+    #[must_use]
+    pub fn waking(self, waker: Option<Waker>) -> Self {
+        Self { waker, ..self }
     }
 
     /// Where connections are led.
@@ -90,6 +104,12 @@ impl Gate {
         self.connections.taken()
     }
 
+    /// How many may be.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        self.settings.connections
+    }
+
     /// Leads one connection to its tenant, until it ends.
     pub async fn serve(&self, mut client: TcpStream, peer: SocketAddr) {
         self.metrics.accepted.inc();
@@ -97,6 +117,10 @@ impl Gate {
         if let Err(refusal) = self.lead(&mut client, peer).await {
             self.metrics.refused(refusal);
             tracing::debug!(%peer, reason = %refusal, "refused");
+            if refusal == Refusal::Waking {
+                // A reset: clients of Kubernetes try again, what they read with. It may be gone already.
+                let _ = client.set_zero_linger();
+            }
             if let Some(alert) = refusal.alert() {
                 let goodbye = async {
                     client.write_all(&alert.record()).await?;
@@ -112,19 +136,14 @@ impl Gate {
     async fn lead(&self, client: &mut TcpStream, peer: SocketAddr) -> Result<(), Refusal> {
         let _room = Taken::of(&self.connections, self.settings.connections)?;
         let opening = self.opening(client, peer).await?;
-        let name = opening
-            .hello
-            .server_name
-            .as_deref()
-            .ok_or(Refusal::NoName)?;
-        let route = self.routes.find(name).ok_or(Refusal::UnknownName)?;
+        let (route, wakes) = self.route(&opening.name).ok_or(Refusal::UnknownName)?;
         let limit = self.settings.limits.connections;
         let place = Place::of(&route.tenant, limit).ok_or_else(|| {
             route.tenant.limited.add(1);
             Refusal::TenantConnections
         })?;
         let reached = tokio::select! {
-            reached = self.reach(&route, opening, client) => reached?,
+            reached = self.reach(&route, wakes, opening, client) => reached?,
             () = opening::left(client) => return Err(Refusal::Left),
         };
         route.tenant.connections.add(1);
@@ -137,10 +156,20 @@ impl Gate {
         Ok(())
     }
 
+    /// The route of this name, and whether it is the one that wakes.
+    fn route(&self, name: &str) -> Option<(Arc<Route>, bool)> {
+        if let Some(route) = self.routes.find(name) {
+            return Some((route, false));
+        }
+        let route = self.routes.find(name.strip_prefix(PREFIX)?)?;
+        Some((route, true))
+    }
+
     /// A turn of the tenant, then a backend of it that has what the client said so far.
     async fn reach(
         &self,
         route: &Route,
+        wakes: bool,
         opening: Opening,
         client: &TcpStream,
     ) -> Result<Reached, Refusal> {
@@ -156,13 +185,18 @@ impl Gate {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let service = if opening.hello.tunnel {
+        let service = if opening.tunnel {
             Service::Tunnel
         } else {
             Service::Api
         };
         let sent = opening.for_backend(route, client);
-        backend::reach(self, &Destination { route, service }, &sent, client).await
+        let to = Destination {
+            route,
+            service,
+            waker: self.waker.as_ref().filter(|_| wakes),
+        };
+        backend::reach(self, &to, &sent, client).await
     }
 }
 

@@ -27,3 +27,4 @@ pub mod serve;
 pub mod sockets;
 pub mod stream;
 pub mod tenant;
+pub mod waker;

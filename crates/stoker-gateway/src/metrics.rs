@@ -35,6 +35,8 @@ pub struct Metrics {
     pub backend_failures: Counter,
     /// Routes that could not be read.
     pub source_failures: Counter,
+    /// Tenants of which the operator was told that somebody wants them.
+    pub wakes: Counter,
 }
 
 impl Metrics {
@@ -62,6 +64,12 @@ impl Metrics {
             "Times that routes could not be read",
             source_failures.clone(),
         );
+        let wakes = Counter::default();
+        registry.register(
+            "wakes",
+            "Times that the operator was told that a tenant which sleeps is wanted",
+            wakes.clone(),
+        );
         registry.register_collector(Box::new(Tenants {
             routes,
             most: shown,
@@ -74,6 +82,7 @@ impl Metrics {
             refused,
             backend_failures,
             source_failures,
+            wakes,
         }
     }
 

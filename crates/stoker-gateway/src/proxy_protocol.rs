@@ -22,6 +22,9 @@ const PROXY: u8 = 0x21;
 const LOCAL: u8 = 0x20;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
+const UNSPECIFIED: u8 = 0;
+/// Type of the field that has the name.
+const AUTHORITY: u8 = 2;
 
 /// Both ends of a connection, as its client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +36,14 @@ pub struct Ends {
 }
 
 /// A header that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Its length in bytes.
     pub length: usize,
     /// Absent where it tells nothing, as that of a health check.
     pub ends: Option<Ends>,
+    /// The name that the client asked for (`PP2_TYPE_AUTHORITY`), in lower case.
+    pub authority: Option<Box<str>>,
 }
 
 /// The bytes are no header. A peer that must send one and does not is not guessed about.
@@ -58,6 +63,12 @@ pub fn read(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     read_line(bytes)
 }
 
+/// Whether `bytes` begin as those of version 2, which those of TLS never do.
+#[must_use]
+pub fn begins(bytes: &[u8]) -> bool {
+    bytes.first() == SIGNATURE.first()
+}
+
 fn read_binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
         return Ok(None);
@@ -70,15 +81,32 @@ fn read_binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     let Some(body) = rest.get(..length) else {
         return Ok(None);
     };
-    let ends = match (command, family) {
-        (PROXY, TCP_OVER_IPV4) => Some(ipv4(body).ok_or(NoHeader)?),
-        (PROXY, TCP_OVER_IPV6) => Some(ipv6(body).ok_or(NoHeader)?),
-        _ => None,
+    let (ends, addresses) = match (command, family) {
+        (PROXY, TCP_OVER_IPV4) => (Some(ipv4(body).ok_or(NoHeader)?), 12),
+        (PROXY, TCP_OVER_IPV6) => (Some(ipv6(body).ok_or(NoHeader)?), 36),
+        (PROXY, UNSPECIFIED) => (None, 0),
+        // Fields behind what is not understood are not looked for.
+        _ => (None, length),
     };
     Ok(Some(Header {
         length: HEADER + length,
         ends,
+        authority: authority(&body[addresses..]),
     }))
+}
+
+/// The name among the fields that follow the addresses; none where the fields are broken.
+fn authority(mut fields: &[u8]) -> Option<Box<str>> {
+    while let Some(([kind, high, low], rest)) = fields.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (value, rest) = rest.split_at_checked(length)?;
+        if *kind == AUTHORITY {
+            let name = str::from_utf8(value).ok()?;
+            return Some(name.to_ascii_lowercase().into());
+        }
+        fields = rest;
+    }
+    None
 }
 
 fn ipv4(body: &[u8]) -> Option<Ends> {
@@ -120,6 +148,7 @@ fn read_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     Ok(Some(Header {
         length: end + 2,
         ends: line_ends(line)?,
+        authority: None,
     }))
 }
 

@@ -17,6 +17,9 @@ pub enum Refusal {
     /// It must begin with a PROXY protocol header, and does not.
     #[error("no PROXY protocol header, and it comes from where one is expected")]
     NoProxyHeader,
+    /// It begins with a PROXY protocol header that names nobody, and need not begin with one.
+    #[error("a PROXY protocol header that names nobody, and it comes from where none is expected")]
+    ProxyHeader,
     /// It does not speak TLS.
     #[error("not TLS")]
     NotTls,
@@ -41,6 +44,9 @@ pub enum Refusal {
     /// The tenant is known, and nothing of it is ready.
     #[error("nothing of the tenant is ready")]
     NotReady,
+    /// The tenant sleeps or wakes. The client tries again.
+    #[error("the tenant is not awake yet")]
+    Waking,
     /// None of the tenant's addresses could be reached.
     #[error("no address of the tenant could be reached")]
     Unreachable,
@@ -54,7 +60,13 @@ impl Refusal {
     #[must_use]
     pub fn alert(self) -> Option<Alert> {
         match self {
-            Self::Silent | Self::NoProxyHeader | Self::NotTls | Self::Left | Self::Full => None,
+            Self::Silent
+            | Self::NoProxyHeader
+            | Self::ProxyHeader
+            | Self::NotTls
+            | Self::Left
+            | Self::Waking
+            | Self::Full => None,
             Self::Slow | Self::BrokenHello => Some(Alert::DecodeError),
             Self::NoName => Some(Alert::MissingExtension),
             Self::UnknownName => Some(Alert::UnrecognizedName),

@@ -17,13 +17,20 @@ mod backends;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use self::backends::{Backend, BackendInUse, Backends};
 use crate::tenant::Tenant;
+use crate::waker::Waker;
+
+/// How often it is told of one tenant that it is wanted, as long as it sleeps on.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a route is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +43,20 @@ pub struct Target {
     pub tunnel: Vec<SocketAddr>,
     /// Whether backends are told by the PROXY protocol who the client is.
     pub proxy_protocol: bool,
+    /// Whether the tenant sleeps.
+    pub rest: Rest,
+}
+
+/// Whether a tenant sleeps, as far as a connection can do something about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// It is awake, or asleep so that no connection wakes it.
+    #[default]
+    None,
+    /// It sleeps, and whoever wants it wakes it.
+    Asleep,
+    /// It will be ready soon.
+    Waking,
 }
 
 /// One name.
@@ -47,6 +68,8 @@ pub struct Route {
     pub proxy_protocol: bool,
     backends: Backends,
     tunnel: Backends,
+    /// Whether the tenant sleeps, and when somebody was last told that it is wanted.
+    rest: Mutex<(Rest, Option<Instant>)>,
     /// Told when there are other backends.
     changed: Notify,
 }
@@ -95,6 +118,7 @@ impl Routes {
             proxy_protocol: target.proxy_protocol,
             backends: Backends::default(),
             tunnel: Backends::default(),
+            rest: Mutex::default(),
             changed: Notify::new(),
         };
         route.lead_to(target);
@@ -177,10 +201,17 @@ impl Route {
         self.backends(of).choose(tried)
     }
 
+    /// Whether there are backends that were not `tried` yet.
+    #[must_use]
+    pub fn has_other(&self, of: Service, tried: &[SocketAddr]) -> bool {
+        self.backends(of).has_other(tried)
+    }
+
     /// Holds a connection until a backend is ready, at most until `deadline`; false if none came.
     ///
-    /// Here, and only here, wait the connections to a tenant that is known and not served now.
-    pub async fn ready(&self, of: Service, deadline: Instant) -> bool {
+    /// Here, and only here, wait the connections to a tenant that is known and not served now. With a `waker` the
+    /// connection is one that wakes the tenant if it sleeps.
+    pub async fn ready(&self, of: Service, deadline: Instant, waker: Option<&Waker>) -> bool {
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
@@ -189,10 +220,35 @@ impl Route {
             if !self.backends(of).is_empty() {
                 return true;
             }
+            if let Some(waker) = waker {
+                waker.ask(self);
+            }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return false;
             }
         }
+    }
+
+    /// Whether the tenant sleeps or wakes.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        self.resting().0
+    }
+
+    /// Whether the tenant sleeps and nobody was told for a while that it is wanted. Whoever asks tells.
+    pub fn wants_waking(&self, now: Instant) -> bool {
+        let mut resting = self.resting();
+        let (rest, told) = &mut *resting;
+        let is_due = told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN);
+        let wants = *rest == Rest::Asleep && is_due;
+        if wants {
+            *told = Some(now);
+        }
+        wants
+    }
+
+    fn resting(&self) -> MutexGuard<'_, (Rest, Option<Instant>)> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn backends(&self, of: Service) -> &Backends {
@@ -203,9 +259,19 @@ impl Route {
     }
 
     fn lead_to(&self, target: &Target) {
+        let rests_otherwise = {
+            let mut resting = self.resting();
+            let other = resting.0 != target.rest;
+            if other {
+                // Who falls asleep anew is wanted anew.
+                *resting = (target.rest, None);
+            }
+            other
+        };
         let changed = [
             self.backends.set(&target.backends),
             self.tunnel.set(&target.tunnel),
+            rests_otherwise,
         ];
         if changed.contains(&true) {
             self.changed.notify_waiters();

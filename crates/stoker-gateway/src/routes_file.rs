@@ -11,7 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::metrics::Metrics;
-use crate::routes::{Routes, Target};
+use crate::routes::{Rest, Routes, Target};
 
 /// How often it is looked whether the file is another one: one system call.
 const LOOK: Duration = Duration::from_secs(1);
@@ -130,6 +130,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Target>, Unusable> {
             backends: entry.backends,
             tunnel: entry.tunnel,
             proxy_protocol: entry.proxy_protocol,
+            rest: Rest::None,
         };
         if routes.insert(name.clone(), target).is_some() {
             return Err(Unusable::Twice(name));

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use stoker_api::BaseDomain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,6 +20,7 @@ use crate::routes::Routes;
 use crate::routes_file::RoutesFile;
 use crate::serve::{self, Phase};
 use crate::sockets;
+use crate::waker::{self, Waker};
 
 /// How often it is looked whether the last connection has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,7 +38,8 @@ pub async fn run(args: Args) -> Result<()> {
     let source = Source::open(&args, &routes).await?;
     let files = sockets::raise_file_limit().context("looking for the limit of open files")?;
     let gate = Gate::new(args.settings(files), routes.clone(), metrics.clone());
-    let gate = Arc::new(gate);
+    let (waker, telling) = source.waker(&metrics);
+    let gate = Arc::new(gate.waking(waker));
     let (phase, _) = watch::channel(Phase::Serving);
     let serving = || {
         start(&args, &gate, &phase)?;
@@ -45,6 +49,7 @@ pub async fn run(args: Args) -> Result<()> {
     tokio::select! {
         failed = health::serve(args.health_bind_address, health.clone()) => failed.context("health server"),
         ended = source.follow(&routes, &metrics, serving) => ended,
+        () = telling => Ok(()),
         _ = interrupt.recv() => Ok(()),
         () = async {
             terminate.recv().await;
@@ -70,6 +75,18 @@ impl Source {
             }
             (None, Some(domain)) => Ok(Self::Cluster(cluster::client().await?, domain.clone())),
             (None, None) => bail!("give --base-domain, or --routes"),
+        }
+    }
+
+    /// Who is told that tenants that sleep are wanted, where somebody can wake them; and the telling, for ever.
+    fn waker<'a>(&self, metrics: &'a Metrics) -> (Option<Waker>, BoxFuture<'a, ()>) {
+        match self {
+            Self::File(_) => (None, std::future::pending().boxed()),
+            Self::Cluster(client, _) => {
+                let (waker, wanted) = Waker::new();
+                let telling = waker::tell(client.clone(), wanted, metrics).boxed();
+                (Some(waker), telling)
+            }
         }
     }
 
@@ -100,7 +117,7 @@ fn start(args: &Args, gate: &Arc<Gate>, phase: &watch::Sender<Phase>) -> Result<
         let started = serve::start(gate.clone(), &args.listen, phase.subscribe());
         started.with_context(|| format!("listening at {:?}", args.listen))?;
     }
-    tracing::info!(routes = gate.routes().len(), threads, listen = ?args.listen, "serving");
+    tracing::info!(routes = gate.routes().len(), threads, connections = gate.room(), listen = ?args.listen, "serving");
     Ok(())
 }
 

@@ -13,8 +13,7 @@ const BACKLOG: i32 = 4096;
 /// A silent peer is asked after this long, more often than NATs forget connections.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TRIES: u32 = 3;
-/// A peer that acknowledges nothing for so long is gone.
+/// A peer that acknowledges nothing for so long is gone, however often it was asked.
 const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 
 /// Listens at `address`, beside others of this process: the kernel spreads connections over them. One at `[::]` takes
@@ -80,8 +79,7 @@ fn options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_TRIES);
+        .with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }

@@ -128,6 +128,37 @@ async fn a_backend_that_fails_is_passed_over_before_anything_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_takes_connections_and_is_silent_is_passed_over() {
+    let authority = Authority::new();
+    let good = Backend::start(&authority, ONE, "one").await;
+    // The kernel takes connections for it, and nobody reads them: a process that hangs.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hangs = silent.local_addr().unwrap();
+    let routes = format!("routes:{}", route(ONE, &[hangs, good.address]));
+    let gateway = Gateway::start(&routes, &[]).await;
+    let client = authority.client();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..6 {
+        let begun = Instant::now();
+        let mut stream = gateway.connect(&client, ONE).await.unwrap();
+        assert_eq!(greeting(&mut stream).await.unwrap(), "one");
+        slowest = slowest.max(begun.elapsed());
+    }
+    assert!((3..5).contains(&slowest.as_secs()), "{slowest:?}");
+    assert_eq!(
+        gateway
+            .metric("stoker_gateway_backend_failures_total")
+            .await,
+        1
+    );
+    // One that has no other is waited for, longer than that.
+    gateway.change_routes(&format!("routes:{}", route(ONE, &[hangs])));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waits = tokio::time::timeout(Duration::from_secs(5), gateway.connect(&client, ONE));
+    assert!(waits.await.is_err(), "it was given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_are_held_until_the_tenant_is_ready_and_a_reload_cuts_none() {
     let authority = Authority::new();
     let gateway = Gateway::start(
@@ -324,6 +355,52 @@ async fn a_header_from_somebody_who_is_not_trusted_is_refused() {
     assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
     let series = "stoker_gateway_refused_total{reason=\"NotTls\"}";
     assert_eq!(gateway.metric(series).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_on_a_node_says_where_to_and_is_not_believed_who_the_client_is() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = listener.local_addr().unwrap();
+    let routes = format!("routes:{}\n  proxyProtocol: true", route(ONE, &[backend]));
+    let behind = Gateway::start(&routes, &["--proxy-protocol-from=127.0.0.2/32"]).await;
+    let claim = Ends {
+        source: "192.0.2.7:7".parse().unwrap(),
+        destination: "192.0.2.1:443".parse().unwrap(),
+    };
+    let with_name = |name: &str| {
+        let mut header = proxy_protocol::write(&claim);
+        let length = u8::try_from(name.len()).unwrap();
+        header[15] += length + 3;
+        header.extend([2, 0, length]);
+        header.extend(name.as_bytes());
+        header
+    };
+    // The hello names somebody else, as pods do that dial kubernetes.default.svc.
+    let handshake_after = |header: Vec<u8>| {
+        let (address, client) = (behind.address, authority.client());
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&header).await?;
+            handshake(stream, &client, TWO).await.map(drop)
+        })
+    };
+    let _client = handshake_after(with_name(ONE));
+    let (mut seen, peer) = listener.accept().await.unwrap();
+    let mut heard = vec![0; 300];
+    let length = seen.read(&mut heard).await.unwrap();
+    let header = proxy_protocol::read(&heard[..length]).unwrap().unwrap();
+    let told = header.ends.unwrap();
+    assert_eq!(told.source.ip(), peer.ip(), "the claim is passed on");
+    assert_eq!(heard[header.length], 22, "the ClientHello follows");
+    let unknown = handshake_after(with_name("three.example.com"));
+    let said = unknown.await.unwrap().unwrap_err().to_string();
+    assert!(said.contains("UnrecognisedName"), "{said}");
+    // One that names nobody comes from a load balancer that is not trusted.
+    let nobody = handshake_after(proxy_protocol::write(&claim));
+    assert!(nobody.await.unwrap().is_err());
+    let series = "stoker_gateway_refused_total{reason=\"ProxyHeader\"}";
+    assert_eq!(behind.metric(series).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,9 @@ fn interned(resource: &ApiResource) -> Arc<ApiResource> {
     new
 }
 
+/// How a status begins, and what else is called so.
+const STATUS: &[u8] = b"\"status\":";
+
 /// A field of an object: the keys that lead to it.
 pub type FieldPath = &'static [&'static str];
 
@@ -147,7 +150,12 @@ impl Desired {
         K: Resource<DynamicType = ()> + Serialize,
     {
         let kind = ApiResource::erase::<K>(&());
-        Self::assemble(&kind, object.meta().clone(), serde_json::to_value(object)?)
+        let body = serde_json::to_vec(object)?;
+        if body.windows(STATUS.len()).any(|part| part == STATUS) {
+            return Self::assemble(&kind, object.meta().clone(), serde_json::to_value(object)?);
+        }
+        // Most have none. A type's fields have an order, and it names its kind: equal objects serialise alike.
+        Self::finished(&kind, object.meta().clone(), body)
     }
 
     /// The same of an object whose kind is known only at run time; it has `metadata` as every object.
@@ -165,11 +173,6 @@ impl Desired {
         metadata: ObjectMeta,
         mut body: serde_json::Value,
     ) -> Result<Self, serde_json::Error> {
-        let name = metadata
-            .name
-            .as_deref()
-            .filter(|name| !name.is_empty())
-            .ok_or_else(|| serde_json::Error::custom("the object has no name"))?;
         let fields = body
             .as_object_mut()
             .ok_or_else(|| serde_json::Error::custom("the object is not a JSON object"))?;
@@ -181,7 +184,19 @@ impl Desired {
         set("apiVersion", &kind.api_version);
         set("kind", &kind.kind);
         // Equal objects serialise alike: all keys are sorted.
-        let body = serde_json::to_vec(&body)?;
+        Self::finished(kind, metadata, serde_json::to_vec(&body)?)
+    }
+
+    fn finished(
+        kind: &ApiResource,
+        metadata: ObjectMeta,
+        body: Vec<u8>,
+    ) -> Result<Self, serde_json::Error> {
+        let name = metadata
+            .name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| serde_json::Error::custom("the object has no name"))?;
         Ok(Self {
             key: ObjectKey::new(kind, metadata.namespace.as_deref(), name),
             digest: Sha256::digest(&body).into(),

@@ -112,6 +112,15 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// A node could not be read or written.
+    #[error("could not read or write the node {name}")]
+    Node {
+        /// Name of the object.
+        name: String,
+        /// What the API server or the connection said.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// No client could be made from the configuration given.
     #[error("could not make a client from the configuration")]
     MakeClient {
@@ -144,6 +153,7 @@ impl Error {
             | Self::WriteLease { source, .. }
             | Self::AskReadiness { source }
             | Self::SigningRequest { source, .. }
+            | Self::Node { source, .. }
             | Self::MakeClient { source } => category_of(source),
             Self::Watch { source, .. } => watch_category(source),
             Self::Overtaken { .. } => "Conflict",

@@ -9,14 +9,19 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::ACCEPT;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::PostParams;
+use kube::core::Request;
+use kube::{Client, Resource as _};
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
+use crate::apply::METADATA;
 use crate::conditions::cut;
 use crate::error::Error;
 
@@ -92,16 +97,23 @@ impl Events {
     }
 
     async fn create(&self, event: Event, reason: &str) -> Result<(), Error> {
-        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        events
-            .create(&PostParams::default(), &event)
+        self.send(&event)
             .await
-            .map(|_| ())
             .map_err(|source| Error::RecordEvent {
                 reason: reason.to_owned(),
                 source: Box::new(source),
             })
+    }
+
+    async fn send(&self, event: &Event) -> Result<(), kube::Error> {
+        let url = Event::url_path(&(), event.metadata.namespace.as_deref());
+        let body = serde_json::to_vec(event).map_err(kube::Error::SerdeError)?;
+        let mut request = Request::new(&url)
+            .create(&PostParams::default(), body)
+            .map_err(kube::Error::BuildRequest)?;
+        let accept = HeaderValue::from_static(METADATA);
+        request.headers_mut().insert(ACCEPT, accept);
+        self.client.request::<IgnoredAny>(request).await.map(drop)
     }
 
     fn event(

@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
 use http_body_util::{BodyExt as _, Either, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::Connect;
-use kube::client::Body;
+use hyper::body::{Body as HttpBody, Bytes};
 use tokio::time::timeout;
 use tower::BoxError;
-
-use crate::requests::is_watch;
 
 /// How much is taken of a peer.
 #[derive(Clone, Copy, Debug)]
@@ -23,17 +18,16 @@ pub(crate) struct Limits {
 }
 
 /// A watch is handed on as it arrives; any other answer is read whole within the time.
-pub(crate) async fn exchange<C>(
-    http: HttpClient<C, Body>,
-    request: Request<Body>,
+pub(crate) async fn exchange<B>(
+    watches: bool,
+    answered: impl Future<Output = Result<Response<B>, BoxError>>,
     limits: Limits,
-) -> Result<Response<Either<Full<Bytes>, Incoming>>, BoxError>
+) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
 where
-    C: Connect + Clone + Send + Sync + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
 {
-    let watches = is_watch(&request);
     let whole = async {
-        let (head, body) = http.request(request).await?.into_parts();
+        let (head, body) = answered.await?.into_parts();
         if watches && head.status.is_success() {
             return Ok(Response::from_parts(head, Either::Right(body)));
         }

@@ -23,6 +23,7 @@ mod fingerprint;
 mod lease;
 mod ledger;
 mod management_client;
+mod nodes;
 mod observe;
 mod once;
 mod readiness;
@@ -34,6 +35,7 @@ mod sparse;
 mod status;
 mod tenant_client;
 mod try_out;
+mod wire;
 
 pub use apply::{Outcome, Writer};
 pub use desired::{Desired, FieldPath, ObjectKey};
@@ -43,14 +45,16 @@ pub use fingerprint::Fingerprint;
 pub use lease::{Election, Leadership, Lost};
 pub use ledger::{Ledger, Observation};
 pub use management_client::management_client;
+pub use nodes::{NodeFound, delete_node, equip_node, node};
 pub use observe::{Change, OwnedWatch, watch_owned};
 pub use once::Stored;
 pub use readiness::{namespaces_made, ready};
 pub use requests::{CountRequests, Counted, Exchange, RequestCounter};
 pub use signing::{
-    Answer, KUBELET_SERVING, KubeletRequest, NodeAddresses, answer, kubelet_request, node_addresses,
+    Answer, KUBELET_CLIENT, KUBELET_SERVING, KubeletRequest, NodeAddresses, answer,
+    kubelet_request, node_addresses,
 };
 pub use sparse::SparseMeta;
-pub use status::write_status;
+pub use status::{patch_status, replace_status, write_status};
 pub use tenant_client::{TenantEndpoint, tenant_client};
 pub use try_out::Tried;

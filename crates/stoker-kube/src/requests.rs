@@ -107,6 +107,7 @@ const RESOURCES: &[&str] = &[
     "endpointslices",
     "events",
     "ingresses",
+    "jointokens",
     "kubeconfiggenerators",
     "leases",
     "namespaces",

@@ -1,4 +1,4 @@
-//! What kubelets ask to have signed for their serving certificates, the addresses of nodes, and the answer.
+//! What kubelets ask to have signed, the addresses of nodes, and the answer.
 //!
 //! Of a request and of a node only what the answer depends on is read; nothing is kept.
 
@@ -20,6 +20,9 @@ use crate::error::Error;
 
 /// The signer of kubelets' serving certificates.
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+
+/// The signer of kubelets' client certificates, with which they are nodes.
+pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
 /// Nodes per page: 15 kB each as a rule.
 const PAGE: u32 = 100;
@@ -103,12 +106,16 @@ struct SentStatus {
     conditions: Vec<CertificateSigningRequestCondition>,
 }
 
-/// The request `name`; `None` when it is gone, answered, for another signer, or has a name that no kubelet gives and no
+/// The request `name` for `signer`; `None` when it is gone, answered, for another signer, or has a name that no kubelet gives and no
 /// path can carry: API servers take any without `/` and `%`.
 ///
 /// # Errors
 /// [`Error::SigningRequest`].
-pub async fn kubelet_request(client: &Client, name: &str) -> Result<Option<KubeletRequest>, Error> {
+pub async fn kubelet_request(
+    client: &Client,
+    name: &str,
+    signer: &str,
+) -> Result<Option<KubeletRequest>, Error> {
     let failed = |source| Error::SigningRequest {
         name: name.to_owned(),
         source: Box::new(source),
@@ -127,7 +134,7 @@ pub async fn kubelet_request(client: &Client, name: &str) -> Result<Option<Kubel
     let answers = ["Approved", "Denied", "Failed"];
     let answered = |found: &CertificateSigningRequestCondition| answers.contains(&&*found.type_);
     let conditions = sent.status.conditions;
-    if sent.spec.signer_name != KUBELET_SERVING || conditions.iter().any(answered) {
+    if sent.spec.signer_name != signer || conditions.iter().any(answered) {
         return Ok(None);
     }
     Ok(Some(KubeletRequest {

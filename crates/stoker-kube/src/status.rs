@@ -1,10 +1,15 @@
 //! Writing the status of an object of ours.
 
+use http::HeaderValue;
+use http::header::ACCEPT;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::Request;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use crate::apply::METADATA;
 use crate::desired::ObjectKey;
 use crate::error::Error;
 
@@ -55,6 +60,59 @@ where
     Ok(true)
 }
 
+/// Writes `new` as the status of `object`, and only in the version that `object` was read in: what is counted there must not
+/// be counted from an old state.
+///
+/// # Errors
+/// [`Error::WriteStatus`], with the category `Conflict` when the object has changed; [`Error::Serialize`].
+pub async fn replace_status<K, S>(
+    client: &Client,
+    object: &K,
+    old: Option<&S>,
+    new: &S,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()>,
+    S: Serialize,
+{
+    let key = ObjectKey::of::<K>(object.meta().namespace.as_deref(), &object.name_any());
+    let resource = key.resource();
+    let objects: Api<DynamicObject> = match key.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    let value = |status: &S| {
+        serde_json::to_value(status).map_err(|source| Error::Serialize {
+            what: key.to_string(),
+            source,
+        })
+    };
+    // A field that is no longer there is taken away by a null.
+    let mut status = value(new)?;
+    let before = old.map(value).transpose()?;
+    if let (Some(status), Some(Value::Object(before))) = (status.as_object_mut(), before) {
+        for field in before.into_iter().map(|(field, _)| field) {
+            status.entry(field).or_insert(Value::Null);
+        }
+    }
+    let body = json!({
+        "metadata": { "resourceVersion": object.resource_version(), "uid": object.uid() },
+        "status": status,
+    });
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    objects
+        .patch_status(key.name(), &params, &Patch::Merge(body))
+        .await
+        .map(drop)
+        .map_err(|source| Error::WriteStatus {
+            object: key.to_string(),
+            source: Box::new(source),
+        })
+}
+
 /// Server-side apply ignores a uid in the body, so the version is what keeps a status from landing
 /// on a namesake: a status can hold an identity, and that must never pass to another object. When
 /// the version is not the latest any more the object is looked at again.
@@ -65,10 +123,6 @@ async fn apply_status(
     status: Value,
 ) -> Result<(), kube::Error> {
     let resource = key.resource();
-    let objects: Api<DynamicObject> = match key.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-        None => Api::all_with(client.clone(), resource),
-    };
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let mut attempt = 0;
     loop {
@@ -79,20 +133,43 @@ async fn apply_status(
             "metadata": { "resourceVersion": version },
             "status": status,
         });
-        let written = objects
-            .patch_status(key.name(), &params, &Patch::Apply(body))
-            .await;
-        match written {
+        match patch_status(client, key, &params, &Patch::Apply(body)).await {
             Err(kube::Error::Api(refusal)) if refusal.is_conflict() && attempt < ATTEMPTS => {
+                let objects: Api<DynamicObject> = match key.namespace() {
+                    Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+                    None => Api::all_with(client.clone(), resource),
+                };
                 let found = objects.get_metadata(key.name()).await?.metadata;
                 if found.uid != uid {
                     return Err(kube::Error::Api(refusal));
                 }
                 version = found.resource_version;
             }
-            other => return other.map(|_| ()),
+            other => return other,
         }
     }
+}
+
+/// Patches the status of an object, of which nothing is wanted in answer.
+///
+/// # Errors
+/// The API server refused.
+pub async fn patch_status<P>(
+    client: &Client,
+    key: &ObjectKey,
+    params: &PatchParams,
+    patch: &Patch<P>,
+) -> Result<(), kube::Error>
+where
+    P: Serialize + std::fmt::Debug,
+{
+    let url = DynamicObject::url_path(key.resource(), key.namespace());
+    let mut request = Request::new(&url)
+        .patch_subresource("status", key.name(), params, patch)
+        .map_err(kube::Error::BuildRequest)?;
+    let accept = HeaderValue::from_static(METADATA);
+    request.headers_mut().insert(ACCEPT, accept);
+    client.request::<IgnoredAny>(request).await.map(drop)
 }
 
 fn without_times(mut value: Value) -> Value {

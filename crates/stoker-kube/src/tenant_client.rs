@@ -7,10 +7,6 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use http::{Request, Uri};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::Connect;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::Client;
 use kube::client::Body;
 use kube::client::middleware::BaseUriLayer;
@@ -21,12 +17,15 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower::{BoxError, Layer as _, Service, service_fn};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::{BoxError, Layer as _, service_fn};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::exchange::{Limits, exchange};
-use crate::requests::{Exchange, RequestCounter, verb_and_resource};
+use crate::requests::{Exchange, RequestCounter, is_watch, verb_and_resource};
+use crate::wire::{Dial, Keeping, Wire};
 
 /// TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,14 +34,12 @@ const LIMITS: Limits = Limits {
     time: Duration::from_secs(10),
     answer: 16 * 1024 * 1024,
 };
-/// A dead peer is noticed after this long without traffic, plus the time given for the answer.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How long the answer to a ping may take.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Flow control: what a tenant's API server can make us hold per watch and in all. Initial values
-/// of the HTTP/2 standard; the defaults (2 MiB and 5 MiB) are for downloads.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// What a tenant's API server can make us hold per watch and in all; and how soon a dead one is noticed.
+const KEEPING: Keeping = Keeping {
+    windows: (64 * 1024, 256 * 1024),
+    ping_interval: Duration::from_secs(20),
+    ping_timeout: Duration::from_secs(10),
+};
 
 /// How to reach a tenant's API server and how to prove who we are.
 pub struct TenantEndpoint {
@@ -65,29 +62,20 @@ pub struct TenantEndpoint {
 /// # Errors
 /// [`Error::MakeTenantClient`] when the name or a PEM text is unusable.
 pub fn tenant_client(endpoint: &TenantEndpoint, counter: RequestCounter) -> Result<Client, Error> {
-    let http = HttpClient::builder(TokioExecutor::new())
-        .http2_only(true)
-        .timer(TokioTimer::new())
-        // The connection is in use as long as there are watches, however long ago a request was
-        // made; with a limit the next request would open a second one.
-        .pool_idle_timeout(None)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
-        .http2_keep_alive_while_idle(true)
-        .build(connector(endpoint)?);
+    let wire = Arc::new(Wire::new(TenantDial::new(endpoint)?, KEEPING));
     let service = service_fn(move |request: Request<Body>| {
         let (verb, resource) = verb_and_resource(&request);
         let counter = Arc::clone(&counter);
         counter(verb, resource, Exchange::Sent);
-        exchange(http.clone(), request, LIMITS).inspect(move |answer| {
+        let (wire, watches) = (Arc::clone(&wire), is_watch(&request));
+        let answered = async move { wire.open().await?.send(request).await };
+        exchange(watches, answered, LIMITS).inspect(move |answer| {
             if let Some(exchange) = Exchange::of(answer) {
                 counter(verb, resource, exchange);
             }
         })
     });
-    // The host in it goes into `:authority` alone; the connector dials the endpoint's address.
+    // The host in it goes into `:authority` alone.
     let authority = endpoint.address.to_string();
     let uri = Uri::builder()
         .scheme("https")
@@ -101,31 +89,38 @@ pub fn tenant_client(endpoint: &TenantEndpoint, counter: RequestCounter) -> Resu
     ))
 }
 
-/// Dials the endpoint's address whatever the request's, and speaks TLS with HTTP/2 only.
-fn connector(
-    endpoint: &TenantEndpoint,
-) -> Result<impl Connect + Clone + Send + Sync + 'static, Error> {
-    let address = endpoint.address;
-    let dial = service_fn(move |_: Uri| {
-        async move {
-            let stream = TcpStream::connect(address).await?;
+/// Dials the endpoint's address, and speaks TLS with HTTP/2 only.
+struct TenantDial {
+    address: SocketAddr,
+    name: ServerName<'static>,
+    tls: TlsConnector,
+}
+
+impl TenantDial {
+    fn new(endpoint: &TenantEndpoint) -> Result<Self, Error> {
+        let name = ServerName::try_from(endpoint.server_name.clone())
+            .map_err(|error| unusable("server name", error))?;
+        let mut config = tls_config(endpoint)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self {
+            address: endpoint.address,
+            name,
+            tls: Arc::new(config).into(),
+        })
+    }
+}
+
+impl Dial for TenantDial {
+    type Io = TlsStream<TcpStream>;
+
+    async fn dial(&self) -> Result<Self::Io, BoxError> {
+        let dialled = async {
+            let stream = TcpStream::connect(self.address).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
-        .boxed()
-    });
-    let name = ServerName::try_from(endpoint.server_name.clone())
-        .map_err(|error| unusable("server name", error))?;
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls_config(endpoint)?)
-        .https_only()
-        .with_server_name_resolver(FixedServerNameResolver::new(name))
-        .enable_http2()
-        .wrap_connector(dial);
-    Ok(service_fn(move |uri: Uri| {
-        let mut https: HttpsConnector<_> = https.clone();
-        async move { timeout(CONNECT_TIMEOUT, https.call(uri)).await? }.boxed()
-    }))
+            self.tls.connect(self.name.clone(), stream).await
+        };
+        Ok(timeout(CONNECT_TIMEOUT, dialled).await??)
+    }
 }
 
 fn tls_config(endpoint: &TenantEndpoint) -> Result<ClientConfig, Error> {

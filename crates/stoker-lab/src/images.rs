@@ -14,7 +14,7 @@ use archive::{Content, Recipe};
 
 use crate::host::Host;
 use crate::upstream::Upstream;
-use crate::versions::{AGNHOST, KubernetesVersion};
+use crate::versions::{AGNHOST, KubernetesVersion, SAMPLE_DEVICE_PLUGIN};
 
 /// An image in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +180,28 @@ async fn pause(upstream: &Upstream, version: KubernetesVersion) -> Result<Image>
         ..Recipe::default()
     };
     let reference = pause_reference(version);
+    Ok(Image {
+        archive: recipe.build(upstream, &reference).await?,
+        references: vec![reference],
+    })
+}
+
+/// A device plugin with two devices that are none, for tests. Made when it is not yet in the cache.
+///
+/// # Errors
+/// As [`control_plane`].
+pub async fn sample_device_plugin(upstream: &Upstream) -> Result<Image> {
+    let binaries = upstream.sample_device_plugin().await?;
+    let program = binaries.join("sample-device-plugin");
+    let recipe = Recipe {
+        name: "sample-device-plugin",
+        version: SAMPLE_DEVICE_PLUGIN,
+        contents: vec![Content::file(program, "/sampledeviceplugin")],
+        entrypoint: Some("/sampledeviceplugin"),
+        ..Recipe::default()
+    };
+    let reference =
+        format!("registry.k8s.io/e2e-test-images/sample-device-plugin:{SAMPLE_DEVICE_PLUGIN}");
     Ok(Image {
         archive: recipe.build(upstream, &reference).await?,
         references: vec![reference],

@@ -152,6 +152,7 @@ impl Lab {
         self.build(self.kubernetes()).await?;
         self.build(oldest_kubernetes()).await?;
         self.upstream.helm(HELM).await?;
+        images::sample_device_plugin(&self.upstream).await?;
         self.upstream.etcd(ETCD_BELOW_FLOOR).await.map(drop)
     }
 

@@ -105,7 +105,7 @@ impl Lab {
             if let Some(address) = self.address_of(&name) {
                 let address = SocketAddr::new(address, url.port_u16().unwrap_or(443));
                 cluster.server = Some(format!("https://{address}"));
-                cluster.tls_server_name = Some(name);
+                cluster.tls_server_name.get_or_insert(name);
             }
         }
         client_of(parsed).await

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::command::{cargo, run};
-use crate::images::build_archive;
+use crate::host::Host;
+use crate::images::{self, Image, build_archive};
 use crate::lab::Lab;
 use crate::management::HOST;
 use crate::paths::checkout;
@@ -30,8 +31,18 @@ const WARDEN: Program = Program {
     placeholder: "stoker.dev/stoker-warden:v0.1.0",
     variable: "STOKER_WARDEN",
 };
+/// What runs on tenants' nodes, of which the operator puts the tunnel's agents there.
+const NODE: Program = Program {
+    package: "stoker-node",
+    placeholder: "stoker.dev/stoker-node:v0.1.0",
+    variable: "STOKER_NODE",
+};
 /// Built against the C library of this machine but needing none at run time.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Of an image's directory: the docker archive, and the name of the image in it.
+const ARCHIVE: &str = "image.tar";
+const REFERENCE: &str = "reference";
 
 /// A binary of this checkout and its image.
 struct Program {
@@ -60,6 +71,11 @@ impl Lab {
             steps.step(image, load).await?;
             images.push((program.placeholder, reference));
         }
+        let binary = steps.step("building stoker-node", NODE.build()).await?;
+        let reference = NODE.image_reference(&binary)?;
+        let load = self.keep_node_image(&binary, &reference);
+        steps.step("stoker-node image", load).await?;
+        images.push((NODE.placeholder, reference));
         steps
             .step("installing Stoker", self.apply_install(&images))
             .await?;
@@ -132,24 +148,46 @@ impl Lab {
         if present.lines().any(|line| line == reference) {
             return Ok(());
         }
-        let package = program.package;
-        let directory = self.paths().state().join(format!("{package}-image"));
-        let root = directory.join("root");
-        std::fs::create_dir_all(&root).context("making the image's root")?;
-        std::fs::copy(binary, root.join(package)).with_context(|| format!("copying {package}"))?;
-        let archive = directory.join("image.tar");
-        // Of an earlier, interrupted run.
-        let _ = std::fs::remove_file(&archive);
-        build_archive(
-            &root,
-            &archive,
-            reference,
-            Some(&format!("/{package}")),
-            Some("65532:65532"),
-        )
-        .await?;
+        let directory = self.image_directory(program);
+        let archive = program.archive(binary, &directory, reference).await?;
         self.load_image(&archive, reference).await?;
         std::fs::remove_dir_all(&directory).context("removing the image's directory")
+    }
+
+    /// Tenants' nodes pull nothing on the lab: the workers that there are get the image now, later ones when they start.
+    async fn keep_node_image(&self, binary: &Path, reference: &str) -> Result<()> {
+        let directory = self.image_directory(&NODE);
+        let noted = directory.join(REFERENCE);
+        if std::fs::read_to_string(&noted).ok().as_deref() != Some(reference) {
+            NODE.archive(binary, &directory, reference).await?;
+            std::fs::write(&noted, reference).context("noting the image's name")?;
+        }
+        for host in self.hosts() {
+            let has_pods = host.program("containerd").is_ok();
+            if host.name() != HOST && has_pods && host.is_running() {
+                self.give_node_image(&host).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts stoker-node's image on a worker, where Stoker is installed.
+    pub(crate) async fn give_node_image(&self, worker: &Host) -> Result<()> {
+        let directory = self.image_directory(&NODE);
+        let Ok(reference) = std::fs::read_to_string(directory.join(REFERENCE)) else {
+            return Ok(());
+        };
+        let image = Image {
+            archive: directory.join(ARCHIVE),
+            references: vec![reference],
+        };
+        images::import(worker, &[image]).await
+    }
+
+    fn image_directory(&self, program: &Program) -> PathBuf {
+        self.paths()
+            .state()
+            .join(format!("{}-image", program.package))
     }
 
     async fn apply_install(&self, images: &[(&str, String)]) -> Result<()> {
@@ -220,6 +258,29 @@ impl Lab {
 }
 
 impl Program {
+    /// Its image, in a directory.
+    async fn archive(&self, binary: &Path, directory: &Path, reference: &str) -> Result<PathBuf> {
+        let package = self.package;
+        let root = directory.join("root");
+        std::fs::create_dir_all(&root).context("making the image's root")?;
+        // Of an earlier build, which may still be running somewhere.
+        let _ = std::fs::remove_file(root.join(package));
+        std::fs::copy(binary, root.join(package)).with_context(|| format!("copying {package}"))?;
+        let archive = directory.join(ARCHIVE);
+        // Of an earlier, interrupted run.
+        let _ = std::fs::remove_file(&archive);
+        let entry = format!("/{package}");
+        build_archive(
+            &root,
+            &archive,
+            reference,
+            Some(&entry),
+            Some("65532:65532"),
+        )
+        .await?;
+        Ok(archive)
+    }
+
     /// The release binary, static, as `make docker-build` makes it; or the one that its variable names.
     async fn build(&self) -> Result<PathBuf> {
         if let Some(path) = std::env::var_os(self.variable) {

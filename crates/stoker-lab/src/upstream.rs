@@ -103,6 +103,14 @@ impl Upstream {
         kubernetes::build_agnhost(self).await
     }
 
+    /// A directory with `sample-device-plugin` of the newest Kubernetes release, which has two devices that are none.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub async fn sample_device_plugin(&self) -> Result<PathBuf> {
+        kubernetes::build_sample_device_plugin(self).await
+    }
+
     /// A directory with `etcd`, `etcdctl` and `etcdutl` of a version such as `v3.6.16`.
     ///
     /// # Errors

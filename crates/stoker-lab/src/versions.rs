@@ -27,6 +27,8 @@ pub const KUBERNETES: &[KubernetesVersion] = &[
 ];
 /// `test/images/agnhost/VERSION` of the first release: the image that examples and tests run in pods.
 pub const AGNHOST: &str = "2.63.0";
+/// `test/images/sample-device-plugin/VERSION` of the first release.
+pub const SAMPLE_DEVICE_PLUGIN: &str = "1.8.0";
 
 /// The etcd of the management cluster and of the pool.
 pub const ETCD: &str = "v3.6.16";

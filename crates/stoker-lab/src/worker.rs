@@ -78,6 +78,7 @@ impl Lab {
         }
         containerd::start(&host, self.machine(), version).await?;
         images::import(&host, &images).await?;
+        self.give_node_image(&host).await?;
         let patch = json!({
             "failCgroupV1": false,
             "cgroupDriver": "cgroupfs",
@@ -136,6 +137,42 @@ impl Lab {
                 worker.log("kubelet").display()
             )
         })?;
+        self.settle(worker, kubeconfig, node_ip).await
+    }
+
+    /// Joins a worker to a tenant by a `JoinToken`, with the program `stoker-node` of this machine; waits until its node is ready.
+    ///
+    /// # Errors
+    /// What `stoker-node` says, or why the node is not ready within three minutes.
+    pub async fn join_by_token(
+        &self,
+        worker: &Host,
+        kubeconfig: &Path,
+        stoker_node: &Path,
+        token: &str,
+    ) -> Result<()> {
+        let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
+        let client = self.tenant_client(&text).await?;
+        let node_ip = node_ip(&client, worker).await?;
+        worker.keep_running(&kubelet(node_ip.clone()))?;
+        let program = stoker_node.display().to_string();
+        let patch = format!("{PATCHES}/kubeletconfiguration+merge.json");
+        let arguments = ["join", token, "--kubelet-config", &patch];
+        let command = std::iter::once(program.as_str()).chain(arguments);
+        worker.run(command).await.with_context(|| {
+            format!(
+                "joining {}; its kubelet's log is {}",
+                worker.name(),
+                worker.log("kubelet").display()
+            )
+        })?;
+        self.settle(worker, kubeconfig, node_ip).await
+    }
+
+    /// What a worker that has joined needs of the lab: its pods' network, and routes to those of the others.
+    async fn settle(&self, worker: &Host, kubeconfig: &Path, node_ip: String) -> Result<()> {
+        let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
+        let client = self.tenant_client(&text).await?;
         let pods = pod_networks_of(&client, worker).await?;
         pod_network::configure(worker, &pods, true)?;
         let membership = Membership {

@@ -1,15 +1,18 @@
 //! The agent on a tenant's node.
 //!
 //! Owns: the tunnel's far end, by which the tenant's API servers reach this node, and from it the pods and
-//! Services of its cluster.
+//! Services of its cluster; and the API server's address on this node, for pods, whose clients dial addresses.
 //!
-//! Must not: listen for anybody but this machine, dial an address that its egress rules refuse, or send a key
+//! Must not: listen for anybody but this machine, have the tunnel dial an address that its egress rules refuse, or send a key
 //! anywhere.
 //!
 //! ```text
 //!  kubelet's certificates ──► tunnel::credentials ─┐
 //!                                                  ├─► tunnel: one link to each warden ◄══ CONNECT ══ warden
 //!  --server ───────────────────────────────────────┘         └─► egress ──► kubelet, pod, Service
+//!  pods, by their Service kubernetes ──► listener ──► gateway, or API servers
 //! ```
 
+pub mod gpu;
+pub mod listener;
 pub mod tunnel;

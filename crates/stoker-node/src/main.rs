@@ -1,11 +1,18 @@
 //! The agent's process.
 
-use std::path::PathBuf;
+mod host;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
+use stoker_node::gpu;
+use stoker_node::listener::{self, Listener};
 use stoker_node::tunnel::{Config, Egress, FarEnd, Files, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,6 +28,16 @@ struct Args {
 enum Task {
     /// Keeps the way from the API server to this node open, by dialling out.
     Tunnel(TunnelArgs),
+    /// Is the API server at an address of this node, for pods.
+    Listener(ListenerArgs),
+    /// Makes this machine a node of the tenant that a token is for.
+    Join(host::join::JoinArgs),
+    /// Takes this machine out of its tenant: what join made is removed, and nothing else.
+    Leave(host::leave::LeaveArgs),
+    /// Goes on as long as the machine is a node: its tunnel, authorities that rotate, what it reports.
+    Run,
+    /// Prints the NVIDIA devices of this machine, what keeps them from being used, and the labels of its node, as JSON.
+    Gpu,
 }
 
 #[derive(clap::Args, Debug)]
@@ -67,32 +84,102 @@ struct TunnelArgs {
     drain_seconds: u64,
 }
 
+#[derive(clap::Args, Debug)]
+struct ListenerArgs {
+    /// Addresses to take connections at, comma-separated: the endpoints of the Service kubernetes. The node is given them, on
+    /// its loopback interface.
+    #[arg(
+        long,
+        env = "STOKER_LISTENER_LISTEN",
+        value_delimiter = ',',
+        required = true
+    )]
+    listen: Vec<SocketAddr>,
+
+    /// Names or addresses of gateways or of API servers, `host:port`, comma-separated.
+    #[arg(
+        long,
+        env = "STOKER_LISTENER_SERVER",
+        value_delimiter = ',',
+        required = true
+    )]
+    server: Vec<Server>,
+
+    /// The tenant's name, told to gateways. Left out where API servers themselves are dialled.
+    #[arg(long, env = "STOKER_LISTENER_NAME")]
+    name: Option<String>,
+
+    /// How long open connections may live on after SIGTERM, seconds.
+    #[arg(long, env = "STOKER_LISTENER_DRAIN_SECONDS", default_value_t = 600)]
+    drain_seconds: u64,
+}
+
 // One thread: bytes are passed on, and memory counts on every node.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let Task::Tunnel(args) = Args::parse().task;
+async fn main() -> ExitCode {
+    let task = Args::parse().task;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
+    match work(task).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // For whoever stands at the machine: what is wrong, and no trace of calls.
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work(task: Task) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-    let far_end = FarEnd::new(Config {
-        server: args.server,
-        files: Files {
-            server_ca: args.server_ca,
-            client_certificate: args.client_certificate,
-            node_certificate: args.node_certificate,
-        },
-        egress: Egress::new(args.allow, args.deny),
-        drain: Duration::from_secs(args.drain_seconds),
-    });
-    far_end
-        .run(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        })
-        .await;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    match task {
+        Task::Tunnel(args) => FarEnd::new(args.into()).run(stop).await,
+        Task::Listener(args) => Listener::open(args.into())?.run(stop).await,
+        Task::Join(args) => host::join::join(args).await?,
+        Task::Leave(args) => host::leave::leave(args).await?,
+        Task::Run => host::run::run(stop).await?,
+        Task::Gpu => print_devices().await?,
+    }
     Ok(())
+}
+
+async fn print_devices() -> Result<()> {
+    let machine = gpu::look(Path::new("/")).await;
+    let labels = gpu::labels(&machine);
+    let told = serde_json::json!({ "machine": machine, "labels": labels });
+    writeln!(std::io::stdout(), "{told:#}").context("printing")
+}
+
+impl From<TunnelArgs> for Config {
+    fn from(args: TunnelArgs) -> Self {
+        Self {
+            server: args.server,
+            files: Files {
+                server_ca: args.server_ca,
+                client_certificate: args.client_certificate,
+                node_certificate: args.node_certificate,
+            },
+            egress: Egress::new(args.allow, args.deny),
+            drain: Duration::from_secs(args.drain_seconds),
+        }
+    }
+}
+
+impl From<ListenerArgs> for listener::Config {
+    fn from(args: ListenerArgs) -> Self {
+        Self {
+            listen: args.listen,
+            servers: args.server,
+            name: args.name,
+            drain: Duration::from_secs(args.drain_seconds),
+        }
+    }
 }

@@ -61,6 +61,14 @@ impl FromStr for Server {
     }
 }
 
+impl Server {
+    /// Where it is now.
+    pub(crate) async fn addresses(&self) -> std::io::Result<Vec<std::net::SocketAddr>> {
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
+        Ok(found.collect())
+    }
+}
+
 /// What the far end is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -95,6 +103,8 @@ struct Held {
     server: Option<String>,
     /// Of which certificates.
     generation: u64,
+    /// Whether the warden is about to end.
+    leaving: bool,
     drain: watch::Sender<bool>,
 }
 
@@ -104,6 +114,7 @@ struct Greeting {
     link: u64,
     server: String,
     count: usize,
+    leaving: bool,
     wanted: oneshot::Sender<bool>,
 }
 
@@ -154,11 +165,10 @@ impl FarEnd {
 
     /// Whether a warden lacks a link made with the present certificates.
     fn missing(&self) -> bool {
-        let held = self
-            .links
-            .values()
-            .filter(|held| held.server.is_some() && held.generation == self.generation);
-        held.count() < self.wanted
+        let counts = |held: &&Held| {
+            held.server.is_some() && held.generation == self.generation && !held.leaving
+        };
+        self.links.values().filter(counts).count() < self.wanted
     }
 
     /// Certificates that have changed make new links, which take the place of the old ones.
@@ -191,6 +201,7 @@ impl FarEnd {
         let held = Held {
             server: None,
             generation: self.generation,
+            leaving: false,
             drain,
         };
         self.links.insert(id, held);
@@ -211,9 +222,10 @@ impl FarEnd {
             info!(servers = greeting.count, "there are so many servers");
             self.wanted = greeting.count;
         }
-        let Some(asking) = self.links.get(&greeting.link) else {
+        let Some(asking) = self.links.get_mut(&greeting.link) else {
             return;
         };
+        asking.leaving = greeting.leaving;
         // It is known already, and only tells how many there are.
         if asking.server.is_some() {
             let _ = greeting.wanted.send(true);

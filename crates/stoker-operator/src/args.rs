@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
-
 use stoker_api::BaseDomain;
 
 /// Runs tenant control planes on this cluster.
@@ -66,6 +65,14 @@ pub struct Args {
         default_value = "stoker.dev/stoker-warden:v0.1.0"
     )]
     pub warden_image: String,
+
+    /// Image of stoker-node, which the agents of the tunnel in tenants run unless their spec names another.
+    #[arg(
+        long,
+        env = "STOKER_NODE_IMAGE",
+        default_value = "stoker.dev/stoker-node:v0.1.0"
+    )]
+    pub node_image: String,
 
     /// Tenants worked on at the same time.
     #[arg(long, env = "STOKER_MAX_CONCURRENT_RECONCILES", default_value_t = 8,

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use crate::args::Args;
 use crate::data_store::reconcile::data_store_of;
 use crate::data_store::{Looks, Pools};
+use crate::join_token::JoinTokens;
 use crate::kubeconfig_generator::Kubeconfigs;
 use crate::management_networks::Networks;
 use crate::metrics::{Fleet, Metrics};
@@ -81,6 +82,8 @@ pub struct Context {
     pub tenants: Tenants,
     /// Whose pods are being replaced because of us.
     pub rollouts: Rollouts,
+    /// Tokens by which machines join.
+    pub join_tokens: JoinTokens,
     /// Kubeconfigs that generators ask for.
     pub kubeconfigs: Kubeconfigs,
     /// Bounds the tenants worked on at the same time on the management side. Work inside a tenant holds none:

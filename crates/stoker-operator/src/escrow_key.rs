@@ -1,5 +1,6 @@
 //! The provider's escrow key: a Secret beside the operator, made once and to be backed up.
 
+use anyhow::Context as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
@@ -20,8 +21,8 @@ const ENTRY: &str = "key";
 /// The management API refused, or the Secret holds something else.
 pub async fn read_or_make(client: &Client, namespace: &str) -> anyhow::Result<EscrowKey> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    if let Some(secret) = secrets.get_opt(SECRET).await? {
-        return key_in(&secret);
+    if let Some(key) = stored(&secrets).await? {
+        return Ok(key);
     }
     let key = EscrowKey::generate()?;
     let secret = Secret {
@@ -59,12 +60,14 @@ pub async fn read_or_make(client: &Client, namespace: &str) -> anyhow::Result<Es
 /// There is none, the management API refused, or the Secret holds something else.
 pub async fn read(client: &Client, namespace: &str) -> anyhow::Result<EscrowKey> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match secrets.get_opt(SECRET).await? {
-        Some(secret) => key_in(&secret),
-        None => {
-            anyhow::bail!("there is no Secret {namespace}/{SECRET}: put it back from your backup")
-        }
-    }
+    stored(&secrets).await?.with_context(|| {
+        format!("there is no Secret {namespace}/{SECRET}: put it back from your backup")
+    })
+}
+
+async fn stored(secrets: &Api<Secret>) -> anyhow::Result<Option<EscrowKey>> {
+    let secret = secrets.get_opt(SECRET).await?;
+    secret.as_ref().map(key_in).transpose()
 }
 
 fn key_in(secret: &Secret) -> anyhow::Result<EscrowKey> {

@@ -22,6 +22,7 @@ pub mod data_store;
 pub mod escrow_key;
 mod finalizer;
 pub mod health;
+pub mod join_token;
 pub mod kubeconfig_generator;
 pub mod management_networks;
 pub mod metrics;

@@ -29,6 +29,8 @@ pub enum Controller {
     KubeconfigGenerator,
     /// The generated kubeconfigs of a tenant.
     Kubeconfigs,
+    /// `JoinToken`.
+    JoinToken,
 }
 
 /// How a pass ended.
@@ -393,7 +395,6 @@ impl Metrics {
         let mut text = String::new();
         encode_registry(&mut text, &self.process)?;
         encode_registry(&mut text, &self.lock())?;
-        encode_eof(&mut text)?;
-        Ok(text)
+        encode_eof(&mut text).map(|()| text)
     }
 }

@@ -68,7 +68,12 @@ const ROUTE: &[&str] = &["create", "delete", "list", "patch", "watch"];
 const RULES: &[Rule] = &[
     cluster(
         "stoker.dev",
-        &["datastores", "kubeconfiggenerators", "tenantcontrolplanes"],
+        &[
+            "datastores",
+            "jointokens",
+            "kubeconfiggenerators",
+            "tenantcontrolplanes",
+        ],
         &["get", "list", "patch", "watch"],
         "reads what is asked for, afresh where a write was outrun; patches finalizers",
     ),
@@ -82,6 +87,7 @@ const RULES: &[Rule] = &[
         "stoker.dev",
         &[
             "datastores/status",
+            "jointokens/status",
             "kubeconfiggenerators/status",
             "tenantcontrolplanes/status",
         ],

@@ -7,7 +7,7 @@ use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{applier, reflector};
 use kube::{Client, ResourceExt};
-use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, JoinToken, TenantControlPlane};
 use stoker_kube::{Election, Events, Writer};
 use stoker_pki::EscrowKey;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -19,6 +19,7 @@ use crate::admission::{self, Reviewer};
 use crate::args::Args;
 use crate::context::{Context, DATA_STORE_LAG, Stores, TENANT_LAG, TenantClient};
 use crate::health::{self, Health};
+use crate::join_token::{self, JoinTokens};
 use crate::kubeconfig_generator::{self, Kubeconfigs};
 use crate::management_networks::Networks;
 use crate::metrics::{Controller, Metrics, Side};
@@ -140,6 +141,7 @@ pub(crate) struct Parts {
     pub(crate) woken: mpsc::UnboundedReceiver<ObjectRef<TenantControlPlane>>,
     pub(crate) woken_data_stores: mpsc::UnboundedReceiver<ObjectRef<DataStore>>,
     pub(crate) woken_kubeconfigs: kubeconfig_generator::state::Woken,
+    pub(crate) woken_join_tokens: mpsc::UnboundedReceiver<ObjectRef<JoinToken>>,
 }
 
 pub(crate) fn parts(
@@ -157,6 +159,8 @@ pub(crate) fn parts(
     let (wake_data_store, woken_data_stores) = mpsc::unbounded_channel();
     let (generators, generators_writer) = reflector::store();
     let (kubeconfigs, woken_kubeconfigs) = Kubeconfigs::new(generators);
+    let (tokens, tokens_writer) = reflector::store();
+    let (join_tokens, woken_join_tokens) = JoinTokens::new(tokens);
     let (networks, management_networks) = watch::channel(Networks::default());
     let ctx = Context {
         writer: Writer::new(client.clone(), FIELD_MANAGER),
@@ -175,6 +179,7 @@ pub(crate) fn parts(
         looks: data_store::Looks::default(),
         tenants: tenant::Tenants::default(),
         rollouts: tenant::rollout::Rollouts::default(),
+        join_tokens,
         kubeconfigs,
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         soon: Soon::new(wake.clone(), TENANT_LAG),
@@ -194,6 +199,7 @@ pub(crate) fn parts(
             tenants: tenants_writer,
             data_stores: data_stores_writer,
             generators: generators_writer,
+            join_tokens: tokens_writer,
             services: services_writer,
             deployments: deployments_writer,
             networks,
@@ -201,6 +207,7 @@ pub(crate) fn parts(
         woken,
         woken_data_stores,
         woken_kubeconfigs,
+        woken_join_tokens,
     }
 }
 
@@ -223,6 +230,7 @@ pub async fn work(
         woken,
         woken_data_stores,
         woken_kubeconfigs,
+        woken_join_tokens,
     } = parts(args, client, tenant_client, metrics, escrow_key);
     let counted = Arc::clone(&ctx);
     ctx.metrics.follow(move || counted.fleet());
@@ -250,7 +258,9 @@ pub async fn work(
             ctx.clone(),
             woken_kubeconfigs,
         ));
+        loops.spawn(join_token::work::work(ctx.clone(), woken_join_tokens));
         loops.spawn(watches::watch_leaving_namespaces(ctx.clone()));
+        loops.spawn(watches::watch_wake_requests(ctx.clone()));
         if ctx.args.webhook_bind_address.is_some() {
             let namespace = ctx.args.pod_namespace.clone();
             loops.spawn(admission::keep(ctx.client.clone(), namespace));

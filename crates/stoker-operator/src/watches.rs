@@ -1,6 +1,7 @@
 //! Watches of the management cluster: they fill the caches and wake whom an event concerns.
 
 mod data_stores;
+mod join_tokens;
 mod kubeconfig_generators;
 mod lean;
 mod namespaces;
@@ -9,6 +10,7 @@ mod owned;
 mod pods;
 mod routes;
 mod tenants;
+pub(crate) mod wake_requests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +23,14 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Resource};
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE};
-use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, JoinToken, KubeconfigGenerator, TenantControlPlane};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::lean::{Kind, Lean};
 pub use self::namespaces::watch_leaving_namespaces;
 pub(crate) use self::owned::tenant_of;
+pub use self::wake_requests::watch_wake_requests;
 use crate::context::Context;
 use crate::management_networks::Networks;
 
@@ -39,6 +42,8 @@ pub struct Watches {
     pub data_stores: Writer<DataStore>,
     /// Cache of `KubeconfigGenerator`s.
     pub generators: Writer<KubeconfigGenerator>,
+    /// Cache of `JoinToken`s.
+    pub join_tokens: Writer<JoinToken>,
     /// Cache of our Services.
     pub services: Writer<Service>,
     /// Cache of our Deployments.
@@ -72,6 +77,7 @@ impl Watches {
             ctx.clone(),
         ));
         tasks.spawn(kubeconfig_generators::watch_namespaces(ctx.clone()));
+        tasks.spawn(join_tokens::watch_tokens(self.join_tokens, ctx.clone()));
         tasks.spawn(owned::watch_cached(self.services, ctx.clone()));
         tasks.spawn(owned::watch_cached(self.deployments, ctx.clone()));
         tasks.spawn(owned::watch_metadata(ctx.clone()));

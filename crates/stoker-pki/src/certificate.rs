@@ -64,7 +64,20 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
 /// [`Error::NotPem`] or [`Error::ReadCertificate`].
 pub fn ca_hash(ca_pem: &str) -> Result<String, Error> {
     let der = certificate_der(ca_pem)?;
-    let certificate = parse(&der)?;
-    let digest = Sha256::digest(certificate.public_key().raw);
-    Ok(format!("sha256:{}", hex::encode(digest)))
+    Ok(key_hash(parse(&der)?.public_key().raw))
+}
+
+/// The pin of each certificate in a PEM text.
+pub(crate) fn hashes(pem: &str) -> Result<Vec<String>, Error> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let hash = |der: Result<CertificateDer<'_>, _>| {
+        let der = der.map_err(|_| Error::NotPem("certificate"))?;
+        Ok(key_hash(parse(&der)?.public_key().raw))
+    };
+    certificates.map(hash).collect()
+}
+
+/// `sha256:` and the hex SHA-256 of a `SubjectPublicKeyInfo`.
+pub(crate) fn key_hash(public_key_info: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(public_key_info)))
 }

@@ -57,6 +57,9 @@ pub enum Error {
     /// A certificate request asks for something that no TLS server needs, or cannot be read.
     #[error("the certificate request is refused: {0}")]
     ReadSigningRequest(&'static str),
+    /// The text is not what a `JoinToken` gives.
+    #[error("this is no join token, or not the whole of one: it begins with stoker1.")]
+    JoinString,
     /// A name that cannot stand in a certificate.
     #[error("{0:?} is not a DNS name")]
     DnsName(String),

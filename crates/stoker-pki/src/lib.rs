@@ -18,6 +18,7 @@ mod authority;
 mod certificate;
 mod error;
 mod escrow;
+mod join;
 mod key;
 mod kubeconfig;
 mod leaf;
@@ -30,11 +31,12 @@ pub use authority::Authority;
 pub use certificate::{ca_hash, certificate_count, not_after};
 pub use error::Error;
 pub use escrow::{EscrowError, EscrowKey};
+pub use join::{BootstrapToken, JoinCredential, NodeRequest};
 pub use key::{KeyedCertificate, PrivateKey, encryption_key};
 pub use kubeconfig::{
     KubeconfigCredentials, KubeconfigFacts, KubeconfigRequest, kubeconfig, parse_kubeconfig,
 };
 pub use leaf::{LeafRequest, LeafUsage, MINIMUM_LIFETIME};
-pub use rotation::{LeafState, ReissueReason, leaf_state};
+pub use rotation::{LeafState, ReissueReason, leaf_state, renewal};
 pub use service_account::ServiceAccountKey;
 pub use signing_request::SigningRequest;

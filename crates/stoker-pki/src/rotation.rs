@@ -95,6 +95,18 @@ pub fn leaf_state(
     }
 }
 
+/// When a leaf that `authority` has just issued is to be issued anew, if nothing else changes.
+#[must_use]
+pub fn renewal(certificate: &str, authority: &Authority, now: OffsetDateTime) -> OffsetDateTime {
+    let Ok(der) = certificate_der(certificate) else {
+        return now;
+    };
+    match parse(&der).map(|leaf| by_time(&leaf, authority.not_after(), now)) {
+        Ok(LeafState::Valid { renew_at }) => renew_at,
+        Ok(LeafState::Reissue(_)) | Err(_) => now,
+    }
+}
+
 /// The first difference that time has no part in.
 fn mismatch(
     leaf: &X509Certificate<'_>,

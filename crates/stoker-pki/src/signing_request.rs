@@ -15,6 +15,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
 use crate::Error;
+use crate::certificate::key_hash;
 
 /// What a certificate signing request (PKCS #10) asks for, as far as a TLS server may ask. What else it asks
 /// for makes it unreadable: a mail address, a URI, to be an authority, a subject with other attributes.
@@ -28,6 +29,8 @@ pub struct SigningRequest {
     pub dns_names: Vec<String>,
     /// Addresses; IPv4 ones in IPv6 form are IPv4.
     pub ip_addresses: Vec<IpAddr>,
+    /// `sha256:` and the hex SHA-256 of the public key that is to be certified.
+    pub key_hash: String,
 }
 
 impl SigningRequest {
@@ -54,7 +57,10 @@ impl SigningRequest {
             return Err(unreadable("something follows it"));
         }
         let info = &request.certification_request_info;
-        let mut read = Self::default();
+        let mut read = Self {
+            key_hash: key_hash(info.subject_pki.raw),
+            ..Self::default()
+        };
         read.subject(&info.subject)?;
         for attribute in info.iter_attributes() {
             read.attribute(attribute)?;

@@ -14,8 +14,32 @@ pub struct Access {
     pub addresses: Vec<IpAddr>,
     /// Port at those addresses.
     pub direct_port: u16,
+    /// For agents of the tunnel; `None` where it is not known yet.
+    pub tunnel: Option<TunnelAgents>,
+    /// For listeners on nodes; `None` where there are none, or it is not known yet what they dial.
+    pub listeners: Option<NodeListeners>,
     /// Authorities that sign the API server's certificate, PEM, one or more.
     pub certificate_authority: String,
+}
+
+/// What agents of the tunnel are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelAgents {
+    /// What they dial, `host:port`, an IPv6 address in brackets.
+    pub server: String,
+    /// Their image, unless the spec names another.
+    pub image: String,
+}
+
+/// What listeners on nodes are given; they listen at the addresses that pods dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeListeners {
+    /// What they dial, each `host:port`, an IPv6 address in brackets.
+    pub servers: Vec<String>,
+    /// The name that they tell a gateway.
+    pub name: Option<String>,
+    /// Their image.
+    pub image: String,
 }
 
 impl Access {

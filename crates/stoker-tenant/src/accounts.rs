@@ -35,6 +35,7 @@ fn tie(
     let account = template
         .spec
         .as_ref()
+        .filter(|spec| spec.automount_service_account_token != Some(false))
         .and_then(|spec| spec.service_account_name.as_deref());
     if let Some(uid) = account.and_then(|name| uid_of(namespace, name)) {
         let annotations = &mut template.metadata.get_or_insert_default().annotations;

@@ -6,6 +6,8 @@ pub const KUBEADM_CONFIG: &str = "kubeadm-config";
 pub const KUBELET_CONFIG: &str = "kubelet-config";
 /// What a node may do with a bootstrap token.
 pub const BOOTSTRAP_TOKEN: &str = "bootstrap-token";
+/// What a `JoinToken` needs.
+pub const JOIN_TOKEN: &str = "join-token";
 /// `cluster-info` and who may read it.
 pub const CLUSTER_INFO: &str = "cluster-info";
 /// Rights of administrators.
@@ -18,3 +20,7 @@ pub const API_PRIORITY: &str = "api-priority";
 pub const CORE_DNS: &str = "coredns";
 /// The Service proxy add-on.
 pub const KUBE_PROXY: &str = "kube-proxy";
+/// Agents of the tunnel.
+pub const KONNECTIVITY: &str = "konnectivity";
+/// The API server at an address of every node.
+pub const NODE_LISTENER: &str = "node-listener";

@@ -10,7 +10,8 @@
 //! Tenant + Access ─► build ─► kubeadm-config, kubelet-config      what `kubeadm join` reads
 //!                             cluster-info, bootstrap RBAC         how a node gets in
 //!                             the kubernetes Endpoints and slices  how pods reach the API server
-//!                             CoreDNS, kube-proxy, API priority    when the spec asks for them
+//!                             CoreDNS, kube-proxy, agents of the
+//!                             tunnel, API priority                 when the spec asks for them
 //! ```
 //!
 //! Followed: kubeadm 1.33.13, 1.34.4, 1.35.4 and 1.36.3 (`cmd/kubeadm/app/phases`).
@@ -29,9 +30,12 @@ mod bootstrap;
 pub mod component;
 mod core_dns;
 mod endpoints;
+mod joining;
+mod konnectivity;
 mod kube_proxy;
 mod kubeadm_config;
 mod kubelet_config;
+mod node_listener;
 mod object_meta;
 mod patch;
 mod rbac;
@@ -41,8 +45,9 @@ mod tests;
 mod watched;
 mod yaml;
 
-pub use access::Access;
+pub use access::{Access, NodeListeners, TunnelAgents};
 pub use core_dns::left_to_tenant;
+pub use joining::{JoinSecret, join_rights, join_secret, join_secret_name};
 pub use patch::PatchError;
 pub use watched::{WatchedKind, watched_kinds, watched_kinds_of};
 
@@ -91,6 +96,12 @@ pub fn build(tenant: &Tenant, access: &Access) -> Result<TenantObjects, PatchErr
     if let Some(addon) = &tenant.addons.kube_proxy {
         kube_proxy::add(&mut objects, tenant, addon, access)?;
     }
+    if let Some(asked) = &tenant.addons.konnectivity {
+        konnectivity::add(&mut objects, asked, access);
+    }
+    if let Some(listeners) = &access.listeners {
+        node_listener::add(&mut objects, listeners, access);
+    }
     Ok(objects)
 }
 
@@ -100,8 +111,11 @@ pub fn build(tenant: &Tenant, access: &Access) -> Result<TenantObjects, PatchErr
 /// # Errors
 /// The first patch that does not apply.
 pub fn check_patches(tenant: &Tenant) -> Result<(), PatchError> {
-    kubelet_config::document(tenant)?;
-    if let Some(addon) = &tenant.addons.kube_proxy {
+    if !tenant.kubelet.configuration_json_patches.is_empty() {
+        kubelet_config::document(tenant)?;
+    }
+    let kube_proxy = tenant.addons.kube_proxy.as_ref();
+    if let Some(addon) = kube_proxy.filter(|addon| !addon.configuration_json_patches.is_empty()) {
         kube_proxy::document(tenant, addon)?;
     }
     Ok(())

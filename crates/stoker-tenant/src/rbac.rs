@@ -76,6 +76,15 @@ pub(crate) fn config_map_reader(
     )
 }
 
+/// A binding, without a name, of `subject` to a Role of its namespace.
+pub(crate) fn role_binding_to(role: &str, subject: Subject) -> RoleBinding {
+    RoleBinding {
+        role_ref: role_ref("Role", role),
+        subjects: Some(vec![subject]),
+        ..RoleBinding::default()
+    }
+}
+
 pub(crate) fn cluster_role(component: &str, name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
     ClusterRole {
         metadata: cluster_wide(component, name),

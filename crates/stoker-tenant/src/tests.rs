@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 
-use crate::{Access, TenantObjects, build, watched_kinds, watched_kinds_of};
+use crate::{Access, TenantObjects, TunnelAgents, build, watched_kinds, watched_kinds_of};
 
 /// The tenant of a manifest's `spec`, YAML indented by nothing.
 fn tenant(spec: &str) -> Tenant {
@@ -43,10 +43,15 @@ fn access(host: &str, addresses: &[&str]) -> Access {
         host: host.to_owned(),
         port: 6443,
         direct_port: 6443,
+        tunnel: Some(TunnelAgents {
+            server: format!("{host}:8132"),
+            image: "registry.example.com/stoker-node:v1".to_owned(),
+        }),
         addresses: addresses
             .iter()
             .map(|text| text.parse::<IpAddr>().unwrap())
             .collect(),
+        listeners: None,
         certificate_authority: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
             .to_owned(),
     }

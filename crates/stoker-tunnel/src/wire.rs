@@ -11,6 +11,8 @@ pub const HELLO: &str = "https://tunnel/hello";
 pub const SERVER_ID: &str = "stoker-server-id";
 /// Header of the hello: how many near ends there are, each with an id of its own.
 pub const SERVER_COUNT: &str = "stoker-server-count";
+/// Header of the hello: whether the near end is about to end, so that another is to be looked for.
+pub const SERVER_LEAVING: &str = "stoker-server-leaving";
 /// Header of a refusal: why, in a line.
 pub const REASON: &str = "stoker-reason";
 

@@ -12,6 +12,8 @@ pub struct Review {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
+    #[serde(default)]
+    user: String,
     /// Absent for paths that are no resources, which are never stored.
     resource_attributes: Option<Attributes>,
 }
@@ -23,6 +25,14 @@ struct Attributes {
     resource: String,
     subresource: String,
     name: String,
+}
+
+impl Review {
+    /// Who asks.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.spec.user
+    }
 }
 
 /// An answer.
@@ -47,14 +57,24 @@ struct Status {
 #[must_use]
 pub fn answer(review: &Review) -> Answer {
     let reason = review.spec.resource_attributes.as_ref().and_then(refusal);
-    Answer {
-        api_version: "authorization.k8s.io/v1",
-        kind: "SubjectAccessReview",
-        status: Status {
-            allowed: false,
-            denied: reason.is_some(),
-            reason: reason.unwrap_or_default(),
-        },
+    let denied = reason.is_some();
+    let mut answer = Answer::without_opinion(reason.unwrap_or_default());
+    answer.status.denied = denied;
+    answer
+}
+
+impl Answer {
+    /// Neither allows nor denies.
+    pub(crate) fn without_opinion(reason: String) -> Self {
+        Self {
+            api_version: "authorization.k8s.io/v1",
+            kind: "SubjectAccessReview",
+            status: Status {
+                allowed: false,
+                denied: false,
+                reason,
+            },
+        }
     }
 }
 
@@ -132,6 +152,7 @@ mod tests {
     fn an_answer_is_a_review_as_the_api_server_decodes_it() {
         let review = Review {
             spec: Spec {
+                user: "jane".to_owned(),
                 resource_attributes: Some(Attributes {
                     verb: "delete".to_owned(),
                     ..Attributes::default()

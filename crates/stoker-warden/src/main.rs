@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use stoker_warden::serve;
-use stoker_warden::tunnel::{Config, Files, NearEnd};
+use stoker_warden::tunnel::{self, Config, Files};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Guards a tenant's API server, from within its pod, and is its way to the tenant's nodes.
@@ -63,6 +63,10 @@ struct TunnelArgs {
         env = "STOKER_TUNNEL_SERVER_COUNT_FILE"
     )]
     server_count_file: Option<PathBuf>,
+
+    /// Where the API server listens, on loopback: at its end the tunnel is kept as long as that one needs it.
+    #[arg(long = "tunnel-api-server", env = "STOKER_TUNNEL_API_SERVER")]
+    api_server: Option<SocketAddr>,
 }
 
 // One thread: an answer takes microseconds.
@@ -76,14 +80,14 @@ async fn main() -> Result<()> {
     tokio::select! {
         failed = serve::guard(args.guard_address) => failed,
         failed = serve::health(args.health_port) => failed,
-        failed = tunnel(args.tunnel) => failed,
-        _ = end.recv() => Ok(()),
+        () = near_end(args.tunnel, async { _ = end.recv().await }) => Ok(()),
     }
 }
 
-async fn tunnel(args: Option<TunnelArgs>) -> Result<()> {
+/// Returns at the end of the process.
+async fn near_end(args: Option<TunnelArgs>, end: impl Future<Output = ()>) {
     let Some(args) = args else {
-        return std::future::pending().await;
+        return end.await;
     };
     let config = Config {
         socket: args.socket,
@@ -94,9 +98,9 @@ async fn tunnel(args: Option<TunnelArgs>) -> Result<()> {
             client_ca: args.client_ca,
         },
         server_count: args.server_count_file,
+        api_server: args.api_server,
     };
-    NearEnd::bind(config).await?.run().await;
-    Ok(())
+    tunnel::keep(config, end).await;
 }
 
 #[cfg(test)]

@@ -17,7 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::activity::Activity;
 use crate::guard::{Review, answer};
+
+/// Path of questions that only tell who asks; all others are for the guard.
+const ACTIVITY: &str = "/activity";
 
 /// Bytes of a question: an API server takes at most 1 MiB of headers, from which users and groups come.
 const LARGEST_QUESTION: usize = 2 << 20;
@@ -36,7 +40,8 @@ pub async fn guard(address: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}"))?;
-    accept(listener, question).await;
+    let activity = Arc::new(Activity::default());
+    accept(listener, move |request| question(request, activity.clone())).await;
     Ok(())
 }
 
@@ -59,7 +64,7 @@ pub async fn health(port: u16) -> Result<()> {
 
 async fn accept<F, R>(listener: TcpListener, reply: F)
 where
-    F: Fn(Request<Incoming>) -> R + Copy + Send + 'static,
+    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Reply> + Send + 'static,
 {
     let free = Arc::new(Semaphore::new(CONNECTIONS));
@@ -74,9 +79,12 @@ where
         };
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
+        let reply = reply.clone();
         tokio::spawn(async move {
-            let service =
-                service_fn(move |request| async move { Ok::<_, Infallible>(reply(request).await) });
+            let service = service_fn(move |request| {
+                let replied = reply(request);
+                async move { Ok::<_, Infallible>(replied.await) }
+            });
             // A client that goes away is its own business.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -94,7 +102,8 @@ async fn alive(request: Request<Incoming>) -> Reply {
     }
 }
 
-async fn question(request: Request<Incoming>) -> Reply {
+async fn question(request: Request<Incoming>, activity: Arc<Activity>) -> Reply {
+    let is_guarded = request.uri().path() != ACTIVITY;
     if request.method() != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "POST a SubjectAccessReview");
     }
@@ -105,7 +114,12 @@ async fn question(request: Request<Incoming>) -> Reply {
     let Ok(review) = serde_json::from_slice::<Review>(&body.to_bytes()) else {
         return plain(StatusCode::BAD_REQUEST, "this is no SubjectAccessReview");
     };
-    match serde_json::to_vec(&answer(&review)) {
+    let answer = if is_guarded {
+        answer(&review)
+    } else {
+        activity.answer(&review)
+    };
+    match serde_json::to_vec(&answer) {
         Ok(json) => {
             let mut reply = Response::new(Full::from(json));
             let json = HeaderValue::from_static("application/json");

@@ -1,5 +1,5 @@
 //! The tunnel's near end: the API server asks it for streams into the tenant's network, and gets them
-//! over connections that the tenant's nodes have opened. It dials nothing itself.
+//! over connections that the tenant's nodes have opened. Into that network it dials nothing itself.
 //!
 //! ```text
 //!  kube-apiserver ── CONNECT, a socket in the pod ──► front ──► agents (which?) ──► link ═══► node
@@ -16,13 +16,15 @@ use std::fs::Permissions;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use agents::Agents;
@@ -37,6 +39,13 @@ const LINKS: usize = 8192;
 const STREAMS: usize = 8192;
 /// When no connection can be accepted, as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a handshake may take; and while half of their places are taken.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_IN_A_CROWD: Duration = Duration::from_secs(1);
+/// Before a near end that could not listen is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks whether the API server still needs its tunnel.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What the near end is told.
 #[derive(Clone, Debug)]
@@ -49,6 +58,8 @@ pub struct Config {
     pub files: Files,
     /// File that says how many near ends the tenant has; without it one.
     pub server_count: Option<PathBuf>,
+    /// Where the API server listens, on loopback.
+    pub api_server: Option<SocketAddr>,
 }
 
 /// Listening, not yet answering.
@@ -65,6 +76,38 @@ pub(crate) struct Shared {
     server_count: Option<PathBuf>,
     credentials: Credentials,
     agents: Agents,
+    leaving: watch::Sender<bool>,
+}
+
+/// What agents are told about the near ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// How many there are.
+    count: usize,
+    /// Whether this one is about to end.
+    leaving: bool,
+}
+
+/// Keeps a near end up until `end`, and then for as long as the API server needs it. What is wrong with it is told
+/// and tried again: the guard beside it goes on.
+pub async fn keep(config: Config, end: impl Future<Output = ()>) {
+    let mut end = pin!(end);
+    let api_server = config.api_server;
+    let near = loop {
+        match NearEnd::bind(config.clone()).await {
+            Ok(near) => break near,
+            Err(error) => warn!(reason = format!("{error:#}"), "the tunnel is not there"),
+        }
+        tokio::select! {
+            () = &mut end => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    };
+    let shared = near.shared.clone();
+    tokio::select! {
+        () = near.run() => {}
+        () = async { end.await; shared.leave(api_server).await } => {}
+    }
 }
 
 impl NearEnd {
@@ -94,6 +137,7 @@ impl NearEnd {
                 server_count: config.server_count,
                 credentials,
                 agents: Agents::default(),
+                leaving: watch::Sender::new(false),
             }),
         })
     }
@@ -121,6 +165,25 @@ impl NearEnd {
 }
 
 impl Shared {
+    /// Agents look for another at once; what is open goes on until nobody needs it.
+    async fn leave(&self, api_server: Option<SocketAddr>) {
+        info!("the tunnel's near end is about to end");
+        self.leaving.send_replace(true);
+        let Some(api_server) = api_server else {
+            return;
+        };
+        while TcpStream::connect(api_server).await.is_ok() || self.agents.streams() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            count: self.server_count(),
+            leaving: *self.leaving.borrow(),
+        }
+    }
+
     /// How many near ends there are. A file that is half written or away counts as one.
     fn server_count(&self) -> usize {
         self.server_count
@@ -167,9 +230,16 @@ async fn accept_agents(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         let shared = shared.clone();
+        let crowd = handshakes.available_permits() < HANDSHAKES / 2;
+        let patience = if crowd {
+            HANDSHAKE_IN_A_CROWD
+        } else {
+            HANDSHAKE
+        };
         tasks.spawn(async move {
             let _place = place;
-            let link = link::greet(socket, &shared).await;
+            let made = timeout(patience, link::greet(socket, &shared)).await;
+            let link = made.unwrap_or(Err(link::Error::Slow));
             drop(making);
             match link {
                 Ok(link) => {

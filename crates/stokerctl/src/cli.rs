@@ -48,6 +48,16 @@ enum Command {
         /// Replicas.
         replicas: u16,
     },
+    /// Put a tenant to sleep now, until its schedule, a connection or `wake` wakes it. Data and keys are kept.
+    Sleep {
+        /// Name of the tenant.
+        tenant: String,
+    },
+    /// Wake a tenant that sleeps, until its next time to.
+    Wake {
+        /// Name of the tenant.
+        tenant: String,
+    },
     /// Have the operator leave a tenant alone, until it is resumed.
     Pause {
         /// Name of the tenant.
@@ -166,6 +176,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Logs(wanted) => logs::logs(&target, &wanted).await?,
         Command::Join { tenant, ttl } => join::join(&target, &tenant, ttl).await?,
         Command::Scale { tenant, replicas } => steer::scale(&target, &tenant, replicas).await?,
+        Command::Sleep { tenant } => steer::sleep(&target, &tenant).await?,
+        Command::Wake { tenant } => steer::wake(&target, &tenant).await?,
         Command::Pause { tenant, reason } => steer::pause(&target, &tenant, &reason).await?,
         Command::Resume { tenant } => steer::resume(&target, &tenant).await?,
         Command::Convert(wanted) => return convert::convert(&wanted),

@@ -1,6 +1,7 @@
-//! The three changes that are made daily: replicas, pause, resume.
+//! The changes that are made daily: replicas, sleep and waking, pause, resume.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -34,6 +35,52 @@ fn scaled_to(tenant: &str, replicas: u16) -> String {
         1 => format!("{tenant} gets 1 replica: its API is away while that one is replaced"),
         _ => format!("{tenant} gets {replicas} replicas"),
     }
+}
+
+/// Puts the tenant to sleep now.
+///
+/// # Errors
+/// It is refused.
+pub(crate) async fn sleep(target: &Target, tenant: &str) -> Result<()> {
+    let connection = target.connect().await?;
+    let found = connection.tenant(tenant).await?;
+    say_when(&connection, tenant, "sleepAt").await?;
+    let wakes = found
+        .spec
+        .hibernation
+        .is_none_or(|plan| plan.wake_on_connection);
+    let connect = if wakes {
+        "a connection through the gateway or "
+    } else {
+        ""
+    };
+    out(&format!(
+        "{tenant} goes to sleep: its pods end, data and keys are kept; {connect}`stokerctl wake {tenant}` wakes it\n"
+    ))
+}
+
+/// Wakes the tenant.
+///
+/// # Errors
+/// It is refused, or has no pods to wake.
+pub(crate) async fn wake(target: &Target, tenant: &str) -> Result<()> {
+    let connection = target.connect().await?;
+    let found = connection.tenant(tenant).await?;
+    if found.spec.control_plane.deployment.replicas == 0 {
+        bail!("{tenant} has 0 replicas: `stokerctl scale {tenant} 2` gives it some");
+    }
+    say_when(&connection, tenant, "wakeAt").await?;
+    out(&format!("{tenant} wakes, until its next time to sleep\n"))
+}
+
+/// The last of all times that have come counts.
+async fn say_when(connection: &Connection, tenant: &str, field: &str) -> Result<()> {
+    let now = format!("{:.0}", Timestamp::now());
+    let patch = Patch::Merge(json!({ "spec": { "hibernation": { field: now } } }));
+    let patched = tenants(connection)
+        .patch(tenant, &PatchParams::default(), &patch)
+        .await;
+    patched.map(drop).map_err(explain)
 }
 
 /// Has the operator leave the tenant alone.

@@ -9,7 +9,7 @@
 //! readyz      when an API server first answered (one poller for both sides)
 //! operator    what the operator says about itself (its metrics)
 //! machine     CPU time of the whole machine
-//! birth, ten, fleet, idle, heal    the benchmarks
+//! birth, ten, fleet, idle, heal, wake    the benchmarks
 //! gateway     another, without a lab: the gateway beside HAProxy
 //! tunnel      the tunnel against a direct connection, between two network namespaces; without a lab
 //! figures     medians and tables
@@ -29,6 +29,7 @@ mod sightings;
 mod ten;
 mod tenant;
 mod tunnel;
+mod wake;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -49,6 +50,8 @@ pub(crate) enum Benchmark {
     Idle,
     /// A Deployment deleted inside a tenant comes back.
     Heal,
+    /// A connection wakes a tenant, beside a Deployment scaled by hand; and tenants that sleep.
+    Wake,
     /// What the gateway adds to a connection, beside `HAProxy`. Needs no lab.
     Gateway,
     /// The tunnel: latency, throughput, memory.
@@ -62,7 +65,7 @@ pub(crate) enum Benchmark {
 pub(crate) struct BenchArgs {
     /// What is measured.
     benchmark: Benchmark,
-    /// Rounds of `birth` and `heal`.
+    /// Rounds of `birth`, `heal` and `wake`.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Tenants of `ten`.
@@ -77,6 +80,12 @@ pub(crate) struct BenchArgs {
     /// Length of the idle time of `idle`, seconds.
     #[arg(long, default_value_t = 300)]
     idle_seconds: u64,
+    /// Tenants of `wake` that sleep at the same time.
+    #[arg(long, default_value_t = 50)]
+    sleepers: usize,
+    /// How long they are looked at, seconds.
+    #[arg(long, default_value_t = 120)]
+    sleep_seconds: u64,
     /// Print tables as markdown.
     #[arg(long)]
     markdown: bool,
@@ -107,7 +116,7 @@ async fn measured(args: &BenchArgs) -> Result<()> {
             .try_for_each(|table| table.print(args.markdown));
     }
     let ground = Ground::prepare().await?;
-    let measured = measure(&ground, args).await;
+    let measured = Box::pin(measure(&ground, args)).await;
     if args.keep {
         ground.lab.steps().note("the lab `bench` is kept");
     } else {
@@ -134,6 +143,10 @@ async fn measure(ground: &Ground, args: &BenchArgs) -> Result<()> {
     }
     if wanted(Benchmark::Fleet) {
         print(fleet::measure(ground, args.fleet_tenants).await?)?;
+    }
+    if wanted(Benchmark::Wake) {
+        let (sleepers, seconds) = (args.sleepers, args.sleep_seconds);
+        print(Box::pin(wake::measure(ground, args.rounds, sleepers, seconds)).await?)?;
     }
     if wanted(Benchmark::Idle) {
         print(idle::measure(ground, args.idle_tenants, args.idle_seconds).await?)?;

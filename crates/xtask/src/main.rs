@@ -29,6 +29,9 @@ enum Chore {
         /// Image of the warden.
         #[arg(long, env = "WARDEN_IMG", default_value = r#gen::WARDEN_IMAGE)]
         warden_image: String,
+        /// Image of stoker-node.
+        #[arg(long, env = "NODE_IMG", default_value = r#gen::NODE_IMAGE)]
+        node_image: String,
     },
     /// Measure and print; needs root, as the lab does.
     Bench(bench::BenchArgs),
@@ -40,7 +43,8 @@ fn main() -> anyhow::Result<()> {
         Chore::Manifest {
             image,
             warden_image,
-        } => r#gen::print_manifest(&image, &warden_image),
+            node_image,
+        } => r#gen::print_manifest(&image, &warden_image, &node_image),
         Chore::Bench(args) => bench::run(&args),
     }
 }

@@ -217,7 +217,8 @@ async fn helm_finds_nothing_wrong_with_the_chart_and_refuses_wrong_values() {
 #[tokio::test]
 async fn what_prometheus_and_grafana_read_is_what_the_plain_files_say() {
     let helm = Helm::open().await;
-    let values = format!("{PROMETHEUS},metrics.dashboard.enabled=true");
+    let gateway = "gateway.enabled=true,baseDomain=a.b";
+    let values = format!("{PROMETHEUS},metrics.dashboard.enabled=true,{gateway}");
     let rendered = helm.template(&values);
     let rules = documents("manifests/monitoring/alerts.yaml").remove(0);
     assert_eq!(rendered["PrometheusRule stoker"]["spec"], rules);
@@ -227,19 +228,33 @@ async fn what_prometheus_and_grafana_read_is_what_the_plain_files_say() {
         serde_json::from_str::<Value>(shown.as_str().unwrap()).unwrap(),
         serde_json::from_str::<Value>(&dashboard).unwrap()
     );
-    let monitor = &rendered["ServiceMonitor stoker-operator"];
-    let service = &rendered["Service stoker-operator-metrics"];
-    assert_eq!(
-        monitor["spec"]["endpoints"][0]["port"],
-        service["spec"]["ports"][0]["name"]
-    );
-    for (label, value) in monitor["spec"]["selector"]["matchLabels"]
-        .as_object()
-        .unwrap()
-    {
-        assert_eq!(&service["metadata"]["labels"][label], value);
+    for name in ["stoker-operator", "stoker-gateway"] {
+        let monitor = &rendered[&format!("ServiceMonitor {name}")];
+        let service = &rendered[&format!("Service {name}-metrics")];
+        assert_eq!(
+            monitor["spec"]["endpoints"][0]["port"],
+            service["spec"]["ports"][0]["name"]
+        );
+        let pod = &rendered[&format!("Deployment {name}")]["spec"]["template"];
+        assert!(selects(
+            &service["spec"]["selector"],
+            &pod["metadata"]["labels"]
+        ));
+        let selector = &monitor["spec"]["selector"]["matchLabels"];
+        assert!(selects(selector, &service["metadata"]["labels"]));
+        assert_eq!(monitor["metadata"]["labels"]["a"], "b");
     }
-    assert_eq!(monitor["metadata"]["labels"]["a"], "b");
+    let monitor = &rendered["ServiceMonitor stoker-gateway"]["spec"]["selector"]["matchLabels"];
+    let of_clients = &rendered["Service stoker-gateway"]["metadata"]["labels"];
+    assert!(!selects(monitor, of_clients), "gateways are scraped twice");
+    let without = helm.template(PROMETHEUS);
+    assert!(!without.contains_key("ServiceMonitor stoker-gateway"));
+}
+
+/// Whether the labels have all that is asked for.
+fn selects(asked: &Value, labels: &Value) -> bool {
+    let mut asked = asked.as_object().unwrap().iter();
+    asked.all(|(label, value)| labels[label] == *value)
 }
 
 pub(crate) async fn helm_installs_upgrades_and_uninstalls_the_chart(version: KubernetesVersion) {
@@ -294,7 +309,7 @@ pub(crate) async fn helm_installs_upgrades_and_uninstalls_the_chart(version: Kub
 
     helm.on(&server, &["uninstall", "stoker"]);
     let crds = server.kubectl(&["get", "crd", "--output=name"]);
-    assert_eq!(crds.lines().count(), 3, "{crds}");
+    assert_eq!(crds.lines().count(), 4, "{crds}");
     let left = server.kubectl(&[
         "get",
         "clusterroles",

@@ -6,7 +6,7 @@ use http::Method;
 use kube::core::Status;
 use kube::{Client, CustomResourceExt};
 use serde_json::{Value, json};
-use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, JoinToken, KubeconfigGenerator, TenantControlPlane};
 use stoker_lab::bare::BareApiServer;
 use stoker_lab::versions::KubernetesVersion;
 
@@ -16,6 +16,7 @@ use crate::{create, documents, send};
 const TENANTS: &str = "/apis/stoker.dev/v1alpha1/namespaces/default/tenantcontrolplanes";
 const DATA_STORES: &str = "/apis/stoker.dev/v1alpha1/datastores";
 const GENERATORS: &str = "/apis/stoker.dev/v1alpha1/kubeconfiggenerators";
+const TOKENS: &str = "/apis/stoker.dev/v1alpha1/namespaces/default/jointokens";
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// The API server with the CRDs served.
@@ -26,6 +27,7 @@ async fn server_with_crds(version: KubernetesVersion) -> (BareApiServer, Client)
         TenantControlPlane::crd(),
         DataStore::crd(),
         KubeconfigGenerator::crd(),
+        JoinToken::crd(),
     ];
     for crd in crds {
         create(&client, CRDS, &serde_json::to_value(crd).unwrap())
@@ -33,7 +35,7 @@ async fn server_with_crds(version: KubernetesVersion) -> (BareApiServer, Client)
             .unwrap();
     }
     let begun = Instant::now();
-    for path in [TENANTS, DATA_STORES, GENERATORS] {
+    for path in [TENANTS, DATA_STORES, GENERATORS, TOKENS] {
         while send(&client, Method::GET, path, &Value::Null)
             .await
             .is_err()
@@ -112,6 +114,7 @@ pub(crate) async fn the_api_server_accepts_and_refuses_as_the_tables_say(
     let mut wrong = check(&client, TENANTS, &cases::tenant_control_planes()).await;
     wrong.extend(check(&client, DATA_STORES, &cases::data_stores()).await);
     wrong.extend(check(&client, GENERATORS, &cases::kubeconfig_generators()).await);
+    wrong.extend(check(&client, TOKENS, &cases::join_tokens()).await);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -86,6 +86,24 @@ async fn auth_revision(fixture: &Fixture) -> String {
 }
 
 #[tokio::test]
+async fn what_others_gave_a_free_id_is_taken_from_it() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let (id, victim) = (new_id(), new_id());
+    fixture.pool.claim(&victim, &owner("victim")).await?;
+    let mut root = fixture.root.clone();
+    root.role_add(id.role()).await?;
+    root.role_grant_permission(id.role(), Permission::read(victim.prefix()).with_prefix())
+        .await?;
+    fixture.pool.claim(&id, &owner("one")).await?;
+    let mut tenant = fixture.tenant(&id).await?;
+    assert!(denied(&tenant.get(victim.prefix(), None).await));
+    tenant.put(format!("{}k", id.prefix()), "x", None).await?;
+    let again = fixture.pool.claim(&id, &owner("one")).await?;
+    assert!(again.is_unchanged(), "{again:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn drift_is_found_and_healed() -> Result<()> {
     let fixture = Fixture::start().await?;
     let (id, victim) = (new_id(), new_id());

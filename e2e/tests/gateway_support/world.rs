@@ -2,6 +2,7 @@
 //! `manifests/gateway.yaml`.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,14 +81,16 @@ impl Management {
             kubeconfig,
         };
         management.create_crd().await;
-        management.create_roles().await;
         let namespaces: Api<Namespace> = Api::all(management.client.clone());
-        let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }));
-        let params = PostParams::default();
-        namespaces
-            .create(&params, &namespace.unwrap())
-            .await
-            .unwrap();
+        for name in [NAMESPACE, "stoker-system"] {
+            let namespace = serde_json::from_value(json!({ "metadata": { "name": name } }));
+            let params = PostParams::default();
+            namespaces
+                .create(&params, &namespace.unwrap())
+                .await
+                .unwrap();
+        }
+        management.create_roles().await;
         management
     }
 
@@ -110,7 +113,11 @@ impl Management {
                 let gvk = GroupVersionKind::try_from(&types).unwrap();
                 let kind = kube::core::ApiResource::from_gvk(&gvk);
                 let object: DynamicObject = serde_json::from_value(document).unwrap();
-                let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+                let client = self.client.clone();
+                let objects: Api<DynamicObject> = match &object.metadata.namespace {
+                    Some(namespace) => Api::namespaced_with(client, namespace, &kind),
+                    None => Api::all_with(client, &kind),
+                };
                 objects
                     .create(&PostParams::default(), &object)
                     .await
@@ -175,15 +182,8 @@ impl Management {
 
     /// Starts a gateway and waits until it is ready.
     pub(crate) async fn gateway(&self, port: u16, arguments: &[&str]) -> Gateway {
-        let program = std::env::current_exe().unwrap();
-        let program = program
-            .parent()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .join("stoker-gateway");
         let health = free_port();
-        let process = Command::new(program)
+        let process = Command::new(program("stoker-gateway"))
             .arg(format!("--base-domain={DOMAIN}"))
             .arg(format!("--listen=[::]:{port}"))
             .arg(format!("--health-bind-address=127.0.0.1:{health}"))
@@ -207,8 +207,15 @@ impl Management {
 
 /// Builds the gateway where the test run did not.
 pub(crate) fn build() {
-    let built = cargo(["build", "--quiet", "--package", "stoker-gateway"]).status();
+    let packages = ["--package", "stoker-gateway", "--package", "stoker-node"];
+    let built = cargo(["build", "--quiet"].into_iter().chain(packages)).status();
     assert!(built.unwrap().success());
+}
+
+/// Where `name` was built.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().unwrap().parent().unwrap().join(name)
 }
 
 impl Tenant {
@@ -257,10 +264,15 @@ impl Tenant {
 
     /// A client with a certificate of this tenant that believes the API server of `other`, at `address`.
     pub(crate) async fn client_of(&self, other: &Self, address: &str) -> Client {
+        self.client_that_says(&other.host, other, address).await
+    }
+
+    /// One that asks for `name`.
+    pub(crate) async fn client_that_says(&self, name: &str, other: &Self, address: &str) -> Client {
         let text = kubeconfig(&KubeconfigRequest {
             cluster: other.name.to_owned(),
             server: format!("https://{address}"),
-            tls_server_name: Some(other.host.clone()),
+            tls_server_name: Some(name.to_owned()),
             authority: other.authority.certificate().to_owned(),
             user: "admin".to_owned(),
             credentials: KubeconfigCredentials::Inline(self.user(self.name)),

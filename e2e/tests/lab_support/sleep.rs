@@ -13,7 +13,7 @@ use crate::pods::{restarts, uids};
 use crate::world::{BIRTH, Tenant, World, eventually};
 
 /// After so long without a sign of life a node is not Ready (`--node-monitor-grace-period`, since 1.32).
-const GRACE: Duration = Duration::from_secs(50);
+pub(crate) const GRACE: Duration = Duration::from_secs(50);
 
 pub(crate) async fn a_tenant_sleeps_and_wakes_with_its_data_and_its_pods(
     world: &World,
@@ -124,7 +124,7 @@ pub(crate) fn is_tainted(node: &Node) -> bool {
 
 /// The node stays as it is for as long as kube-controller-manager, which has just started, waits before it judges: it
 /// has no sign of the node's life but what it sees itself.
-async fn is_never_judged(tenant: &Tenant) -> Result<()> {
+pub(crate) async fn is_never_judged(tenant: &Tenant) -> Result<()> {
     let nodes: Api<Node> = Api::all(tenant.client.clone());
     let begun = Instant::now();
     while begun.elapsed() < GRACE + Duration::from_secs(15) {
@@ -153,7 +153,7 @@ async fn scale(world: &World, replicas: u8) -> Result<()> {
 }
 
 /// All pods of the tenant, once all of them run.
-async fn workload(tenant: &Tenant) -> Result<Vec<Pod>> {
+pub(crate) async fn workload(tenant: &Tenant) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::all(tenant.client.clone());
     eventually(BIRTH, "all pods of the tenant run", async || {
         let all = pods.list(&ListParams::default()).await?.items;
@@ -171,7 +171,7 @@ async fn workload(tenant: &Tenant) -> Result<Vec<Pod>> {
 }
 
 /// Containers that run on the worker, sandboxes included.
-async fn running(world: &World) -> Result<usize> {
+pub(crate) async fn running(world: &World) -> Result<usize> {
     let tasks = ["ctr", "--namespace", "k8s.io", "tasks", "list"];
     let tasks = world.lab.host("worker-1")?.run(tasks).await?;
     Ok(tasks

@@ -19,7 +19,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
-use stoker_api::v1alpha1::{DataStore, KubeconfigGenerator, TenantControlPlane};
+use stoker_api::v1alpha1::{DataStore, JoinToken, KubeconfigGenerator, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
 use stoker_lab::command::cargo;
 use tenants::smallest;
@@ -84,6 +84,7 @@ impl Bare {
             TenantControlPlane::crd(),
             DataStore::crd(),
             KubeconfigGenerator::crd(),
+            JoinToken::crd(),
         ] {
             bare.create_crd(crd).await;
         }

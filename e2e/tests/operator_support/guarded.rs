@@ -23,6 +23,8 @@ use super::tenant_server::{self, PORT};
 
 const AUTHORIZATION: &str = "authorization-config.yaml";
 const GUARD: &str = "guard.conf";
+/// Only of tenants that sleep when idle.
+const ACTIVITY: &str = "activity.conf";
 /// What the operator sets to have a kubelet look.
 const REFRESHED: &str = "stoker.dev/secrets-refreshed";
 
@@ -51,7 +53,17 @@ struct Volume {
 impl Guarded {
     /// `second` is the second number of its address, of this test alone.
     pub(crate) async fn start(bare: &Bare, version: KubernetesVersion, second: u8) -> Self {
-        bare.tenant("a", "one", json!({})).await;
+        Self::start_with(bare, version, second, json!({})).await
+    }
+
+    /// The same with a spec changed by `change`.
+    pub(crate) async fn start_with(
+        bare: &Bare,
+        version: KubernetesVersion,
+        second: u8,
+        change: Value,
+    ) -> Self {
+        bare.tenant("a", "one", change).await;
         bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
             .await;
         let mut guard = Guard {
@@ -117,6 +129,19 @@ impl Guarded {
         let admin = ("kubernetes-admin", "kubeadm:cluster-admins");
         self.impersonating(admin.0, admin.1, Some(user), groups)
             .await
+    }
+
+    /// A client with a token.
+    pub(crate) fn with_token(&self, token: &str) -> Client {
+        let mut config = kube::Config::new(format!("https://{}", self.address).parse().unwrap());
+        let pem = self.authority.certificate().as_bytes();
+        let der: rustls::pki_types::CertificateDer<'static> =
+            rustls::pki_types::pem::PemObject::from_pem_slice(pem).unwrap();
+        config.root_cert = Some(vec![der.to_vec()]);
+        config.tls_server_name = Some("one.a.svc".to_owned());
+        config.auth_info.token = Some(token.to_owned().into());
+        config.default_retry = false;
+        Client::try_from(config).unwrap()
     }
 
     async fn impersonating(
@@ -204,8 +229,11 @@ impl Volume {
         let name = format!("..{}", self.generation);
         let directory = self.root.join(&name);
         std::fs::create_dir(&directory).unwrap();
-        for entry in [AUTHORIZATION, GUARD] {
-            let text = config.data.as_ref().unwrap()[entry]
+        for entry in [AUTHORIZATION, GUARD, ACTIVITY] {
+            let Some(text) = config.data.as_ref().unwrap().get(entry) else {
+                continue;
+            };
+            let text = text
                 .replace("/etc/kubernetes", &self.root.display().to_string())
                 .replace("127.0.0.1:10270", &format!("127.0.0.1:{}", self.guard));
             std::fs::write(directory.join(entry), text).unwrap();

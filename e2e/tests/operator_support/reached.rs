@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -156,6 +156,20 @@ impl<'a> Reached<'a> {
             found.into_iter().map(addresses).collect::<BTreeMap<_, _>>() == wanted
         })
         .await;
+    }
+
+    /// Arguments of a `DaemonSet` of the tenant, if it is there.
+    pub(crate) async fn arguments(&self, name: &str) -> Option<Vec<String>> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.inside.clone(), "kube-system");
+        let pod = sets.get_opt(name).await.unwrap()?.spec?.template.spec?;
+        pod.containers.into_iter().next()?.args
+    }
+
+    /// Address of the Service in the management cluster.
+    pub(crate) async fn service_address(&self) -> String {
+        let services: Api<Service> = Api::namespaced(self.bare.client.clone(), "a");
+        let spec = services.get("one").await.unwrap().spec.unwrap();
+        spec.cluster_ip.unwrap()
     }
 
     /// How often the pods were changed.

@@ -221,6 +221,7 @@ async fn near_end(dir: PathBuf) {
             client_ca: dir.join("ca.crt"),
         },
         server_count: None,
+        api_server: None,
     });
     tokio::spawn(near_end.await.unwrap().run());
 }

@@ -8,6 +8,7 @@ mod pod;
 mod security;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::core::Rule;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{DeserializeOwned, Error as _};
@@ -94,6 +95,32 @@ embedded!(
     PodSecurity(core::PodSecurityContext),
     security::pod
 );
+
+impl Resources {
+    /// What was asked for, with requests of CPU and memory, as quantities, for what it does not mention.
+    #[must_use]
+    pub fn or_requests(
+        asked: Option<&Self>,
+        cpu: &str,
+        memory: &str,
+    ) -> core::ResourceRequirements {
+        let asked = asked.map(|asked| asked.0.clone()).unwrap_or_default();
+        let limits = asked.limits.unwrap_or_default();
+        let mut requests = asked.requests.unwrap_or_default();
+        for (name, amount) in [("cpu", cpu), ("memory", memory)] {
+            if !limits.contains_key(name) {
+                requests
+                    .entry(name.to_owned())
+                    .or_insert_with(|| Quantity(amount.to_owned()));
+            }
+        }
+        core::ResourceRequirements {
+            requests: (!requests.is_empty()).then_some(requests),
+            limits: (!limits.is_empty()).then_some(limits),
+            claims: None,
+        }
+    }
+}
 
 /// Whether a list of core/v1 values is empty.
 macro_rules! list {

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GatewayStatus, IngressStatus};
+use super::{GatewayStatus, HibernationStatus, IngressStatus};
 
 /// What the operator last saw and did.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -32,6 +32,9 @@ pub struct TenantControlPlaneStatus {
     /// Whether the API servers verify the certificates that kubelets serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubelets_verified: Option<bool>,
+    /// Whether the control plane sleeps by `spec.hibernation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hibernation: Option<HibernationStatus>,
     /// The kubeadm configuration from which the tenant was made.
     #[serde(default)]
     pub kubeadmconfig: ConfigMapStatus,
@@ -164,8 +167,10 @@ pub enum VersionState {
     NotReady,
     /// Another release is being rolled out.
     Upgrading,
-    /// No replicas are wanted; everything is kept.
+    /// No pods are wanted; everything is kept.
     Sleeping,
+    /// It slept, and its API server does not answer yet.
+    Waking,
     /// Being deleted.
     Deleting,
 }
@@ -212,6 +217,10 @@ pub struct AddonsStatus {
     pub core_dns: AddonStatus,
     /// The Service proxy.
     pub kube_proxy: AddonStatus,
+    /// The tunnel.
+    pub konnectivity: AddonStatus,
+    /// The API server at an address of every node.
+    pub node_listener: AddonStatus,
 }
 
 /// One add-on.

@@ -9,7 +9,9 @@ use crate::version::RELEASE;
 use super::audit::LOG_HAS_A_VOLUME;
 use super::encryption::SOCKET_HAS_A_MOUNT;
 use super::rules::{DNS_LABEL, DNS_NAME};
-use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlaneStatus};
+use super::{
+    Addons, ControlPlane, Hibernation, Kubernetes, NetworkProfile, TenantControlPlaneStatus,
+};
 
 /// A Kubernetes control plane for one tenant.
 ///
@@ -154,6 +156,9 @@ use super::{Addons, ControlPlane, Kubernetes, NetworkProfile, TenantControlPlane
          self.controlPlane.service.additionalPorts.all(p, p.protocol != 'TCP' || p.port != \
          (has(self.networkProfile.port) ? self.networkProfile.port : 6443))"
     ).message("additionalPorts: the API server's own port (networkProfile.port) is taken"),
+    validation = Rule::new(TUNNEL_PORT_IS_FREE).message(
+        "addons.konnectivity.server.port is taken by the API server (networkProfile.port) or additionalPorts"
+    ),
     validation = Rule::new(ISSUERS_ONCE).message(
         "kubernetes.serviceAccountIssuers and --service-account-issuer of extraArgs exclude each other"
     ),
@@ -202,6 +207,9 @@ pub struct TenantControlPlaneSpec {
     /// What nobody may do inside the tenant cluster, its administrators included, until it is allowed again.
     #[serde(default, skip_serializing_if = "WritePermissions::is_unlimited")]
     pub write_permissions: WritePermissions,
+    /// When the control plane sleeps. Left out, it never does, unless `replicas` is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hibernation: Option<Hibernation>,
 }
 
 /// Writes that are refused inside the tenant cluster. Reading, signing in, logs, exec, heartbeats of nodes and leader
@@ -259,6 +267,13 @@ const SCHEMA_IS_THE_ONE_IN_USE: &str = "\
     !has(self.spec.dataStoreSchema) || has(oldSelf.spec.dataStoreSchema) \
     || !has(oldSelf.status) || !has(oldSelf.status.storage) \
     || self.spec.dataStoreSchema == oldSelf.status.storage.setup.schema";
+
+/// The Service has every port once.
+const TUNNEL_PORT_IS_FREE: &str = "!has(self.addons.konnectivity) || \
+    (self.addons.konnectivity.server.port != (has(self.networkProfile.port) ? self.networkProfile.port : 6443) && \
+     (!has(self.controlPlane.service.additionalPorts) || \
+      self.controlPlane.service.additionalPorts.all(p, \
+      p.protocol != 'TCP' || p.port != self.addons.konnectivity.server.port)))";
 
 /// CEL: the class stays what it is from one `LoadBalancer` to the next.
 const SAME_CLASS: &str = "\

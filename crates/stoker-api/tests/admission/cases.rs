@@ -68,7 +68,9 @@ pub(crate) fn tenant_control_planes() -> Table {
         include_str!("authentication.yaml"),
         include_str!("deployments.yaml"),
         include_str!("encryption.yaml"),
+        include_str!("hibernation.yaml"),
         include_str!("services.yaml"),
+        include_str!("addons.yaml"),
     ];
     for part in parts {
         let cases: Vec<Case> = serde_saphyr::from_str(part).unwrap();
@@ -85,4 +87,9 @@ pub(crate) fn data_stores() -> Table {
 /// `KubeconfigGenerator`'s table.
 pub(crate) fn kubeconfig_generators() -> Table {
     Table::parse(include_str!("kubeconfig_generators.yaml"))
+}
+
+/// `JoinToken`'s table.
+pub(crate) fn join_tokens() -> Table {
+    Table::parse(include_str!("join_tokens.yaml"))
 }

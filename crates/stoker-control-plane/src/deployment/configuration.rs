@@ -4,21 +4,26 @@ use k8s_openapi::api::core::v1::{ConfigMapProjection, VolumeMount, VolumeProject
 use stoker_api::tenant::Tenant;
 
 use super::arguments::{Flag, VERSIONS};
-use super::files::{item, path, projection};
-use crate::{Names, audit, entry};
+use super::files::{self, item, path, projection};
+use crate::authorization::sleeps_when_idle;
+use crate::{Names, audit, entry, tunnel};
 
 /// The kubeconfig for audit events among the API server's files.
 const AUDIT_WEBHOOK: &str = "audit-webhook.conf";
 
 /// Files beside keys and certificates.
-pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
-    let items = [
+pub(super) fn files_of(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
+    let mut entries = vec![
         entry::AUTHENTICATION,
         entry::AUTHORIZATION,
         entry::GUARD,
         entry::AUDIT_POLICY,
     ];
-    let items = items.map(|entry| item(entry, entry)).into();
+    entries.extend(sleeps_when_idle(tenant).then_some(entry::ACTIVITY));
+    let items = entries
+        .into_iter()
+        .map(|entry| item(entry, entry))
+        .collect();
     let mut files = vec![VolumeProjection {
         config_map: Some(ConfigMapProjection {
             name: names.control_plane_config.clone(),
@@ -27,6 +32,7 @@ pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
         }),
         ..VolumeProjection::default()
     }];
+    files.extend(tunnel::asked(tenant).map(|_| tunnel_files(names, &[entry::EGRESS_SELECTOR])));
     let webhook = &tenant.audit.webhook;
     files.extend(webhook.as_ref().map(|webhook| {
         let kubeconfig = item(entry::AUDIT_WEBHOOK, AUDIT_WEBHOOK);
@@ -35,12 +41,27 @@ pub(super) fn files(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> {
     files
 }
 
+/// What the tunnel is told.
+pub(super) fn tunnel_files(names: &Names, entries: &[&str]) -> VolumeProjection {
+    VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: names.egress_selector.clone(),
+            items: Some(entries.iter().map(|entry| item(entry, entry)).collect()),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
 /// Flags that follow from them.
 pub(super) fn flags(tenant: &Tenant) -> Vec<Flag> {
     let mut flags = vec![("audit-policy-file", path(entry::AUDIT_POLICY))];
     flags.extend(audit::log_flags(&tenant.audit));
     if tenant.audit.webhook.is_some() {
         flags.push(("audit-webhook-config-file", path(AUDIT_WEBHOOK)));
+    }
+    if tunnel::asked(tenant).is_some() {
+        flags.push(("egress-selector-config-file", path(entry::EGRESS_SELECTOR)));
     }
     flags
 }
@@ -53,6 +74,10 @@ pub(super) fn switches(tenant: &Tenant) -> Option<Flag> {
 }
 
 /// Mounts beside that of the files.
-pub(super) fn mounts(tenant: &Tenant) -> Option<VolumeMount> {
+pub(super) fn mounts(tenant: &Tenant) -> Vec<VolumeMount> {
+    let socket = tunnel::asked(tenant).map(|_| files::tunnel_mount());
     audit::log_mount(&tenant.audit)
+        .into_iter()
+        .chain(socket)
+        .collect()
 }

@@ -4,15 +4,14 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, Probe, ResourceRequirements, SecurityContext,
     VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use stoker_api::arguments::Component;
 use stoker_api::restricted::CAPABILITY;
-use stoker_api::tenant::{API_SERVER_PORT, Tenant};
+use stoker_api::tenant::{API_SERVER_PORT, API_SERVER_PORT_NAME, Tenant};
 use stoker_api::v1alpha1::{ContainerSecurity, Resources, VolumeMounts};
 
 use super::size::{self, Requests};
 use super::{additional, configuration, files, flags, probe, security};
-use crate::{Inputs, SERVICE_PORT_NAME};
+use crate::Inputs;
 
 const CONTROLLER_MANAGER_PORT: i32 = 10257;
 const SCHEDULER_PORT: i32 = 10259;
@@ -38,7 +37,7 @@ fn api_server(inputs: &Inputs<'_>) -> Container {
     Container {
         args: Some(flags::api_server(inputs)),
         ports: Some(vec![ContainerPort {
-            name: Some(SERVICE_PORT_NAME.to_owned()),
+            name: Some(API_SERVER_PORT_NAME.to_owned()),
             container_port: port,
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
@@ -172,25 +171,8 @@ fn liveness(tenant: &Tenant, component: Component, probe: Probe) -> Probe {
     probe::timed(probe, [asked.liveness, asked.of(component).liveness])
 }
 
-/// Ours where nothing is asked for. No limits of ours: an API server that is throttled or killed under load takes
-/// its tenant with it. A limit that is asked for without a request is the request too, as everywhere
-/// in Kubernetes.
 fn requests(asked: Option<&Resources>, (cpu, memory): Requests) -> ResourceRequirements {
-    let asked = asked.map(|asked| asked.0.clone()).unwrap_or_default();
-    let limits = asked.limits.unwrap_or_default();
-    let mut requests = asked.requests.unwrap_or_default();
-    for (name, amount) in [("cpu", cpu), ("memory", memory)] {
-        if !limits.contains_key(name) {
-            requests
-                .entry(name.to_owned())
-                .or_insert_with(|| Quantity(amount.to_owned()));
-        }
-    }
-    ResourceRequirements {
-        requests: (!requests.is_empty()).then_some(requests),
-        limits: (!limits.is_empty()).then_some(limits),
-        claims: None,
-    }
+    Resources::or_requests(asked, cpu, memory)
 }
 
 /// A stock component writes nothing to its image.

@@ -1,13 +1,14 @@
 //! The files of each container: only those that it needs, named as kubeadm names them.
 
 use k8s_openapi::api::core::v1::{
-    KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
+    EmptyDirVolumeSource, KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 
 use stoker_api::tenant::Tenant;
 
 use super::configuration;
-use crate::{Names, entry};
+use crate::{Names, entry, tunnel};
 
 /// Where each container sees its files. The whole volume is mounted, never a part of it (`subPath`),
 /// or changes would not show.
@@ -19,6 +20,9 @@ const MODE: i32 = 0o440;
 pub(super) const API_SERVER: &str = "api-server";
 pub(super) const CONTROLLER_MANAGER: &str = "controller-manager";
 pub(super) const SCHEDULER: &str = "scheduler";
+/// Names that begin like these are nobody else's.
+pub(super) const WARDEN: &str = "stoker-warden";
+const TUNNEL: &str = "stoker-tunnel";
 
 /// Certificate of the pool's authority, in the API server's container.
 pub(super) const POOL_CA: &str = "etcd-ca.crt";
@@ -36,12 +40,30 @@ pub(super) fn path(file: &str) -> String {
 pub(super) fn volumes(tenant: &Tenant) -> Vec<Volume> {
     let names = &Names::of(tenant);
     let mut api_server = api_server(names);
-    api_server.extend(configuration::files(tenant, names));
-    vec![
+    api_server.extend(configuration::files_of(tenant, names));
+    let mut volumes = vec![
         volume(API_SERVER, api_server),
         volume(CONTROLLER_MANAGER, controller_manager(names)),
         volume(SCHEDULER, scheduler(names)),
-    ]
+    ];
+    if tunnel::asked(tenant).is_some() {
+        volumes.push(volume(WARDEN, warden(names)));
+        volumes.push(Volume {
+            name: TUNNEL.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        });
+    }
+    volumes
+}
+
+/// The directory that API server and warden share.
+pub(super) fn tunnel_mount() -> VolumeMount {
+    VolumeMount {
+        name: TUNNEL.to_owned(),
+        mount_path: tunnel::SOCKET_DIRECTORY.to_owned(),
+        ..VolumeMount::default()
+    }
 }
 
 /// The mount of a container's volume.
@@ -89,6 +111,18 @@ fn api_server(names: &Names) -> Vec<VolumeProjection> {
                 item(entry::DATASTORE_KEY, POOL_KEY),
             ],
         ),
+    ]
+}
+
+/// What the warden shows to nodes, whom it believes, and how many of it there are.
+fn warden(names: &Names) -> Vec<VolumeProjection> {
+    vec![
+        secret(&names.ca, &[entry::CA_CERTIFICATE]),
+        secret(
+            &names.api_server_certificate,
+            &[entry::API_SERVER_CERTIFICATE, entry::API_SERVER_KEY],
+        ),
+        configuration::tunnel_files(names, &[entry::SERVER_COUNT]),
     ]
 }
 

@@ -126,6 +126,23 @@ fn a_tls_route_to_two_gateways() {
     );
 }
 
+/// The node port is the tunnel's own, the pods' port is not.
+#[test]
+fn a_tunnel_behind_node_ports() {
+    let network = json!({ "address": "192.0.2.44", "port": 30443 });
+    let mut spec = spec("NodePort", 2, "v1.36.3", &network);
+    spec["addons"] = json!({ "konnectivity": {
+        "server": { "port": 31132, "resources": { "limits": { "memory": "64Mi" } } },
+    } });
+    let ports = json!([
+        { "name": "kube-apiserver", "port": 30443, "nodePort": 30443 },
+        { "name": "konnectivity-server", "port": 31132, "nodePort": 31132 },
+    ]);
+    let service =
+        json!({ "metadata": {}, "spec": { "clusterIPs": ["10.100.7.7"], "ports": ports } });
+    check("tunnel", &Scenario::new(&spec, Some(&service)));
+}
+
 fn routed(more: &Value) -> Scenario {
     let mut spec = spec("ClusterIP", 1, "v1.36.3", &json!({}));
     json_patch::merge(&mut spec["controlPlane"], more);

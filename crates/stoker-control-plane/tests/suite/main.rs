@@ -16,6 +16,7 @@ mod exposure;
 mod files;
 mod flag_oracle;
 mod golden;
+mod hibernation;
 mod keys;
 mod leaves;
 mod network_policy;

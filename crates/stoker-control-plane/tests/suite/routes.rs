@@ -89,6 +89,69 @@ fn names_stand_before_addresses_and_pods_dial_addresses() {
     );
 }
 
+/// What pods dial, what listeners on nodes dial, and the name that they tell.
+fn listened(
+    service_type: &str,
+    more: &Value,
+    name: Option<&str>,
+) -> (Vec<String>, Vec<String>, Option<String>) {
+    let mut spec = spec(service_type, 1, "v1.36.3", &json!({ "port": 7443 }));
+    let listener = json!({ "addons": { "nodeListener": {} } });
+    json_patch::merge(&mut spec, &listener);
+    json_patch::merge(&mut spec, more);
+    let ingress = json!([{ "ip": "203.0.113.5" }, { "hostname": "lb.example.com" }]);
+    let service = json!({
+        "metadata": {},
+        "spec": { "clusterIPs": ["10.100.7.9"] },
+        "status": { "loadBalancer": { "ingress": ingress } },
+    });
+    let service: Service = serde_json::from_value(service).unwrap();
+    let found = exposure(&tenant(&spec), name, Some(&service));
+    assert_eq!(found.direct_port(), Some(6443));
+    let listeners = found.listeners.unwrap();
+    (
+        found.direct.iter().map(ToString::to_string).collect(),
+        listeners.servers.iter().map(ToString::to_string).collect(),
+        listeners.name,
+    )
+}
+
+#[test]
+fn listeners_on_nodes_lead_through_a_gateway_where_nothing_else_leads() {
+    let own = || vec!["192.0.0.64".to_owned()];
+    let named = format!("{STABLE_NAME}:7443");
+    let name = || Some(STABLE_NAME.to_owned());
+    assert_eq!(
+        listened("ClusterIP", &json!({}), name().as_deref()),
+        (own(), vec![named], name())
+    );
+    // Without a gateway they dial what pods would.
+    let published = vec!["203.0.113.5:7443".to_owned()];
+    assert_eq!(
+        listened("LoadBalancer", &json!({}), name().as_deref()),
+        (own(), published, None)
+    );
+    let address = json!({ "networkProfile": { "address": "198.51.100.1" } });
+    let asked = ["198.51.100.1:7443".to_owned()];
+    let (direct, servers, told) = listened("ClusterIP", &address, name().as_deref());
+    assert_eq!(
+        (direct, servers[0].clone(), told),
+        (own(), asked[0].clone(), None)
+    );
+    let (_, servers, told) = listened("ClusterIP", &json!({}), None);
+    assert_eq!((servers, told), (vec!["10.100.7.9:7443".to_owned()], None));
+}
+
+#[test]
+fn listeners_are_at_one_address_of_each_family_of_services() {
+    let both = json!({
+        "networkProfile": { "serviceCidrs": ["fd00:10:96::/112", "10.96.0.0/16"], "podCidrs": ["fd00:10:244::/56", "10.244.0.0/16"] },
+        "addons": { "nodeListener": { "addresses": ["198.51.100.9"] } },
+    });
+    let (direct, ..) = listened("ClusterIP", &both, Some(STABLE_NAME));
+    assert_eq!(direct, ["[fd53:746f:6b72::1]", "198.51.100.9"]);
+}
+
 /// Kubeconfigs need not wait for the load balancer: the name is known before.
 #[test]
 fn a_stable_name_is_there_before_any_address() {

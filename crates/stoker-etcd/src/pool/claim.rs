@@ -59,7 +59,7 @@ fn check_takeover(
 
 impl Pool {
     /// Gives `id` to `owner`: owner record, role with exactly the id's range, user without a
-    /// password. Heals whatever differs; a complete id costs four concurrent reads and no write.
+    /// password. Heals whatever differs; a complete id costs four reads and no write, a free one no read of what is not there.
     ///
     /// Data of the same owner that was retained comes back to it.
     ///
@@ -101,17 +101,26 @@ impl Pool {
                 Takeover::Released => self.known_record(id).await.map(Some),
             }
         };
-        let (stored, observed, ()) =
-            tokio::try_join!(record, self.observe(id), self.require_auth(),)?;
-        let mut changes = match stored {
-            None => vec![Change::OwnerRecorded],
-            Some(stored) => self.take_record(id, owner, takeover, &stored).await?,
+        let (stored, ()) = tokio::try_join!(record, self.require_auth())?;
+        let (mut changes, observed) = match stored {
+            // A free id has neither role nor user: that is not asked, but noticed where it is not so.
+            None => (vec![Change::OwnerRecorded], Observed::default()),
+            Some(stored) => {
+                let taken = self.take_record(id, owner, takeover, &stored).await?;
+                (taken, self.observe(id).await?)
+            }
         };
-        let (first, then) = plan(id, &observed);
-        for stage in [first, then] {
-            try_join_all(stage.iter().map(|change| self.make(id, change))).await?;
-            changes.extend(stage);
+        let (first, mut then) = plan(id, &observed);
+        let all_new = self.make_all(id, &first).await?;
+        changes.extend(first);
+        if !all_new {
+            let (more, rest) = plan(id, &self.observe(id).await?);
+            self.make_all(id, &more).await?;
+            changes.extend(more);
+            then = rest;
         }
+        self.make_all(id, &then).await?;
+        changes.extend(then);
         if !changes.is_empty() {
             tracing::info!(%id, %owner, ?changes, "storage id claimed");
         }
@@ -176,24 +185,30 @@ impl Pool {
         Ok(absent_is_none(found)?.map(|user| user.roles().to_vec()))
     }
 
-    /// Makes one change in etcd. That it has been made already is success.
-    async fn make(&self, id: &StorageId, change: &Change) -> Result<(), Error> {
+    /// Makes changes at the same time; whether none of them had been made already.
+    async fn make_all(&self, id: &StorageId, changes: &[Change]) -> Result<bool, Error> {
+        let made = try_join_all(changes.iter().map(|change| self.make(id, change)));
+        Ok(made.await?.into_iter().all(|new| new))
+    }
+
+    /// Makes one change in etcd. That it has been made already is success, and `false`.
+    async fn make(&self, id: &StorageId, change: &Change) -> Result<bool, Error> {
         let (there, gone) = (Answer::AlreadyExists, Answer::NotFound);
         match change {
             Change::RoleCreated => {
                 self.ensure("add a role", there, |mut client| async move {
                     client.role_add(id.role()).await
                 })
-                .await?;
+                .await
             }
-            Change::RangeGranted => {
-                self.call("grant a tenant its range", |mut client| async move {
+            Change::RangeGranted => self
+                .call("grant a tenant its range", |mut client| async move {
                     client
                         .role_grant_permission(id.role(), own_permission(id))
                         .await
                 })
-                .await?;
-            }
+                .await
+                .map(|_| true),
             Change::GrantRemoved(grant) => {
                 self.ensure("revoke a permission", gone, |mut client| async move {
                     let range =
@@ -203,30 +218,29 @@ impl Pool {
                         .role_revoke_permission(id.role(), key, Some(range))
                         .await
                 })
-                .await?;
+                .await
             }
             Change::UserCreated => {
                 self.ensure("add a user", there, |mut client| async move {
                     let options = UserAddOptions::new().with_no_pwd();
                     client.user_add(id.user(), "", Some(options)).await
                 })
-                .await?;
+                .await
             }
-            Change::RoleAttached => {
-                self.call("grant a user its role", |mut client| async move {
+            Change::RoleAttached => self
+                .call("grant a user its role", |mut client| async move {
                     client.user_grant_role(id.user(), id.role()).await
                 })
-                .await?;
-            }
+                .await
+                .map(|_| true),
             Change::RoleDetached(role) => {
                 self.ensure("revoke a role", gone, |mut client| async move {
                     client.user_revoke_role(id.user(), role.as_str()).await
                 })
-                .await?;
+                .await
             }
-            Change::OwnerRecorded | Change::OwnerUpdated | Change::RetentionEnded => {}
+            Change::OwnerRecorded | Change::OwnerUpdated | Change::RetentionEnded => Ok(true),
         }
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sealed copies of tenants' keys, kept beside their data and outside every tenant's range. They go with the data.
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, TxnOp};
 use stoker_api::StorageId;
 
 use super::Pool;
@@ -56,17 +56,8 @@ impl Pool {
             Some(read) => Compare::mod_revision(key.as_str(), CompareOp::Equal, read.modified),
         };
         let put = TxnOp::put(key.as_str(), sealed, None);
-        let transaction = Txn::new().when([unchanged]).and_then([put]);
-        let answer = self
-            .call("keep an escrow copy", |mut client| {
-                let transaction = transaction.clone();
-                async move { client.txn(transaction).await }
-            })
-            .await?;
-        if answer.succeeded() {
-            Ok(())
-        } else {
-            Err(Error::Contended { id: id.clone() })
-        }
+        self.change("keep an escrow copy", id, unchanged, vec![put])
+            .await
+            .map(drop)
     }
 }

@@ -1,6 +1,6 @@
 //! Sealed copies of tenants' manifests, kept beside their data and outside every tenant's range. They go with the data.
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, TxnOp};
 use stoker_api::StorageId;
 
 use super::Pool;
@@ -37,17 +37,8 @@ impl Pool {
     pub async fn keep_manifest(&self, id: &StorageId, sealed: &[u8]) -> Result<(), Error> {
         let owned = Compare::create_revision(owner_key(id), CompareOp::Greater, 0);
         let put = TxnOp::put(manifest_key(id), sealed, None);
-        let transaction = Txn::new().when([owned]).and_then([put]);
-        let answer = self
-            .call("keep a manifest", |mut client| {
-                let transaction = transaction.clone();
-                async move { client.txn(transaction).await }
-            })
-            .await?;
-        if answer.succeeded() {
-            Ok(())
-        } else {
-            Err(Error::Contended { id: id.clone() })
-        }
+        self.change("keep a manifest", id, owned, vec![put])
+            .await
+            .map(drop)
     }
 }

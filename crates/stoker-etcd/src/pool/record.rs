@@ -157,17 +157,8 @@ impl Pool {
         changes: Vec<TxnOp>,
     ) -> Result<i64, Error> {
         let unchanged = Compare::mod_revision(owner_key(id), CompareOp::Equal, seen.modified);
-        let transaction = Txn::new().when([unchanged]).and_then(changes);
-        let answer = self
-            .call("change the owner record", |mut client| {
-                let transaction = transaction.clone();
-                async move { client.txn(transaction).await }
-            })
-            .await?;
-        match answer.header().filter(|_| answer.succeeded()) {
-            Some(header) => Ok(header.revision()),
-            None => Err(Error::Contended { id: id.clone() }),
-        }
+        self.change("change the owner record", id, unchanged, changes)
+            .await
     }
 }
 

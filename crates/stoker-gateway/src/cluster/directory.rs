@@ -8,7 +8,7 @@ use kube::runtime::watcher::Event;
 use stoker_api::{BaseDomain, StorageId};
 
 use super::objects::{Key, Ports, Slice, Tenant};
-use crate::routes::{Routes, Target};
+use crate::routes::{Rest, Routes, Target};
 
 /// What is known of all tenants; the routes follow from it.
 pub(super) struct Directory<'a> {
@@ -23,6 +23,7 @@ pub(super) struct Directory<'a> {
 #[derive(Default)]
 struct Known {
     id: Option<StorageId>,
+    rest: Rest,
     /// The list that named the tenant last.
     round: u32,
     slices: Vec<KnownSlice>,
@@ -107,7 +108,8 @@ impl<'a> Directory<'a> {
             }
             self.known.entry(key.clone()).or_default().id = Some(id.clone());
         }
-        self.known.entry(key.clone()).or_default().round = self.tenants.number;
+        let known = self.known.entry(key.clone()).or_default();
+        (known.round, known.rest) = (self.tenants.number, tenant.rest);
         self.publish(&key);
     }
 
@@ -208,6 +210,7 @@ impl<'a> Directory<'a> {
             backends: serving(|ports| ports.api),
             tunnel: serving(|ports| ports.tunnel),
             proxy_protocol: false,
+            rest: known.rest,
         };
         self.routes.set(&self.domain.name_of(id), &target);
     }

@@ -12,8 +12,10 @@ use serde::Deserialize;
 use stoker_api::StorageId;
 use stoker_api::labels::TENANT;
 use stoker_api::tenant::{API_SERVER_PORT_NAME, TUNNEL_PORT_NAME};
-use stoker_api::v1alpha1::TenantControlPlane;
+use stoker_api::v1alpha1::{TenantControlPlane, VersionState};
 use stoker_kube::SparseMeta;
+
+use crate::routes::Rest;
 
 /// A `TenantControlPlane`.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +24,8 @@ pub(super) struct Tenant {
     metadata: ObjectMeta,
     /// Absent until it has one.
     pub(super) id: Option<StorageId>,
+    /// Whether it sleeps.
+    pub(super) rest: Rest,
 }
 
 /// An `EndpointSlice` of a tenant's Service.
@@ -89,6 +93,40 @@ struct SentTenant {
 struct SentStatus {
     #[serde(default)]
     storage: Option<SentStorage>,
+    #[serde(default)]
+    hibernation: Option<SentHibernation>,
+    #[serde(default, rename = "kubernetesResources")]
+    resources: SentResources,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SentHibernation {
+    #[serde(default)]
+    wakes_on_connection: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct SentResources {
+    #[serde(default)]
+    version: SentVersion,
+}
+
+#[derive(Default, Deserialize)]
+struct SentVersion {
+    #[serde(default)]
+    status: VersionState,
+}
+
+impl SentStatus {
+    fn rest(&self) -> Rest {
+        let hibernation = self.hibernation.as_ref();
+        match self.resources.version.status {
+            VersionState::Waking => Rest::Waking,
+            _ if hibernation.is_some_and(|found| found.wakes_on_connection) => Rest::Asleep,
+            _ => Rest::None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,8 +143,10 @@ struct SentSetup {
 
 impl From<SentTenant> for Tenant {
     fn from(sent: SentTenant) -> Self {
+        let rest = sent.status.as_ref().map(SentStatus::rest);
         let setup = sent.status.and_then(|status| status.storage?.setup);
         Self {
+            rest: rest.unwrap_or_default(),
             metadata: sent.metadata.into(),
             id: setup.and_then(|setup| setup.schema.parse().ok()),
         }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Gate, Taken};
-use crate::hello::{ClientHello, HelloReader};
+use crate::hello::{ClientHello, HelloReader, LARGEST_HELLO};
 use crate::proxy_protocol::{self, Ends, LARGEST_HEADER};
 use crate::refusal::Refusal;
 use crate::routes::Route;
@@ -20,8 +20,13 @@ const CROWDED: Duration = Duration::from_secs(1);
 
 /// What was said.
 pub(super) struct Opening {
-    pub(super) hello: ClientHello,
-    /// All of it, for the backend.
+    /// Whom the client wants: what the listener on its node says for those that name nobody, or the cluster's own name of
+    /// the API server, else the name in the hello. Either is a claim that opens nothing: who the client is, it
+    /// tells the API server.
+    pub(super) name: Box<str>,
+    /// Whether it wants the tunnel.
+    pub(super) tunnel: bool,
+    /// The hello, for the backend.
     received: Vec<u8>,
     peer: SocketAddr,
     /// What a load balancer told.
@@ -52,50 +57,70 @@ impl Gate {
     ) -> Result<Opening, Refusal> {
         let address = peer.ip().to_canonical();
         let peer = SocketAddr::new(address, peer.port());
-        let mut reader = HelloReader::default();
-        let (mut told, mut read) = (None, None);
-        if self
-            .settings
-            .proxies
-            .iter()
-            .any(|network| network.contains(&address))
-        {
-            let (header, rest) = read_header(client).await?;
+        let mut networks = self.settings.proxies.iter();
+        let (mut told, mut said) = (None, Vec::new());
+        if networks.any(|network| network.contains(&address)) {
+            let header = read_header(client, &mut said).await?;
             told = header.ends;
-            read = reader.push(&rest)?;
         }
-        while read.is_none() {
-            let room = reader.room();
-            let pushed = receive(client, room, |_, bytes| {
-                (!bytes.is_empty()).then(|| reader.push(bytes))
-            });
-            read = pushed.await.map_err(silent)?.ok_or(Refusal::Silent)??;
+        if said.is_empty() {
+            said = receive(client, LARGEST_HELLO, |_, bytes| bytes.to_vec())
+                .await
+                .map_err(silent)?;
         }
+        let listener = if proxy_protocol::begins(&said) {
+            let header = read_header(client, &mut said).await?;
+            Some(header.authority.ok_or(Refusal::ProxyHeader)?)
+        } else {
+            None
+        };
+        let (hello, received) = read_hello(client, &said).await?;
         Ok(Opening {
-            hello: read.ok_or(Refusal::Silent)?,
-            received: reader.into_received(),
+            name: listener.or(hello.server_name).ok_or(Refusal::NoName)?,
+            tunnel: hello.tunnel,
+            received,
             peer,
             told,
         })
     }
 }
 
-/// The header, and what came after it.
-async fn read_header(client: &mut TcpStream) -> Result<(proxy_protocol::Header, Vec<u8>), Refusal> {
-    let mut received = Vec::new();
+/// The hello, of which `said` is the begin, and all its bytes.
+async fn read_hello(
+    client: &mut TcpStream,
+    said: &[u8],
+) -> Result<(ClientHello, Vec<u8>), Refusal> {
+    let mut reader = HelloReader::default();
+    let mut read = reader.push(said)?;
+    while read.is_none() {
+        let room = reader.room();
+        let pushed = receive(client, room, |_, bytes| {
+            (!bytes.is_empty()).then(|| reader.push(bytes))
+        });
+        read = pushed.await.map_err(silent)?.ok_or(Refusal::Silent)??;
+    }
+    let hello = read.ok_or(Refusal::Silent)?;
+    Ok((hello, reader.into_received()))
+}
+
+/// The header at the begin of what was `said`, which is without it then.
+async fn read_header(
+    client: &mut TcpStream,
+    said: &mut Vec<u8>,
+) -> Result<proxy_protocol::Header, Refusal> {
     loop {
-        let room = LARGEST_HEADER.saturating_sub(received.len());
+        let header = proxy_protocol::read(said).map_err(|_| Refusal::NoProxyHeader)?;
+        if let Some(header) = header {
+            said.drain(..header.length);
+            return Ok(header);
+        }
+        let room = LARGEST_HEADER.saturating_sub(said.len());
         let more = receive(client, room, |_, bytes| {
-            received.extend_from_slice(bytes);
+            said.extend_from_slice(bytes);
             !bytes.is_empty()
         });
         if !more.await.map_err(silent)? {
             return Err(Refusal::Silent);
-        }
-        let header = proxy_protocol::read(&received).map_err(|_| Refusal::NoProxyHeader)?;
-        if let Some(header) = header {
-            let rest = received.split_off(header.length);
-            return Ok((header, rest));
         }
     }
 }

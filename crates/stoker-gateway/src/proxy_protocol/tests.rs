@@ -33,6 +33,42 @@ fn lines_of_version_1_are_read() {
     }
 }
 
+/// A header of version 2 with these fields behind its addresses.
+fn with_fields(family: u8, fields: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(fields.len()).unwrap().to_be_bytes();
+    [&SIGNATURE[..], &[PROXY, family], &length, fields].concat()
+}
+
+#[test]
+fn the_name_is_found_among_other_fields_and_only_there() {
+    let fields = b"\x04\0\x02ab\x02\0\x05A.b.c\x05\0\0";
+    let header = whole(&with_fields(UNSPECIFIED, fields));
+    assert_eq!(
+        (header.ends, header.authority.as_deref()),
+        (None, Some("a.b.c"))
+    );
+    let addresses = write(&ends("192.0.2.1:1", "192.0.2.2:2")).split_off(HEADER);
+    let header = whole(&with_fields(
+        TCP_OVER_IPV4,
+        &[&addresses, &fields[..]].concat(),
+    ));
+    assert_eq!(header.authority.as_deref(), Some("a.b.c"));
+    assert!(header.ends.is_some());
+    for broken in [
+        &b"\x02\0\x05A.b."[..],
+        b"\x02\0",
+        b"\x02\0\x01\xff",
+        b"\x01\0\x01\x02",
+        b"",
+    ] {
+        assert_eq!(
+            whole(&with_fields(UNSPECIFIED, broken)).authority,
+            None,
+            "{broken:?}"
+        );
+    }
+}
+
 #[test]
 fn what_only_looks_like_a_line_is_refused() {
     let long = format!("PROXY UNKNOWN {}", "x".repeat(LONGEST_LINE));
@@ -104,7 +140,7 @@ proptest! {
             destination: SocketAddr::new(address(destination), ports.1),
         };
         let header = write(&told);
-        prop_assert_eq!(whole(&header), Header { length: header.len(), ends: Some(told) });
+        prop_assert_eq!(whole(&header), Header { length: header.len(), ends: Some(told), authority: None });
         for end in 0..header.len() {
             prop_assert_eq!(read(&header[..end]), Ok(None));
         }

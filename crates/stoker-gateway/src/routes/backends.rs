@@ -60,6 +60,12 @@ impl Backends {
         lock(&self.all).is_empty()
     }
 
+    /// Whether there are others than those.
+    pub(super) fn has_other(&self, tried: &[SocketAddr]) -> bool {
+        let all = lock(&self.all);
+        all.iter().any(|backend| !tried.contains(&backend.address))
+    }
+
     pub(super) fn choose(&self, tried: &[SocketAddr]) -> Option<BackendInUse> {
         let all = lock(&self.all).clone();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize % all.len().max(1);

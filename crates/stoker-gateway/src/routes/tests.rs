@@ -151,15 +151,46 @@ async fn who_is_held_goes_on_when_a_backend_is_ready() {
     let deadline = Instant::now() + Duration::from_secs(10);
     assert!(
         !route
-            .ready(Service::Api, Instant::now() + Duration::from_secs(1))
+            .ready(Service::Api, Instant::now() + Duration::from_secs(1), None)
             .await
     );
     let held = tokio::spawn({
         let route = route.clone();
-        async move { route.ready(Service::Api, deadline).await }
+        async move { route.ready(Service::Api, deadline, None).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     routes.set("one", &target("a/one", &[1]));
     assert!(held.await.unwrap());
     assert!(Instant::now() < deadline);
+}
+
+#[test]
+fn a_storm_at_a_tenant_that_sleeps_is_told_of_once() {
+    let (routes, route) = routes(&[]);
+    let (waker, mut wanted) = Waker::new();
+    let rests = |rest| {
+        routes.set(
+            "one",
+            &Target {
+                rest,
+                ..target("a/one", &[])
+            },
+        );
+    };
+    let told = |wanted: &mut crate::waker::Wanted| {
+        (0..1000).for_each(|_| waker.ask(&route));
+        std::iter::from_fn(|| wanted.try_recv().ok()).count()
+    };
+    for (rest, times) in [
+        (Rest::None, 0),
+        (Rest::Asleep, 1),
+        (Rest::Waking, 0),
+        (Rest::Asleep, 1),
+    ] {
+        rests(rest);
+        assert_eq!(told(&mut wanted), times, "{rest:?}");
+    }
+    assert_eq!(told(&mut wanted), 0, "asleep still");
+    let later = Instant::now() + TELL_AGAIN;
+    assert!(route.wants_waking(later) && !route.wants_waking(later));
 }

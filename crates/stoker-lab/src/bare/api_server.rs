@@ -179,6 +179,7 @@ fn arguments(directory: &Path, settings: &ServerSettings, etcd: &str) -> Vec<Str
             Some(path) => format!("--authorization-config={}", path.display()),
             None => "--authorization-mode=RBAC".to_owned(),
         },
+        "--enable-bootstrap-token-auth=true".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
         // As kubeadm has it, and kube-proxy needs it.
         "--allow-privileged=true".to_owned(),

@@ -43,6 +43,16 @@ pub(super) async fn build_agnhost(upstream: &Upstream) -> Result<PathBuf> {
     build.build(upstream).await
 }
 
+pub(super) async fn build_sample_device_plugin(upstream: &Upstream) -> Result<PathBuf> {
+    let package = "k8s.io/kubernetes/test/images/sample-device-plugin";
+    let build = GoBuild {
+        name: "sample-device-plugin",
+        packages: vec![(package.into(), "sample-device-plugin")],
+        ..wrapper(default_kubernetes())
+    };
+    build.build(upstream).await
+}
+
 fn wrapper(version: KubernetesVersion) -> GoBuild {
     GoBuild {
         version: version.version.into(),

@@ -8,18 +8,28 @@ use std::time::Duration;
 use http::StatusCode;
 use http::uri::Authority;
 use ipnet::IpNet;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 /// How long a target may take to accept.
 const DIAL: Duration = Duration::from_secs(10);
 
-/// Metadata services that are not link-local: Alibaba's, Azure's, Oracle's, and AWS' over IPv6.
-const METADATA: [IpAddr; 4] = [
+/// When a target that is silent is asked whether it is still there, how often, and after how many tries it is gone.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TRIES: u32 = 3;
+/// How long sent bytes may wait for the target's acknowledgement.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+
+/// Metadata services that are not link-local: Alibaba's, Azure's, Oracle's, and over IPv6 those of AWS, Google and Scaleway.
+const METADATA: [IpAddr; 6] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
 ];
 
 /// Rules for what is dialled.
@@ -111,7 +121,8 @@ impl Egress {
         {
             match TcpStream::connect(address).await {
                 Ok(socket) => {
-                    let _ = socket.set_nodelay(true);
+                    // As good as it gets: without them a target that vanishes is noticed by whoever waits for it.
+                    let _ = options(&SockRef::from(&socket));
                     return Ok(socket);
                 }
                 Err(error) => last = failed(&error),
@@ -119,6 +130,17 @@ impl Egress {
         }
         Err(last)
     }
+}
+
+/// A target that vanished without a word is noticed within a minute, idle or not: its stream holds a place.
+fn options(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_TRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 /// 503 lets another agent try.
@@ -160,6 +182,8 @@ fn is_special(address: IpAddr) -> bool {
             v6.is_unspecified()
                 || v6.is_loopback()
                 || v6.is_unicast_link_local()
+                // NAT64 of a network's own (RFC 8215): where an IPv4 address is in it, nobody but that network knows.
+                || v6.segments()[..3] == [0x64, 0xff9b, 1]
                 || v6.is_multicast()
         }
     }
@@ -197,6 +221,10 @@ mod tests {
             "100.100.100.200",
             "168.63.129.16",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:42::42",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
         ] {
             assert!(!permits(&egress, address), "{address}");
         }

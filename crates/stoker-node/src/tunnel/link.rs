@@ -10,7 +10,7 @@ use h2::{PingPong, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use stoker_tunnel::pulse::{INTERVAL, Pulse, Silent};
 use stoker_tunnel::relay::relay;
-use stoker_tunnel::wire::{REASON, SERVER_COUNT, SERVER_ID, far_end, window};
+use stoker_tunnel::wire::{REASON, SERVER_COUNT, SERVER_ID, SERVER_LEAVING, far_end, window};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -129,7 +129,7 @@ impl Link {
         mut respond: SendResponse<Bytes>,
     ) -> Result<Known, Error> {
         let mut answer = Response::new(());
-        let Some((server, count)) = who(request.headers()) else {
+        let Some((server, count, leaving)) = who(request.headers()) else {
             *answer.status_mut() = StatusCode::BAD_REQUEST;
             respond.send_response(answer, true)?;
             return Ok(Known::Unwanted);
@@ -139,6 +139,7 @@ impl Link {
             link: self.id,
             server,
             count,
+            leaving,
             wanted,
         };
         let asked = self.greetings.send(greeting).await;
@@ -155,7 +156,7 @@ impl Link {
     }
 }
 
-fn who(headers: &HeaderMap) -> Option<(String, usize)> {
+fn who(headers: &HeaderMap) -> Option<(String, usize, bool)> {
     let text = |name| {
         headers
             .get(name)
@@ -165,7 +166,8 @@ fn who(headers: &HeaderMap) -> Option<(String, usize)> {
         .parse()
         .ok()
         .filter(|count| *count > 0)?;
-    Some((text(SERVER_ID)?.to_owned(), count))
+    let leaving = text(SERVER_LEAVING) == Some("true");
+    Some((text(SERVER_ID)?.to_owned(), count, leaving))
 }
 
 async fn keep_asking(mut ping: PingPong, windows: mpsc::Sender<u32>) -> Silent {

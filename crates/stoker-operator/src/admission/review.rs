@@ -8,6 +8,7 @@ use futures::future::join_all;
 use kube::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stoker_api::BaseDomain;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{StandIns, Trial, trial};
@@ -22,7 +23,6 @@ use crate::FIELD_MANAGER;
 use crate::args::Args;
 use crate::metrics::{Metrics, Reviewed};
 use crate::tenant::spec::served;
-use stoker_api::BaseDomain;
 
 /// Time for an answer; then the spec is let in with a warning. The configuration gives the webhook two seconds more.
 const DEADLINE: Duration = Duration::from_secs(3);

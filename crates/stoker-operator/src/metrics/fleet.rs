@@ -20,13 +20,14 @@ use crate::tenant::status::ROLLOUT_TURN;
 use crate::tenant::status::stuck::{self, Facts, Progress, ROLLOUT};
 use crate::tenant::status::urgency::ready;
 
-const STATES: [VersionState; 7] = [
+const STATES: [VersionState; 8] = [
     VersionState::Provisioning,
     VersionState::Ready,
     VersionState::WriteLimited,
     VersionState::NotReady,
     VersionState::Upgrading,
     VersionState::Sleeping,
+    VersionState::Waking,
     VersionState::Deleting,
 ];
 

@@ -28,7 +28,7 @@ use super::identity;
 use super::kubelets;
 use super::manifest;
 use super::rollout::{self, Rolled};
-use super::secrets::{TenantSecrets, refresh_pods, release};
+use super::secrets::{NamesThere, TenantSecrets, refresh_pods, release};
 use super::state::{Inputs, TenantState, lock};
 use super::status::{Aspect, Check, Findings};
 use super::store::{self, Place};
@@ -126,7 +126,7 @@ pub(super) async fn apply(
         .map(|service| control_plane::exposure(tenant, stable_name.as_deref(), Some(&service)));
     findings.exposure.clone_from(&exposure);
     applied.exposure.clone_from(&exposure);
-    if let (Some(exposure), Some((place, Identity { id, born }))) = (exposure, ground) {
+    if let (Some(exposure), Some((place, Identity { id, born, there }))) = (exposure, ground) {
         let pass = Pass {
             object,
             reference: object.object_ref(&()),
@@ -138,6 +138,7 @@ pub(super) async fn apply(
             adopts: claim::adopts(object, &id, state),
             inputs: inputs(tenant, exposure, &place, ctx),
             born,
+            there,
             kubelets_verified: kubelets::verified(object, tenant, state),
             started,
         };
@@ -218,6 +219,7 @@ pub(super) fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deploy
 fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> Inputs {
     Inputs {
         generation: tenant.generation,
+        replicas: tenant.replicas,
         exposure,
         peers: place.open.peers.list(),
         endpoints: place.open.credentials.endpoints.clone(),
@@ -239,6 +241,7 @@ pub(super) struct Pass<'a> {
     pub(super) adopts: bool,
     pub(super) inputs: Inputs,
     pub(super) born: bool,
+    pub(super) there: NamesThere,
     /// Whether API servers verify the certificates that kubelets serve.
     pub(super) kubelets_verified: bool,
     pub(super) started: Instant,
@@ -283,10 +286,10 @@ impl Pass<'_> {
         if self.place.open.problem.is_some() {
             return Ok(());
         }
-        let manifest = manifest::of(self.object, self.id, &self.place.name)?;
         let kept = manifest::keep(
-            &manifest,
+            self.object,
             self.id,
+            &self.place.name,
             &self.place.open.pool,
             self.state,
             self.ctx,
@@ -327,7 +330,8 @@ impl Pass<'_> {
             let key = ObjectKey::of::<Secret>(namespace, name);
             self.state.ledger.expect(&key);
         }
-        let mut existing = TenantSecrets::read(self.tenant, self.born, self.ctx).await?;
+        let mut existing =
+            TenantSecrets::read(self.tenant, self.born, &self.there, self.ctx).await?;
         let mut wanted = self.build(&mut existing, turn).await?;
         self.ctx.metrics.step(Step::Prepare, self.started.elapsed());
         let leaving = existing.leaving();

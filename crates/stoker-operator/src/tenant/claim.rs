@@ -10,6 +10,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::error::Error;
 use super::identity;
+use super::secrets::NamesThere;
 use super::state::{TenantState, lock};
 use super::status::{Check, Findings};
 use super::store::Place;
@@ -20,6 +21,8 @@ pub(super) struct Identity {
     pub(super) id: StorageId,
     /// Whether its keys were made: from then on a missing one is lost.
     pub(super) born: bool,
+    /// Which Secrets its namespace had before it was known here.
+    pub(super) there: NamesThere,
 }
 
 /// Whether the tenant's keys were once recorded as made.
@@ -42,21 +45,27 @@ pub(super) async fn identify(
     findings: &mut Findings,
 ) -> Result<Identity, Error> {
     let known = lock(&state.storage_id).clone();
-    let recorded = if known.is_some() {
-        known.clone()
-    } else {
-        let secret = Names::of(tenant).datastore_config;
-        identity::recorded(object, &ctx.client, &secret).await?
+    let in_status = object
+        .status
+        .as_ref()
+        .is_some_and(|status| status.storage.is_some());
+    let mut there = NamesThere::default();
+    if known.is_none() && !in_status {
+        there = NamesThere::list(&tenant.namespace, ctx).await?;
+    }
+    let secret = Names::of(tenant).datastore_config;
+    let recorded = match &known {
+        Some(id) => Some(id.clone()),
+        None if in_status || there.may_have(&secret) => {
+            identity::recorded(object, &ctx.client, &secret).await?
+        }
+        None => None,
     };
     let adopted = tenant.storage_id.as_ref();
     if let (None, Some(id)) = (&recorded, adopted) {
         // Before it is recorded: an identity that is another's must not become this one's.
         place.open.pool.check_adoption(id, &owner(object)).await?;
     }
-    let in_status = object
-        .status
-        .as_ref()
-        .is_some_and(|status| status.storage.is_some());
     if let (None, Some(id), false) = (&known, &recorded, in_status) {
         // From the Secret, which others may write.
         match place.open.pool.check_adoption(id, &owner(object)).await {
@@ -82,7 +91,7 @@ pub(super) async fn identify(
         // cannot be found of this tenant's own keys is lost, not yet to be made.
         born = place.open.pool.usage(&id).await?.keys > 0;
     }
-    Ok(Identity { id, born })
+    Ok(Identity { id, born, there })
 }
 
 /// A turn among those who claim a place in the same pool; `None` where nothing is to be claimed.

@@ -15,7 +15,7 @@ use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{self as control_plane, Keys};
 use stoker_kube::{Ledger, Observation, OwnedWatch, TenantEndpoint};
-use stoker_pki::{LeafRequest, LeafUsage};
+use stoker_pki::{KeyedCertificate, LeafRequest, LeafUsage};
 use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
@@ -23,13 +23,16 @@ use tokio::task::JoinHandle;
 
 use super::damper::Damper;
 use super::error::Error;
-use super::secrets::TenantSecrets;
+use super::secrets::{NamesThere, TenantSecrets};
 use crate::context::Context;
 use crate::metrics::Side;
 
-/// Between two looks whether an API server that is starting listens.
-const POLL_LISTEN: Duration = Duration::from_millis(100);
-/// Between two looks whether one that has made its namespaces is ready. The kubelet looks every second.
+/// Between two looks whether an API server that is starting listens: it is not ready within a second after that.
+const POLL_LISTEN: Duration = Duration::from_millis(250);
+/// One that has made its namespaces looks after its roles and priority classes a second after it began, and is not ready
+/// before (`pkg/registry/rbac/rest`, `pkg/registry/scheduling/rest`).
+const FIRST_POLL: Duration = Duration::from_millis(850);
+/// Between two looks whether it is. The kubelet looks every second.
 const POLL: Duration = Duration::from_millis(200);
 /// An API server that has not answered for this long is looked at less often.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -72,22 +75,19 @@ pub(super) async fn answers(client: &Client) -> bool {
     matches!(stoker_kube::ready(client).await, Ok(true))
 }
 
-/// A client with a credential of `system:masters` that exists only here.
-pub(super) async fn connect(
-    address: IpAddr,
-    tenant: &Tenant,
-    keys: Option<&Keys>,
-    ctx: &Context,
-) -> Result<Connection, Error> {
+/// What proves to the tenant's API servers who we are, of `system:masters`. It exists only in memory.
+pub struct Credential {
+    certificate_authority: String,
+    leaf: KeyedCertificate,
+    expires: OffsetDateTime,
+}
+
+/// Mints a credential with the tenant's keys.
+///
+/// # Errors
+/// Its authority has expired, or the machine has no randomness.
+pub(super) fn mint(keys: &Keys) -> Result<Credential, Error> {
     let now = OffsetDateTime::now_utc();
-    let read;
-    let keys = if let Some(keys) = keys {
-        keys
-    } else {
-        let existing = TenantSecrets::read(tenant, true, ctx).await?;
-        read = control_plane::keys(tenant, &existing.data(), true, now)?;
-        &read
-    };
     let request = LeafRequest {
         common_name: "stoker-operator".to_owned(),
         organizations: vec!["system:masters".to_owned()],
@@ -96,18 +96,57 @@ pub(super) async fn connect(
         ip_addresses: Vec::new(),
         lifetime: CREDENTIAL_LIFETIME,
     };
-    let credential = keys.certificate_authority.issue(&request, now)?;
-    let certificate_authority = keys.certificate_authority.certificate().to_owned();
+    Ok(Credential {
+        certificate_authority: keys.certificate_authority.certificate().to_owned(),
+        leaf: keys.certificate_authority.issue(&request, now)?,
+        expires: now + CREDENTIAL_LIFETIME * 2 / 3,
+    })
+}
+
+/// A credential: minted with `keys`, else the one `at_hand`, else with keys that are read.
+async fn credential(
+    tenant: &Tenant,
+    keys: Option<&Keys>,
+    at_hand: Option<Credential>,
+    ctx: &Context,
+) -> Result<Credential, Error> {
+    let now = OffsetDateTime::now_utc();
+    let at_hand = at_hand.filter(|credential| now < credential.expires);
+    match (keys, at_hand) {
+        (Some(keys), _) => mint(keys),
+        (None, Some(credential)) => Ok(credential),
+        (None, None) => {
+            let existing = TenantSecrets::read(tenant, true, &NamesThere::default(), ctx).await?;
+            mint(&control_plane::keys(tenant, &existing.data(), true, now)?)
+        }
+    }
+}
+
+/// A client with a [`Credential`].
+///
+/// # Errors
+/// The tenant's keys cannot be read, or are of no use.
+pub(super) async fn connect(
+    address: IpAddr,
+    tenant: &Tenant,
+    keys: Option<&Keys>,
+    at_hand: Option<Credential>,
+    ctx: &Context,
+) -> Result<Connection, Error> {
+    let Credential {
+        certificate_authority,
+        leaf,
+        expires,
+    } = credential(tenant, keys, at_hand, ctx).await?;
     let endpoint = TenantEndpoint {
         address: SocketAddr::new(address, API_SERVER_PORT),
         server_name: format!("{}.{}.svc", tenant.name, tenant.namespace),
         certificate_authority: certificate_authority.clone(),
-        client_certificate: credential.certificate.clone(),
-        client_key: credential.key.as_pem().to_owned().into(),
+        client_key: leaf.key.as_pem().to_owned().into(),
+        client_certificate: leaf.certificate,
     };
     let count = ctx.metrics.counter(Side::Tenant);
     let client = (ctx.tenant_client)(&endpoint, count).map_err(Error::Inside)?;
-    let expires = now + CREDENTIAL_LIFETIME * 2 / 3;
     Ok(Connection {
         address,
         client,
@@ -138,6 +177,9 @@ pub(super) fn await_ready(
                     stoker_kube::namespaces_made(&connection.client).await,
                     Ok(true)
                 );
+                if serves {
+                    tokio::time::sleep(FIRST_POLL).await;
+                }
             }
             if serves && answers(&connection.client).await {
                 ready.store(true, Ordering::Release);

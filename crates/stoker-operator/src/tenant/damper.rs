@@ -13,14 +13,14 @@ const CALM: Duration = Duration::from_mins(1);
 
 /// Counts one tenant's changes.
 #[derive(Debug, Default)]
-pub(super) struct Damper {
+pub(crate) struct Damper {
     count: u32,
     last: Option<Instant>,
 }
 
 impl Damper {
     /// How long the answer to a change that was seen `now` must wait.
-    pub(super) fn delay(&mut self, now: Instant) -> Duration {
+    pub(crate) fn delay(&mut self, now: Instant) -> Duration {
         let calm = self
             .last
             .is_none_or(|last| now.saturating_duration_since(last) >= CALM);

@@ -324,7 +324,7 @@ async fn keep_keys(
     }
     let copy = Copy::of(&tenant, found);
     if copy.len() > 0 {
-        escrow::keep(id, &copy, &open.pool, &ctx.escrow_key).await?;
+        escrow::keep(id, &copy, &open.pool, &ctx.escrow_key, true).await?;
     }
     if copy.len() < wanted.len() {
         let note = format!(

@@ -25,6 +25,8 @@ pub enum Error {
     ReadSecrets(#[source] Box<kube::Error>),
     #[error("cannot read the tenant's Service")]
     ReadService(#[source] Box<kube::Error>),
+    #[error("cannot take the tenant out of the wake requests")]
+    AnswerWakeRequest(#[source] Box<kube::Error>),
     #[error("{0}")]
     Keys(#[from] stoker_control_plane::KeysError),
     #[error("{keys}; {copy}")]
@@ -79,6 +81,7 @@ impl Error {
             Self::CorruptStorageId(_) => "CorruptStorageId",
             Self::ReadSecrets(_) => "SecretsUnreadable",
             Self::ReadService(_) => "ServiceUnreadable",
+            Self::AnswerWakeRequest(_) => "WakeRequestNotAnswered",
             Self::Lost { .. } | Self::Keys(KeysError::Lost { .. }) => "KeyLost",
             Self::Escrow(_) => "EscrowUnreadable",
             Self::ReleaseKeys(_) => "KeysNotReleased",

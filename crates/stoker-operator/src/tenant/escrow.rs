@@ -126,7 +126,7 @@ pub(super) async fn replace(
 }
 
 /// Keeps `copy`, unless the pool has it already. One that was sealed with another key, or is damaged, is
-/// replaced: here are the keys themselves.
+/// replaced: here are the keys themselves. Of a tenant that has not `lived` there is none, as a rule: that is not asked, but found out.
 ///
 /// # Errors
 /// The pool fails, or somebody else keeps another copy at the same time.
@@ -135,14 +135,21 @@ pub(super) async fn keep(
     copy: &Copy,
     pool: &Pool,
     key: &EscrowKey,
+    lived: bool,
 ) -> Result<(), Error> {
+    let text = Zeroizing::new(serde_json::to_vec(copy)?);
+    let sealed = key.seal(&what(id), &text)?;
+    if !lived {
+        match pool.keep_escrow(id, None, &sealed).await {
+            Err(stoker_etcd::Error::Contended { .. }) => {}
+            kept => return Ok(kept?),
+        }
+    }
     let stored = pool.escrow(id).await?;
     let was = stored.as_ref().map(|escrow| open(id, escrow, key));
     if matches!(&was, Some(Ok(known)) if known == copy) {
         return Ok(());
     }
-    let text = Zeroizing::new(serde_json::to_vec(copy)?);
-    let sealed = key.seal(&what(id), &text)?;
     pool.keep_escrow(id, stored.as_ref(), &sealed).await?;
     match was {
         None => {}

@@ -1,6 +1,7 @@
 //! The tenant's identity in the pool: minted once, recorded before anything is made in its name.
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -8,6 +9,7 @@ use stoker_api::StorageId;
 use stoker_api::labels::FINALIZER;
 use stoker_api::v1alpha1::{SecretStatus, StorageSetupStatus, StorageStatus, TenantControlPlane};
 use stoker_control_plane::Names;
+use stoker_kube::ObjectKey;
 
 use super::error::Error;
 use super::secrets::is_ours;
@@ -107,6 +109,11 @@ pub async fn record(
     if recorded == Some(storage) && has_finalizer(object) {
         return Ok(());
     }
+    match record_on(object, client, storage).await {
+        // The cached object lagged behind.
+        Err(Error::RecordIdentity(error)) if is_conflict(&error) => {}
+        recorded => return recorded,
+    }
     let namespace = object.namespace().unwrap_or_default();
     let tenants: Api<TenantControlPlane> = Api::namespaced(client.clone(), &namespace);
     let refused = |error| Error::RecordIdentity(Box::new(error));
@@ -114,6 +121,18 @@ pub async fn record(
     if found.uid() != object.uid() || found.metadata.deletion_timestamp.is_some() {
         return Err(Error::Leaving);
     }
+    record_on(&found, client, storage).await
+}
+
+/// Writes both, in the version that was `found`.
+async fn record_on(
+    found: &TenantControlPlane,
+    client: &Client,
+    storage: &StorageStatus,
+) -> Result<(), Error> {
+    let namespace = found.namespace().unwrap_or_default();
+    let tenants: Api<TenantControlPlane> = Api::namespaced(client.clone(), &namespace);
+    let refused = |error| Error::RecordIdentity(Box::new(error));
     let known = found
         .status
         .as_ref()
@@ -122,28 +141,31 @@ pub async fn record(
         return Err(Error::RecordedOtherwise);
     }
     let is_known = known == Some(storage);
-    let version = if has_finalizer(&found) {
+    let version = if has_finalizer(found) {
         found.resource_version()
     } else {
-        let written = write_finalizer(&found, &tenants, true).await;
-        written.map_err(refused)?.resource_version()
+        let written = write_finalizer(found, &tenants, true).await;
+        written.map_err(refused)?.resource_version
     };
     if is_known {
         return Ok(());
     }
     let patch = json!({
-        "metadata": { "uid": object.uid(), "resourceVersion": version },
+        "metadata": { "uid": found.uid(), "resourceVersion": version },
         "status": { "storage": storage },
     });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
-    tenants
-        .patch_status(&object.name_any(), &params, &Patch::Merge(&patch))
+    let key = ObjectKey::of::<TenantControlPlane>(Some(&namespace), &found.name_any());
+    stoker_kube::patch_status(client, &key, &params, &Patch::Merge(&patch))
         .await
-        .map(drop)
         .map_err(refused)
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
 }
 
 /// Whether our finalizer is on it.
@@ -177,7 +199,7 @@ async fn write_finalizer(
     found: &TenantControlPlane,
     tenants: &Api<TenantControlPlane>,
     wanted: bool,
-) -> Result<TenantControlPlane, kube::Error> {
+) -> Result<ObjectMeta, kube::Error> {
     let finalizers: &[&str] = if wanted { &[FINALIZER] } else { &[] };
     let patch = json!({
         "apiVersion": TenantControlPlane::api_version(&()),
@@ -185,9 +207,10 @@ async fn write_finalizer(
         "metadata": { "resourceVersion": found.resource_version(), "finalizers": finalizers },
     });
     let params = PatchParams::apply(FINALIZER_MANAGER).force();
-    tenants
-        .patch(&found.name_any(), &params, &Patch::Apply(&patch))
-        .await
+    let written = tenants
+        .patch_metadata(&found.name_any(), &params, &Patch::Apply(&patch))
+        .await;
+    Ok(written?.metadata)
 }
 
 #[cfg(test)]

@@ -13,20 +13,22 @@ use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{Endpoint, Exposure, Host, Keys};
 use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
-use stoker_tenant::{Access, TenantObjects};
+use stoker_tenant::{Access, NodeListeners, TenantObjects, TunnelAgents};
 use time::OffsetDateTime;
 
 use super::addresses::{endpoints_keys, is_name, missing_family, resolve};
 use super::connection::{
-    Connection, Task, answers, await_ready, connect, owned_kinds, watch, watched,
+    Connection, Task, answers, await_ready, connect, mint, owned_kinds, watch, watched,
 };
 use super::error::Error;
+use super::hibernation;
 use super::serving;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
 use super::trouble::Trouble;
 use crate::FIELD_MANAGER;
 use crate::context::Context;
+use crate::join_token::attend;
 use crate::metrics::Step;
 
 /// Objects applied at the same time inside one tenant.
@@ -65,6 +67,8 @@ pub enum Inside {
         _watch: Task,
         /// Answers kubelets that ask for serving certificates.
         _serving: Task,
+        /// Attends to machines that join.
+        _joining: Task,
     },
 }
 
@@ -101,17 +105,27 @@ async fn keep_up(
     let mut inside = state.inside.lock().await;
     if tenant.replicas == 0 {
         *inside = Inside::Closed;
+        *lock(&state.credential) = None;
+        // Before it wakes, its place is made sure of.
+        state.set_claimed(false);
         *lock(&state.look_again) = None;
         findings.fails(
             Aspect::ApiServerAvailable,
             "Sleeping",
-            "no replicas are wanted; data and keys are kept",
+            hibernation::why_asleep(findings.hibernation.as_ref()),
         );
         return Ok(());
     }
     let Some(address) = current_address(&inside, state) else {
-        *inside = Inside::Closed;
-        state.set_claimed(false);
+        if !matches!(*inside, Inside::Closed) {
+            // Its API server is away, perhaps because its etcd user is: the claim is made sure of again.
+            *inside = Inside::Closed;
+            state.set_claimed(false);
+        }
+        if let Some(keys) = keys {
+            // Saves reading them again when one has.
+            *lock(&state.credential) = Some(mint(keys)?);
+        }
         let usual = "no control-plane pod has an address yet";
         not_yet(state, findings, "PodsStarting", usual.to_owned());
         return Ok(());
@@ -159,7 +173,12 @@ async fn keep_up(
         .status
         .as_ref()
         .is_some_and(|status| status.kubernetes_resources.version.version.is_some());
-    let writes = apply_inside(connection, ledger, tenant, exposure, endpoint, known);
+    let way = Way {
+        exposure,
+        endpoint,
+        node_image: &ctx.args.node_image,
+    };
+    let writes = apply_inside(connection, ledger, tenant, &way, known);
     let changed = match tokio::time::timeout(LIMIT, writes).await {
         Err(_) => return Err(Error::InsideTimeout(LIMIT)),
         Ok(result) => result?,
@@ -227,7 +246,8 @@ async fn advance(
     ctx: &Arc<Context>,
 ) -> Result<(), Error> {
     if is_stale(inside, address, state).await {
-        let connection = connect(address, tenant, keys, ctx).await?;
+        let at_hand = lock(&state.credential).take();
+        let connection = connect(address, tenant, keys, at_hand, ctx).await?;
         // Where the kubelet has it ready already, the status need not say meanwhile that it does not answer.
         let answering =
             lock(&state.pods).is_ready(address) && answers_soon(&connection.client).await;
@@ -257,6 +277,7 @@ async fn advance(
         let reference = ObjectRef::from_obj(object);
         let client = || connection.client.clone();
         let serving = serving::approve(client(), reference.clone(), ctx.clone());
+        let joining = attend::follow(client(), reference.clone(), ctx.clone());
         let kinds = watched(tenant);
         let watch = watch(client(), ledger.clone(), kinds, reference, ctx.clone());
         *inside = Inside::Open {
@@ -265,6 +286,7 @@ async fn advance(
             prioritized: tenant.api_priority.is_some(),
             _watch: watch,
             _serving: serving,
+            _joining: Task::spawn(joining),
         };
     }
     Ok(())
@@ -295,25 +317,48 @@ async fn is_stale(inside: &Inside, address: IpAddr, state: &TenantState) -> bool
     }
 }
 
+/// How a tenant's nodes and pods reach its API servers.
+struct Way<'a> {
+    exposure: &'a Exposure,
+    endpoint: &'a Endpoint,
+    node_image: &'a str,
+}
+
+impl Way<'_> {
+    fn access(&self, addresses: Vec<IpAddr>, certificate_authority: &str) -> Access {
+        let server = self.exposure.tunnel.as_ref().map(ToString::to_string);
+        Access {
+            host: match &self.endpoint.host {
+                Host::Address(ip) => ip.to_string(),
+                Host::Name(name) => name.clone(),
+            },
+            port: self.endpoint.port,
+            addresses,
+            direct_port: self.exposure.direct_port().unwrap_or(self.endpoint.port),
+            listeners: self.exposure.listeners.as_ref().map(|found| NodeListeners {
+                servers: found.servers.iter().map(ToString::to_string).collect(),
+                name: found.name.clone(),
+                image: self.node_image.to_owned(),
+            }),
+            tunnel: server.map(|server| TunnelAgents {
+                server,
+                image: self.node_image.to_owned(),
+            }),
+            certificate_authority: certificate_authority.to_owned(),
+        }
+    }
+}
+
 async fn apply_inside(
     connection: &Connection,
     ledger: &Ledger,
     tenant: &Tenant,
-    exposure: &Exposure,
-    endpoint: &Endpoint,
+    way: &Way<'_>,
     known: bool,
 ) -> Result<bool, Error> {
-    let resolved = resolve(exposure).await;
-    let access = Access {
-        host: match &endpoint.host {
-            Host::Address(ip) => ip.to_string(),
-            Host::Name(name) => name.clone(),
-        },
-        port: endpoint.port,
-        addresses: resolved.as_ref().cloned().unwrap_or_default(),
-        direct_port: exposure.port.unwrap_or(endpoint.port),
-        certificate_authority: connection.certificate_authority.clone(),
-    };
+    let resolved = resolve(way.exposure).await;
+    let addresses = resolved.as_ref().cloned().unwrap_or_default();
+    let access = way.access(addresses, &connection.certificate_authority);
     let mut objects = stoker_tenant::build(tenant, &access)?;
     let writer = Writer::new(connection.client.clone(), FIELD_MANAGER);
     let first = known && ledger.keys().is_empty();

@@ -178,7 +178,7 @@ impl Pass<'_> {
             let replaced = escrow::replace(self.id, &wanted.copy, read, pool, key);
             turn.awaiting(replaced.boxed()).await?;
         } else {
-            let kept = escrow::keep(self.id, &wanted.copy, pool, key);
+            let kept = escrow::keep(self.id, &wanted.copy, pool, key, self.born);
             turn.awaiting(kept.boxed()).await?;
         }
         *lock(&self.state.escrowed) = digests;

@@ -1,15 +1,17 @@
 //! The sealed copy of what people wrote of a tenant, in the pool: with the keys' copy beside it and the escrow key a
 //! lost management cluster is built again (`recover`).
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use stoker_api::StorageId;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_etcd::Pool;
 use stoker_pki::{EscrowError, EscrowKey};
 use zeroize::Zeroizing;
 
+use super::claim::is_born;
 use super::error::Error;
 use super::state::{TenantState, lock};
 use crate::context::Context;
@@ -40,30 +42,47 @@ pub(super) fn of(
             manifest["metadata"][field] = json!(texts);
         }
     }
-    let verified = object
-        .status
-        .as_ref()
-        .and_then(|status| status.kubelets_verified);
-    if verified == Some(false) {
+    if kubelets_verified(object) == Some(false) {
         manifest["status"] = json!({ "kubeletsVerified": false });
     }
     Ok(manifest)
 }
 
-/// Keeps the copy up to date: nothing when this process has kept or seen the same.
+fn kubelets_verified(object: &TenantControlPlane) -> Option<bool> {
+    object.status.as_ref()?.kubelets_verified
+}
+
+/// Everything [`of`] depends on, in few bytes: the generation stands for the spec.
+fn edition(object: &TenantControlPlane, data_store: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.metadata.generation.hash(&mut hasher);
+    object.metadata.labels.hash(&mut hasher);
+    object.metadata.annotations.hash(&mut hasher);
+    kubelets_verified(object).hash(&mut hasher);
+    data_store.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Keeps the copy up to date: nothing when this process has kept or seen the same. Of a tenant that is not born there is
+/// none to compare with.
 pub(super) async fn keep(
-    manifest: &Value,
+    object: &TenantControlPlane,
     id: &StorageId,
+    data_store: &str,
     pool: &Pool,
     state: &TenantState,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let text = Zeroizing::new(serde_json::to_vec(manifest)?);
-    let digest: [u8; 32] = Sha256::digest(&*text).into();
-    if *lock(&state.manifest) == Some(digest) {
+    let edition = edition(object, data_store);
+    if *lock(&state.manifest) == Some(edition) {
         return Ok(());
     }
-    let stored = pool.manifest(id).await?;
+    let text = Zeroizing::new(serde_json::to_vec(&of(object, id, data_store)?)?);
+    let stored = if is_born(object, state) {
+        pool.manifest(id).await?
+    } else {
+        None
+    };
     let key = &ctx.escrow_key;
     let same = |sealed: &Vec<u8>| {
         key.open(&what(id), sealed)
@@ -73,7 +92,7 @@ pub(super) async fn keep(
         let sealed = key.seal(&what(id), &text)?;
         pool.keep_manifest(id, &sealed).await?;
     }
-    *lock(&state.manifest) = Some(digest);
+    *lock(&state.manifest) = Some(edition);
     Ok(())
 }
 

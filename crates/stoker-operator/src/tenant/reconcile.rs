@@ -18,7 +18,9 @@ use super::spec::served;
 use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status, stuck};
-use super::{delete, encryption, error::Error, inside, rollout, routes, store, told, writes};
+use super::{
+    delete, encryption, error::Error, hibernation, inside, rollout, routes, store, told, writes,
+};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -100,7 +102,15 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
 
     let mut findings = Findings::default();
-    let tenant = validate(object, ctx, &mut findings);
+    let mut tenant = validate(object, ctx, &mut findings);
+    let changes = match &mut tenant {
+        Some(tenant) => {
+            hibernation::decide(object, tenant, &state, ctx, &mut findings)
+                .boxed()
+                .await
+        }
+        None => None,
+    };
     let result = match &tenant {
         Some(tenant) => {
             pass(object, tenant, &state, ctx, &mut findings)
@@ -116,6 +126,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
     let turn_ends = rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
+    hibernation::hear(object, &state, ctx).await?;
     if findings.again && held.is_none() {
         ctx.wake(reference.clone());
     }
@@ -136,7 +147,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     Ok(next_look(
         &state,
         held.into_iter().chain(turn_ends).min(),
-        stuck,
+        [stuck, changes],
     ))
 }
 
@@ -155,13 +166,17 @@ fn validate(object: &TenantControlPlane, ctx: &Context, findings: &mut Findings)
 }
 
 /// The next known deadline: a certificate that is due, a credential that ends, a name to resolve again, a status that
-/// was `held` back this long or a turn that ends, the moment from which the tenant is `stuck`. Everything else wakes the tenant by itself.
-fn next_look(state: &TenantState, held: Option<Duration>, stuck: Option<Timestamp>) -> Action {
+/// was `held` back this long or a turn that ends, the `times` from which the tenant is stuck, sleeps or wakes. Everything
+/// else wakes the tenant by itself.
+fn next_look(state: &TenantState, held: Option<Duration>, times: [Option<Timestamp>; 2]) -> Action {
     let now = OffsetDateTime::now_utc();
     // A second later it is so for certain.
-    let stuck = stuck.and_then(|at| OffsetDateTime::from_unix_timestamp(at.as_second() + 1).ok());
-    let deadlines = [state.renew_at(), *lock(&state.look_again), stuck];
-    let waits = deadlines.into_iter().flatten().map(|next| {
+    let times = times
+        .into_iter()
+        .flatten()
+        .filter_map(|at| OffsetDateTime::from_unix_timestamp(at.as_second() + 1).ok());
+    let deadlines = [state.renew_at(), *lock(&state.look_again)];
+    let waits = deadlines.into_iter().flatten().chain(times).map(|next| {
         let wait = (next - now).max(time::Duration::SECOND);
         Duration::try_from(wait).unwrap_or(Duration::from_secs(1))
     });

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_kube::{Desired, conditions};
@@ -55,6 +56,8 @@ pub struct Facts<'a> {
     pub same_spec: bool,
     /// Whether it has ever served.
     pub has_served: bool,
+    /// Whether pods are wanted at all.
+    pub is_awake: bool,
 }
 
 /// Whether applying the template needs a turn: it would replace the pods of a tenant that served, and nobody has asked
@@ -65,7 +68,7 @@ pub fn needs_turn(facts: &Facts<'_>) -> bool {
         return false;
     };
     let same = annotation(live, TEMPLATE) == Some(facts.template);
-    !same && facts.same_spec && !is_asleep(live) && facts.has_served
+    !same && facts.same_spec && facts.is_awake && !is_asleep(live) && facts.has_served
 }
 
 /// Whether no pods are wanted.
@@ -141,7 +144,10 @@ pub fn template(deployment: &Deployment) -> Result<String, Error> {
         }),
         status: None,
     };
-    Ok(hex::encode(&Desired::of(&alone)?.digest()[..8]))
+    // With sorted keys: Deployments remember this digest.
+    let kind = ApiResource::erase::<Deployment>(&());
+    let digest = *Desired::of_kind(&kind, &alone)?.digest();
+    Ok(hex::encode(&digest[..8]))
 }
 
 /// The Deployment with what a later pass needs to know of its template.
@@ -236,6 +242,7 @@ impl Pass<'_> {
             template: &template,
             same_spec: is_same_spec(self.object, self.state),
             has_served: has_served(self.object, self.state),
+            is_awake: self.tenant.replicas > 0,
         };
         let reference = ObjectRef::from_obj(self.object);
         let is_down = live.as_ref().is_some_and(|live| !serves(live));

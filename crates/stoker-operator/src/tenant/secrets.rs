@@ -1,6 +1,6 @@
 //! Reading a tenant's Secrets, and having pods see them when they changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -21,6 +21,9 @@ use crate::finalizer::set_finalizer;
 /// volumes at once, which it otherwise does about once a minute.
 const REFRESHED: &str = "stoker.dev/secrets-refreshed";
 
+/// Secrets of a namespace that are listed to learn their names.
+const FEW: u32 = 50;
+
 /// A tenant's own Secrets as just read, by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TenantSecrets {
@@ -32,11 +35,16 @@ pub(super) struct TenantSecrets {
 impl TenantSecrets {
     /// Reads what a pass over `tenant` needs: of one that has lived all that carry its label, and its keys
     /// whether labelled or not; of a new one the keys alone, which a first pass that was cut off made, or
-    /// people put there beforehand. Certificates of a cut-off pass are simply issued again.
+    /// people put there beforehand, as far as they are `there`. Certificates of a cut-off pass are simply issued again.
     ///
     /// # Errors
     /// The management API refused.
-    pub(super) async fn read(tenant: &Tenant, born: bool, ctx: &Context) -> Result<Self, Error> {
+    pub(super) async fn read(
+        tenant: &Tenant,
+        born: bool,
+        there: &NamesThere,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
         let failed = |error| Error::ReadSecrets(Box::new(error));
         let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
         let mut found = Vec::new();
@@ -45,7 +53,9 @@ impl TenantSecrets {
             found = secrets.list(&params).await.map_err(failed)?.items;
         }
         let names = Names::of(tenant);
-        let is_missing = |name: &&str| !found.iter().any(|secret| secret.name_any() == *name);
+        let is_missing = |name: &&str| {
+            !found.iter().any(|secret| secret.name_any() == *name) && (born || there.may_have(name))
+        };
         let missing: Vec<&str> = names
             .irreplaceable()
             .into_iter()
@@ -108,6 +118,32 @@ impl TenantSecrets {
             secret.metadata.deletion_timestamp.is_some() && is_guarded(&secret.metadata)
         });
         leaving.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// Names of the Secrets in a namespace, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NamesThere(Option<BTreeSet<String>>);
+
+impl NamesThere {
+    /// Asks for them all at once: a new tenant's namespace has few, mostly none. Where there are many, each has to be
+    /// asked for.
+    ///
+    /// # Errors
+    /// The management API refused.
+    pub(super) async fn list(namespace: &str, ctx: &Context) -> Result<Self, Error> {
+        let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+        let params = ListParams::default().limit(FEW);
+        let page = secrets.list_metadata(&params).await;
+        let page = page.map_err(|error| Error::ReadSecrets(Box::new(error)))?;
+        let is_all = page.metadata.continue_.unwrap_or_default().is_empty();
+        let names = page.items.iter().map(ResourceExt::name_any).collect();
+        Ok(Self(is_all.then_some(names)))
+    }
+
+    /// Whether there may be a Secret of this name.
+    pub(super) fn may_have(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(name))
     }
 }
 

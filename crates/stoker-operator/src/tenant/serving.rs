@@ -18,7 +18,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_kube::{Answer, Change, KubeletRequest, OwnedWatch};
+use stoker_kube::{Answer, Change, KUBELET_SERVING, KubeletRequest, OwnedWatch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::decision::{Decision, Reserved, decide};
@@ -27,7 +27,7 @@ use super::damper::Damper;
 use super::state::lock;
 use crate::context::Context;
 
-/// [`stoker_kube::KUBELET_SERVING`].
+/// [`KUBELET_SERVING`].
 const SELECTED: &str = "spec.signerName=kubernetes.io/kubelet-serving";
 /// Requests that are looked at together; more wait in the watch.
 const ROOM: usize = 256;
@@ -231,7 +231,7 @@ async fn read_all(
     waiting: &mut BTreeSet<String>,
 ) -> Result<Vec<KubeletRequest>, stoker_kube::Error> {
     let read = names.into_iter().map(|name| async move {
-        let request = stoker_kube::kubelet_request(client, &name).await;
+        let request = stoker_kube::kubelet_request(client, &name, KUBELET_SERVING).await;
         (name, request)
     });
     let mut read = stream::iter(read).buffer_unordered(CONCURRENCY);
@@ -293,11 +293,11 @@ enum Known {
 }
 
 /// What no node of the tenant serves.
-fn reserved(tenant: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
-    let state = ctx.tenants.get(tenant);
+fn reserved(reference: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
+    let state = ctx.tenants.get(reference);
     let exposure = state.and_then(|state| lock(&state.exposure).clone());
     let exposure = exposure.filter(|exposure| exposure.endpoint.is_some());
-    let object = ctx.stores.tenants.get(tenant);
+    let object = ctx.stores.tenants.get(reference);
     let checked = object.and_then(|object| Tenant::validate(&object).ok());
     let (Some(exposure), Some(tenant)) = (exposure, checked) else {
         return Known::NotYet;
@@ -315,6 +315,7 @@ fn reserved(tenant: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
             .collect(),
         service_networks: tenant.network.service_cidrs,
         cluster_domain: tenant.network.cluster_domain,
+        networks: ctx.join_tokens.networks(reference),
     })
 }
 

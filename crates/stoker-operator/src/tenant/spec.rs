@@ -1,10 +1,8 @@
 //! Whether a spec can be served at all: what schema and CEL cannot say.
 
-use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-
-use stoker_api::BaseDomain;
+use stoker_api::{BaseDomain, StorageId};
 
 /// Why not: a reason for a condition, and what to change.
 pub(crate) type Refusal = (&'static str, String);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::StorageId;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
@@ -13,6 +14,7 @@ use stoker_control_plane::{Exposure, StoragePeer};
 use stoker_kube::Ledger;
 use time::OffsetDateTime;
 
+use super::connection::Credential;
 use super::encryption::Underway;
 use super::error::Error;
 use super::identity;
@@ -36,6 +38,9 @@ pub struct TenantState {
     /// The connection into the tenant. Passes over one tenant never overlap, so it is never waited
     /// for.
     pub inside: tokio::sync::Mutex<Inside>,
+    /// A credential for the tenant's API servers that was minted while its keys were at hand. It is used once: whoever
+    /// needs another reads the keys.
+    pub credential: Mutex<Option<Credential>>,
     /// An identity minted for it that may not be recorded yet: tried again, the same one is recorded, since the answer
     /// may be all that was lost.
     minted: Mutex<Option<StorageId>>,
@@ -65,10 +70,14 @@ pub struct TenantState {
     claimed: Mutex<bool>,
     /// Set once our finalizer is gone: the cached object may lag behind.
     let_go: AtomicBool,
+    /// Set while somebody wants it who found it asleep.
+    wanted: AtomicBool,
+    /// When somebody last asked anything of its API servers, as last told.
+    pub activity: Mutex<Option<Timestamp>>,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
     pub escrowed: Mutex<Vec<[u8; 32]>>,
-    /// Digest of the manifest whose copy this process has kept or seen in the pool.
-    pub manifest: Mutex<Option<[u8; 32]>>,
+    /// Edition of the manifest whose copy this process has kept or seen in the pool.
+    pub manifest: Mutex<Option<u64>>,
 }
 
 /// A Deployment that was applied.
@@ -85,6 +94,8 @@ pub struct Deployed {
 pub struct Inputs {
     /// `metadata.generation`.
     pub generation: i64,
+    /// Wanted pods: the time changes them too.
+    pub replicas: i32,
     /// Where the API server is reached.
     pub exposure: Exposure,
     /// Where the pool is reached.
@@ -111,6 +122,7 @@ impl Default for TenantState {
             ledger: Ledger::default(),
             pods: Mutex::default(),
             inside: tokio::sync::Mutex::default(),
+            credential: Mutex::default(),
             minted: Mutex::default(),
             exposure: Mutex::default(),
             storage_id: Mutex::default(),
@@ -126,6 +138,8 @@ impl Default for TenantState {
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
             let_go: AtomicBool::default(),
+            wanted: AtomicBool::default(),
+            activity: Mutex::default(),
             escrowed: Mutex::default(),
             manifest: Mutex::default(),
         }
@@ -204,6 +218,16 @@ impl TenantState {
     /// Records that the object was let go.
     pub fn let_go(&self) {
         self.let_go.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody wants it who found it asleep.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Records that somebody does, or no longer; returns what was.
+    pub fn set_wanted(&self, wanted: bool) -> bool {
+        self.wanted.swap(wanted, Ordering::AcqRel)
     }
 
     /// Records the claim, or that it must be made again.
@@ -297,6 +321,7 @@ mod tests {
     fn inputs() -> Inputs {
         Inputs {
             generation: 1,
+            replicas: 1,
             exposure: Exposure::default(),
             peers: Vec::new(),
             endpoints: Vec::new(),

@@ -1,6 +1,7 @@
 //! The status that follows from what a pass found. Pure.
 
 mod findings;
+mod sleep;
 pub mod stuck;
 pub mod urgency;
 
@@ -16,6 +17,7 @@ use stoker_kube::conditions;
 
 pub use self::findings::{Aspect, Check, Findings};
 use super::encryption;
+use super::hibernation;
 use super::rollout::Turn;
 use super::routes::Routed;
 use super::writes;
@@ -39,6 +41,7 @@ pub fn status(
     }
     if let Some(tenant) = tenant {
         describe(&mut new, tenant, findings);
+        new.hibernation.clone_from(&findings.hibernation);
     }
     if findings
         .routes
@@ -57,8 +60,9 @@ pub fn status(
     if let Some(check) = &findings.encryption {
         set(&mut new, encryption::CONDITION, check, generation, now);
     }
-    let ready = readiness(&new, findings, tenant);
+    let ready = sleep::waking(old, tenant, findings, readiness(&new, findings, tenant));
     set(&mut new, "Ready", &ready, generation, now);
+    sleep::describe(&mut new, tenant, findings, &ready, generation, now);
     describe_turn(&mut new, findings.rollout, generation, now);
     stuck::mark(
         &mut new,
@@ -68,12 +72,7 @@ pub fn status(
         now,
     );
     if let Some(tenant) = tenant {
-        settle_version(
-            &mut new,
-            tenant,
-            ready.holds,
-            findings.is_deployment_observed(),
-        );
+        settle_version(&mut new, tenant, &ready, findings.is_deployment_observed());
     }
     new
 }
@@ -132,12 +131,8 @@ fn readiness(
         return check.clone();
     }
     if tenant.is_some_and(|tenant| tenant.replicas == 0) {
-        let message = "no replicas are wanted; data and keys are kept".to_owned();
-        return Check {
-            holds: false,
-            reason: "Sleeping",
-            message,
-        };
+        let why = hibernation::why_asleep(findings.hibernation.as_ref());
+        return Check::fails(sleep::SLEEPING, why);
     }
     let holds = |aspect: Aspect| match conditions::find(&status.conditions, aspect.condition()) {
         Some(found) => found.status == "True",
@@ -213,6 +208,12 @@ fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &F
         kube_proxy: AddonStatus {
             enabled: tenant.addons.kube_proxy.is_some(),
         },
+        konnectivity: AddonStatus {
+            enabled: tenant.addons.konnectivity.is_some(),
+        },
+        node_listener: AddonStatus {
+            enabled: tenant.addons.node_listener.is_some(),
+        },
     };
     let seen = findings
         .deployment
@@ -236,9 +237,11 @@ fn describe(status: &mut TenantControlPlaneStatus, tenant: &Tenant, findings: &F
 fn settle_version(
     status: &mut TenantControlPlaneStatus,
     tenant: &Tenant,
-    ready: bool,
+    ready: &Check,
     observed: bool,
 ) {
+    let waking = ready.reason == sleep::WAKING;
+    let ready = ready.holds;
     let wanted = tenant.version.to_string();
     let limited = is_limited(status);
     let resources = &mut status.kubernetes_resources;
@@ -254,6 +257,7 @@ fn settle_version(
     resources.version.status = match resources.version.version.as_deref() {
         _ if tenant.replicas == 0 => VersionState::Sleeping,
         None => VersionState::Provisioning,
+        Some(_) if waking => VersionState::Waking,
         Some(_) if ready && limited => VersionState::WriteLimited,
         Some(installed) if installed != wanted => VersionState::Upgrading,
         Some(_) if ready => VersionState::Ready,

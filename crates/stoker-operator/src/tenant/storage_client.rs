@@ -3,7 +3,7 @@
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
 use stoker_control_plane::{ExistingSecrets, Names, entry, storage_client_request};
-use stoker_pki::{Authority, KeyedCertificate, LeafState, PrivateKey, leaf_state};
+use stoker_pki::{Authority, KeyedCertificate, LeafState, PrivateKey, leaf_state, renewal};
 use time::OffsetDateTime;
 
 /// The certificate in the tenant's Secret while it is good, else a new one; and when to renew it.
@@ -30,17 +30,7 @@ pub fn storage_client(
         return Ok((current, renew_at));
     }
     let issued = authority.issue(&request, now)?;
-    let state = leaf_state(
-        &issued.certificate,
-        issued.key.as_pem(),
-        &request,
-        authority,
-        now,
-    );
-    let renew_at = match state {
-        LeafState::Valid { renew_at } => renew_at,
-        LeafState::Reissue(_) => now,
-    };
+    let renew_at = renewal(&issued.certificate, authority, now);
     Ok((issued, renew_at))
 }
 

@@ -171,7 +171,7 @@ pub(super) async fn client(
     {
         return Some(connection.client.clone());
     }
-    let connection = connect(address, tenant, keys, ctx).await;
+    let connection = connect(address, tenant, keys, None, ctx).await;
     connection.ok().map(|connection| connection.client)
 }
 

@@ -11,9 +11,9 @@ use kube::runtime::watcher::Event;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use stoker_api::v1alpha1::{
-    DataStore, DataStoreSpec, DataStoreStatus, KubeconfigGenerator, KubeconfigGeneratorSpec,
-    KubeconfigGeneratorStatus, TenantControlPlane, TenantControlPlaneSpec,
-    TenantControlPlaneStatus,
+    DataStore, DataStoreSpec, DataStoreStatus, JoinToken, JoinTokenSpec, JoinTokenStatus,
+    KubeconfigGenerator, KubeconfigGeneratorSpec, KubeconfigGeneratorStatus, TenantControlPlane,
+    TenantControlPlaneSpec, TenantControlPlaneStatus,
 };
 use stoker_kube::SparseMeta;
 
@@ -110,5 +110,6 @@ kinds! {
     Namespace: Unread, Unread, |sent| (None, None);
     TenantControlPlane: TenantControlPlaneSpec, Option<TenantControlPlaneStatus>, |sent| (sent.spec, sent.status);
     DataStore: DataStoreSpec, Option<DataStoreStatus>, |sent| (sent.spec, sent.status);
+    JoinToken: JoinTokenSpec, Option<JoinTokenStatus>, |sent| (sent.spec, sent.status);
     KubeconfigGenerator: KubeconfigGeneratorSpec, Option<KubeconfigGeneratorStatus>, |sent| (sent.spec, sent.status);
 }

@@ -71,6 +71,7 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
         let Some(change) = broken("metadata", change) else {
             continue;
         };
+        ctx.join_tokens.saw_secret(&change);
         let Some(tenant) = tenant_of(&change.metadata) else {
             continue;
         };

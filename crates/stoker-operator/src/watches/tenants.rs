@@ -62,6 +62,7 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
                 let reference = ObjectRef::from_obj(&tenant);
                 // By its labels generators select it, and its status tells when there is something to make from.
                 ctx.kubeconfigs.saw_tenant(&reference);
+                ctx.join_tokens.saw_tenant(&reference);
                 let now = Seen::of(&tenant);
                 let before = known.insert(reference.clone(), now.clone());
                 if now.asks(before.as_ref()) {
@@ -80,6 +81,7 @@ pub(super) async fn watch_tenants(cache: Writer<TenantControlPlane>, ctx: Arc<Co
                 ctx.tenants.remove(&reference);
                 tenant::rollout::leave(&reference, &ctx);
                 ctx.kubeconfigs.forget(&reference);
+                ctx.join_tokens.saw_tenant(&reference);
                 ctx.tenant_failures.succeeded(&reference);
             }
             Some(Event::InitDone) => {

@@ -8,6 +8,7 @@
 
 mod authority;
 mod handshake;
+mod join;
 mod keys;
 mod kubeconfig;
 mod properties;

@@ -38,6 +38,7 @@ fn what_a_kubelet_asks_for_is_read_back() {
         SanType::IpAddress("fd00::7".parse().unwrap()),
     ];
     let read = read(&params(&names)).unwrap();
+    assert!(read.key_hash.starts_with("sha256:"));
     let addresses = ["10.0.0.7", "10.0.0.8", "fd00::7"].map(|text| text.parse().unwrap());
     assert_eq!(
         read,
@@ -46,6 +47,7 @@ fn what_a_kubelet_asks_for_is_read_back() {
             organizations: vec!["system:nodes".to_owned()],
             dns_names: vec!["w1".to_owned()],
             ip_addresses: addresses.to_vec(),
+            key_hash: read.key_hash.clone(),
         }
     );
 }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use k8s_openapi::api::core::v1::ServiceAccount;
+
 use super::{access, all, plain, tenant};
-use crate::build;
+use crate::{NodeListeners, build};
 
 fn check(scenario: &str, objects: &crate::TenantObjects) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -52,6 +54,61 @@ fn priority_of_people_over_agents_of_two_namespaces() {
         ..crate::TenantObjects::default()
     };
     check("api-priority", &objects);
+}
+
+/// The agents alone, of an add-on asked for like this.
+fn agents(konnectivity: &str) -> crate::TenantObjects {
+    let tenant = plain(
+        "v1.36.3",
+        &format!("addons: {{ konnectivity: {konnectivity} }}"),
+    );
+    let built = build(&tenant, &access("192.0.2.10", &["192.0.2.10"])).unwrap();
+    let ours =
+        |account: &ServiceAccount| account.metadata.name.as_deref() == Some("konnectivity-agent");
+    crate::TenantObjects {
+        service_accounts: built.service_accounts.into_iter().filter(ours).collect(),
+        daemon_sets: built.daemon_sets,
+        deployments: built.deployments,
+        ..crate::TenantObjects::default()
+    }
+}
+
+#[test]
+fn agents_of_the_tunnel_on_every_node() {
+    check("tunnel-daemon-set", &agents("{}"));
+}
+
+#[test]
+fn agents_of_the_tunnel_on_some_nodes() {
+    let asked = "{ agent: { mode: Deployment, replicas: 2, hostNetwork: true, image: registry.example.com/agents/node,
+  version: v9, tolerations: [{ operator: Exists }], extraArgs: [--deny=192.0.2.0/24],
+  resources: { limits: { memory: 64Mi } } } }";
+    check("tunnel-deployment", &agents(asked));
+}
+
+#[test]
+fn listeners_on_nodes_that_lead_through_a_gateway() {
+    let mut access = access(
+        "acme.tenants.example.com",
+        &["fd53:746f:6b72::1", "192.0.0.64"],
+    );
+    access.listeners = Some(NodeListeners {
+        servers: vec!["acme.tenants.example.com:6443".to_owned()],
+        name: Some("acme.tenants.example.com".to_owned()),
+        image: "stoker.dev/stoker-node:v0.1.0".to_owned(),
+    });
+    let built = build(&plain("v1.36.3", ""), &access).unwrap();
+    let objects = crate::TenantObjects {
+        endpoints: built.endpoints,
+        endpoint_slices: built.endpoint_slices,
+        daemon_sets: built.daemon_sets,
+        ..crate::TenantObjects::default()
+    };
+    check("node-listener", &objects);
+    // Until it is known what they dial there are none.
+    access.listeners.as_mut().unwrap().servers.clear();
+    let built = build(&plain("v1.36.3", ""), &access).unwrap();
+    assert!(built.daemon_sets.is_empty());
 }
 
 #[test]

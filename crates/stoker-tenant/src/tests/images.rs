@@ -25,6 +25,38 @@ fn images(core_dns: &str, kube_proxy: &str) -> [String; 2] {
 }
 
 #[test]
+fn an_agents_image_is_the_operators_but_for_what_the_spec_names() {
+    let image = |agent: &str, operators: &str| {
+        let add_ons = format!("addons: {{ konnectivity: {{ agent: {agent} }} }}");
+        let mut access = access("192.0.2.10", &[]);
+        access.tunnel.as_mut().unwrap().image = operators.to_owned();
+        let built = build(&plain("v1.35.4", &add_ons), &access).unwrap();
+        let pod = built.daemon_sets[0].spec.clone().unwrap().template.spec;
+        pod.unwrap().containers[0].image.clone().unwrap()
+    };
+    let operators = "r.example.com:5000/stoker-node:v1";
+    let pinned = "r.example.com:5000/stoker-node:v1@sha256:0123";
+    assert_eq!(image("{}", pinned), pinned);
+    assert_eq!(image("{ image: '', version: '' }", operators), operators);
+    assert_eq!(
+        image("{ version: v2 }", pinned),
+        "r.example.com:5000/stoker-node:v2"
+    );
+    assert_eq!(
+        image("{ image: a.example.com/b }", operators),
+        "a.example.com/b:v1"
+    );
+    assert_eq!(
+        image("{ image: a.example.com/b/, version: v2 }", operators),
+        "a.example.com/b:v2"
+    );
+    assert_eq!(
+        image("{ version: v2 }", "r.example.com:5000/stoker-node"),
+        "r.example.com:5000/stoker-node:v2"
+    );
+}
+
+#[test]
 fn repository_and_tag_are_independent() {
     assert_eq!(
         images("{}", "{}"),

@@ -1,5 +1,7 @@
 //! Which agents there are, and which of them is asked for a stream.
 
+use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use stoker_tunnel::identity::{NodeName, Served};
 use stoker_tunnel::pulse::Pulse;
 use stoker_tunnel::wire::REASON;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::target::{Host, Target};
 
@@ -22,6 +24,10 @@ const ANSWER: Duration = Duration::from_secs(15);
 const TRIES: usize = 3;
 /// Connections of one node at a time: one, another that replaces it, and what still drains.
 const LINKS_PER_NODE: usize = 8;
+/// Connections of one node that have not said yet what they are for.
+const GREETINGS_PER_NODE: usize = 8;
+/// An agent that went away, or has not come yet to a process that has just begun, may be back within this time.
+const HOPE: Duration = Duration::from_secs(10);
 
 /// Why there is no stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,13 +81,50 @@ impl Drop for Place {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Agents(Mutex<Links>);
+pub(super) struct Agents {
+    links: Mutex<Links>,
+    arrivals: Notify,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Links {
     last_id: u64,
     opened: u64,
     all: Vec<Link>,
+    greeted: HashMap<NodeName, usize>,
+    /// When the last one went away, while there is none.
+    alone: Instant,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            last_id: 0,
+            opened: 0,
+            all: Vec::new(),
+            greeted: HashMap::new(),
+            alone: Instant::now(),
+        }
+    }
+}
+
+/// A connection of a node that has not said yet what it is for, until dropped.
+#[derive(Debug)]
+pub(super) struct Greeted<'a> {
+    agents: &'a Agents,
+    node: &'a NodeName,
+}
+
+impl Drop for Greeted<'_> {
+    fn drop(&mut self) {
+        let mut links = self.agents.links();
+        if let Some(count) = links.greeted.get_mut(self.node) {
+            *count -= 1;
+            if *count == 0 {
+                links.greeted.remove(self.node);
+            }
+        }
+    }
 }
 
 /// An agent that is there until this is dropped.
@@ -99,11 +142,29 @@ impl Drop for Registered<'_> {
         let gone = links.all.iter().position(|link| link.id == self.id);
         if let Some(gone) = gone.map(|index| links.all.remove(index)) {
             links.prefer_newest(&gone.node);
+            links.alone = Instant::now();
         }
     }
 }
 
 impl Agents {
+    /// `None` when the node has too many of these already.
+    pub(super) fn greet<'a>(&'a self, node: &'a NodeName) -> Option<Greeted<'a>> {
+        let mut links = self.links();
+        let count = links.greeted.entry(node.clone()).or_default();
+        if *count >= GREETINGS_PER_NODE {
+            return None;
+        }
+        *count += 1;
+        Some(Greeted { agents: self, node })
+    }
+
+    /// Streams that are open, over all agents.
+    pub(super) fn streams(&self) -> usize {
+        let streams = |link: &Link| link.streams.load(Ordering::Relaxed);
+        self.links().all.iter().map(streams).sum()
+    }
+
     pub(super) fn add(
         &self,
         node: &NodeName,
@@ -136,6 +197,7 @@ impl Agents {
             evicted: evicted.clone(),
         });
         links.prefer_newest(node);
+        self.arrivals.notify_waiters();
         Registered {
             agents: self,
             id,
@@ -146,6 +208,7 @@ impl Agents {
     /// A stream to the target, through the agent that shall have it; through another when that one has
     /// just gone or has no way there.
     pub(super) async fn open(&self, target: &Target) -> Result<Opened, Refusal> {
+        self.arrival().await;
         let mut tried = Vec::new();
         let mut refusal = Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -164,6 +227,20 @@ impl Agents {
         Err(refusal)
     }
 
+    /// Waits while there is nobody, if somebody may come soon.
+    async fn arrival(&self) {
+        let mut arrived = pin!(self.arrivals.notified());
+        arrived.as_mut().enable();
+        let until = {
+            let links = self.links();
+            if !links.all.is_empty() {
+                return;
+            }
+            links.alone + HOPE
+        };
+        let _ = timeout_at(until, arrived).await;
+    }
+
     fn choose(&self, target: &Target, tried: &[u64]) -> Option<Link> {
         let mut links = self.links();
         let candidates: Vec<Candidate<'_>> = links
@@ -180,7 +257,7 @@ impl Agents {
     }
 
     fn links(&self) -> MutexGuard<'_, Links> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

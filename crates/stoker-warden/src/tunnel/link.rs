@@ -12,7 +12,9 @@ use http::{Request, StatusCode};
 use rustls_pki_types::CertificateDer;
 use stoker_tunnel::identity::{NodeName, Served};
 use stoker_tunnel::pulse::{INTERVAL, Pulse};
-use stoker_tunnel::wire::{HELLO, LARGEST_HELLO, SERVER_COUNT, SERVER_ID, near_end, window};
+use stoker_tunnel::wire::{
+    HELLO, LARGEST_HELLO, SERVER_COUNT, SERVER_ID, SERVER_LEAVING, near_end, window,
+};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,11 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
-use super::Shared;
 use super::credentials::{self, Trust};
+use super::{Shared, Told};
 
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long an agent may take to say who it is.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -48,6 +48,8 @@ pub(super) enum Error {
     Hello,
     #[error("the agent is silent")]
     Silent(#[from] stoker_tunnel::pulse::Silent),
+    #[error("too many connections of the same node are about to begin")]
+    Crowded,
     #[error("newer connections of the same node took its place")]
     Evicted,
 }
@@ -64,35 +66,31 @@ pub(super) struct Link {
 
 /// Makes the connection. Nothing but a node of this tenant gets past this.
 pub(super) async fn greet(socket: TcpStream, shared: &Shared) -> Result<Link, Error> {
-    timeout(HANDSHAKE, async {
-        let _ = socket.set_nodelay(true);
-        let trust = shared.credentials.current();
-        let stream = TlsAcceptor::from(trust.tls.clone())
-            .accept(socket)
-            .await
-            .map_err(Error::Handshake)?;
-        let chain: Vec<_> = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .unwrap_or_default()
-            .iter()
-            .map(|certificate| certificate.clone().into_owned())
-            .collect();
-        let node = Trust::node(&chain)?;
-        let (requests, wire) = near_end()
-            .handshake(stream)
-            .await
-            .map_err(Error::Protocol)?;
-        Ok(Link {
-            node,
-            chain,
-            requests,
-            wire,
-        })
+    let _ = socket.set_nodelay(true);
+    let trust = shared.credentials.current();
+    let stream = TlsAcceptor::from(trust.tls.clone())
+        .accept(socket)
+        .await
+        .map_err(Error::Handshake)?;
+    let chain: Vec<_> = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .unwrap_or_default()
+        .iter()
+        .map(|certificate| certificate.clone().into_owned())
+        .collect();
+    let node = Trust::node(&chain)?;
+    let (requests, wire) = near_end()
+        .handshake(stream)
+        .await
+        .map_err(Error::Protocol)?;
+    Ok(Link {
+        node,
+        chain,
+        requests,
+        wire,
     })
-    .await
-    .map_err(|_| Error::Slow)?
 }
 
 impl Link {
@@ -153,18 +151,22 @@ struct Life<'a> {
 
 impl Life<'_> {
     async fn run(self, requests: SendRequest<Bytes>, mut ping: h2::PingPong) -> Result<(), Error> {
-        let mut told = self.shared.server_count();
+        let agents = &self.shared.agents;
+        let greeted = agents.greet(self.node).ok_or(Error::Crowded)?;
+        let mut leaving = self.shared.leaving.subscribe();
+        let mut told = self.shared.told();
         let mut believed = (self.shared.credentials.current(), Instant::now());
         let served = self.hello(&requests, told).await?;
         let pulse = Arc::new(Pulse::default());
         pulse.beat(&mut ping).await?;
         let addresses = served.as_ref().map_or(0, |served| served.addresses.len());
-        let agents = &self.shared.agents;
         let registered = agents.add(self.node, served, pulse.clone(), requests.clone());
+        drop(greeted);
         info!(node = %self.node, addresses, "agent connected");
         loop {
             tokio::select! {
                 () = sleep(INTERVAL) => {}
+                Ok(()) = leaving.changed() => {}
                 () = registered.evicted.notified() => return Err(Error::Evicted),
             }
             let round_trip = pulse.beat(&mut ping).await?;
@@ -174,10 +176,10 @@ impl Life<'_> {
                 current.still_holds(self.chain)?;
                 believed = (current, Instant::now());
             }
-            let count = self.shared.server_count();
-            if count != told {
-                self.hello(&requests, count).await?;
-                told = count;
+            let now = self.shared.told();
+            if now != told {
+                self.hello(&requests, now).await?;
+                told = now;
             }
         }
     }
@@ -186,9 +188,9 @@ impl Life<'_> {
     async fn hello(
         &self,
         requests: &SendRequest<Bytes>,
-        count: usize,
+        told: Told,
     ) -> Result<Option<Served>, Error> {
-        let answer = timeout(ANSWER, ask(requests.clone(), &self.shared.id, count));
+        let answer = timeout(ANSWER, ask(requests.clone(), &self.shared.id, told));
         let certificate = answer.await.map_err(|_| Error::Slow)??;
         if certificate.is_empty() {
             return Ok(None);
@@ -206,10 +208,11 @@ impl Life<'_> {
     }
 }
 
-async fn ask(requests: SendRequest<Bytes>, id: &str, count: usize) -> Result<Vec<u8>, Error> {
+async fn ask(requests: SendRequest<Bytes>, id: &str, told: Told) -> Result<Vec<u8>, Error> {
     let request = Request::get(HELLO)
         .header(SERVER_ID, id)
-        .header(SERVER_COUNT, count)
+        .header(SERVER_COUNT, told.count)
+        .header(SERVER_LEAVING, told.leaving.to_string())
         .body(())
         .map_err(|_| Error::Hello)?;
     let mut requests = requests.ready().await.map_err(Error::Protocol)?;

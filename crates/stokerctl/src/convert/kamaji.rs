@@ -39,8 +39,8 @@ const DROPPED_ANNOTATIONS: [(&str, &str); 3] = [
 /// Why a field is left out, by the beginning of its path; what is not here is merely unknown.
 const REASONS: [(&str, &str); 7] = [
     (
-        "spec.addons.konnectivity",
-        "API servers reach nodes directly",
+        "spec.addons.konnectivity.server",
+        "the tunnel's server is the operator's warden",
     ),
     ("spec.dataStoreOverrides", "one DataStore holds a tenant"),
     (
@@ -184,6 +184,7 @@ impl Conversion<'_> {
                 remove(spec, field);
             }
         }
+        self.agent(spec);
         let version = spec["kubernetes"]["version"].as_str();
         let version = version.and_then(|text| text.parse::<KubernetesVersion>().ok());
         if let (Some(version), Some(plugins)) = (
@@ -209,6 +210,21 @@ impl Conversion<'_> {
             let list = arguments.as_mut().and_then(|all| all.get_mut(field));
             if let Some(list) = list.and_then(Value::as_array_mut) {
                 list.retain(|argument| self.keeps(component, argument));
+            }
+        }
+    }
+
+    /// What an agent of konnectivity is told means nothing to the one that takes its place.
+    fn agent(&mut self, spec: &mut Value) {
+        let Some(agent) = spec.pointer_mut("/addons/konnectivity/agent") else {
+            return;
+        };
+        for field in ["image", "version", "extraArgs"] {
+            if agent.get(field).is_some() {
+                self.warn(&format!(
+                    "spec.addons.konnectivity.agent.{field}: left out: the tunnel's agent is stoker-node"
+                ));
+                remove(agent, field);
             }
         }
     }

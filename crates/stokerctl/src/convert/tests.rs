@@ -65,7 +65,9 @@ fn what_is_supported_is_carried_over_word_for_word() {
 fn everything_that_is_lost_is_named() {
     let Converted { objects, warnings } = converted("lost.yaml");
     let lost = [
-        "spec.addons.konnectivity: left out: API servers reach nodes directly",
+        "spec.addons.konnectivity.server.version: left out: the tunnel's server is",
+        "spec.addons.konnectivity.agent.image: left out: the tunnel's agent is stoker-node",
+        "spec.addons.konnectivity.agent.extraArgs: left out: the tunnel's agent",
         "spec.dataStoreOverrides",
         "spec.dataStoreSchema: left out: a new identity",
         "spec.dataStoreUsername: left out: a new identity",

@@ -17,16 +17,17 @@ use self::load::Load;
 use self::ways::{Kind, Way};
 use super::figures::{Spread, Table};
 
-/// Rounds; in each every way takes its turn.
-const ROUNDS: usize = 3;
+/// Rounds; in each every way takes its turn, each time another one first. Short ones: what else the machine does falls on
+/// neighbours alike, and the ratio of two of one round is what is compared.
+const ROUNDS: usize = 21;
 /// Requests of a round, one after the other.
-const REQUESTS: usize = 4000;
+const REQUESTS: usize = 1500;
 /// How long connections are opened in a round.
-const OPENING: Duration = Duration::from_secs(2);
+const OPENING: Duration = Duration::from_millis(600);
 /// Clients that open them.
 const CLIENTS: usize = 16;
 /// Bytes of the stream of a round.
-const STREAM: u64 = 1 << 30;
+const STREAM: u64 = 256 << 20;
 /// Silent connections of which memory is measured.
 const SILENT: usize = 2000;
 /// Routes with which everything is measured.
@@ -65,8 +66,11 @@ pub(super) async fn measure() -> Result<Vec<Table>> {
     for (way, figures) in &mut ways {
         figures.memory = way.resident()?;
     }
-    for _ in 0..ROUNDS {
-        for (way, figures) in &mut ways {
+    for number in 0..ROUNDS {
+        let first = number % ways.len();
+        for at in 0..ways.len() {
+            let at = (first + at) % ways.len();
+            let (way, figures) = &mut ways[at];
             round(&load, way, figures).await?;
         }
     }
@@ -107,20 +111,27 @@ async fn round(load: &Load, way: &Way, figures: &mut Figures) -> Result<()> {
 
 fn table(ways: &[(Way, Figures)]) -> Result<Table> {
     let title = format!(
-        "Gateway with {ROUTES} routes, against HAProxy with as many backends; median of {ROUNDS} rounds"
+        "Gateway with {ROUTES} routes, against HAProxy with as many backends; medians of {ROUNDS} rounds, and of their ratios"
     );
     let columns = ["", "direct", "gateway", "HAProxy", "gateway / HAProxy"];
     let mut table = Table::new(title, &columns);
     let spread =
         |name: &str, of: fn(&Figures) -> &Vec<f64>, digits, table: &mut Table| -> Result<()> {
-            let median = |figures: &Figures| {
-                Ok::<_, anyhow::Error>(Spread::of(of(figures).iter().copied())?.median)
+            let median = |figures: &[f64]| {
+                Ok::<_, anyhow::Error>(Spread::of(figures.iter().copied())?.median)
             };
             let found: Vec<f64> = ways
                 .iter()
-                .map(|(_, figures)| median(figures))
+                .map(|(_, figures)| median(of(figures)))
                 .collect::<Result<_>>()?;
-            row(table, name, &found, digits);
+            let ratios = match ways {
+                [_, (_, gateway), (_, haproxy)] => {
+                    let rounds = of(gateway).iter().zip(of(haproxy));
+                    rounds.map(|(one, other)| one / other).collect()
+                }
+                _ => Vec::new(),
+            };
+            row(table, name, &found, digits, Some(median(&ratios)?));
             Ok(())
         };
     spread("request p50, µs", |f| &f.p50, 1, &mut table)?;
@@ -147,23 +158,34 @@ fn table(ways: &[(Way, Figures)]) -> Result<Table> {
     spread("one stream, GiB/s", |f| &f.throughput, 2, &mut table)?;
     spread("its CPU per GiB, s", |f| &f.stream_cpu, 2, &mut table)?;
     let memory: Vec<f64> = ways.iter().map(|(_, figures)| figures.memory).collect();
-    row(&mut table, "resident with the routes, MiB", &memory, 1);
+    row(
+        &mut table,
+        "resident with the routes, MiB",
+        &memory,
+        1,
+        None,
+    );
     let silent: Vec<f64> = ways.iter().map(|(_, figures)| figures.silent).collect();
     row(
         &mut table,
         "resident per silent connection, KiB",
         &silent,
         1,
+        None,
     );
     Ok(table)
 }
 
-fn row(table: &mut Table, name: &str, found: &[f64], digits: usize) {
+/// `ratio` of rounds, where there were any.
+fn row(table: &mut Table, name: &str, found: &[f64], digits: usize, ratio: Option<f64>) {
     let text = |figure: f64| format!("{figure:.digits$}");
-    let ratio = match found {
-        [_, gateway, haproxy] if *haproxy > 0.0 => format!("{:.2}", gateway / haproxy),
-        _ => String::new(),
-    };
+    let ratio = ratio.or(match found {
+        [_, gateway, haproxy] if *haproxy > 0.0 => Some(gateway / haproxy),
+        _ => None,
+    });
+    let ratio = ratio
+        .filter(|ratio| ratio.is_finite())
+        .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
     let mut cells = vec![name.to_owned()];
     cells.extend(found.iter().map(|figure| text(*figure)));
     cells.push(ratio);

@@ -108,6 +108,11 @@ impl Metrics {
 }
 
 /// The value of `name="…"`; our values hold no quotes.
+/// Of nothing it is 0, where `sum` says -0.
+fn sum<'a>(counts: impl Iterator<Item = &'a f64>) -> f64 {
+    counts.fold(0.0, |sum, count| sum + count)
+}
+
 fn label(labels: &str, name: &str) -> Option<String> {
     let begin = labels.find(&format!("{name}=\""))? + name.len() + 2;
     let value = labels[begin..].split('"').next()?;
@@ -133,7 +138,7 @@ pub(super) struct Requests {
 impl Requests {
     /// All but the lease's.
     pub(super) fn total(&self) -> f64 {
-        self.counts.values().sum()
+        sum(self.counts.values())
     }
 
     /// Those that change something, but the lease's.
@@ -142,15 +147,12 @@ impl Requests {
             .counts
             .iter()
             .filter(|(request, _)| !matches!(request.verb.as_str(), "get" | "list" | "watch"));
-        // Not `sum`, which of nothing is -0.
-        writes
-            .map(|(_, count)| count)
-            .fold(0.0, |sum, count| sum + count)
+        sum(writes.map(|(_, count)| count))
     }
 
     /// The lease's.
     pub(super) fn lease(&self) -> f64 {
-        self.lease.values().sum()
+        sum(self.lease.values())
     }
 
     /// `verb resource ×n` each, divided by `tenants`, most first.

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use stoker_api::v1alpha1::TenantControlPlane;
 
 use super::ground::Ground;
@@ -79,17 +79,36 @@ impl Tenant {
             .context("creating a tenant")
     }
 
+    /// Changes its spec.
+    ///
+    /// # Errors
+    /// What the management API server says.
+    pub(super) async fn change(&self, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let params = PatchParams::default();
+        let patched = self.api().patch(NAME, &params, &patch).await;
+        patched.map(drop).context("changing a tenant")
+    }
+
+    /// The administrator's kubeconfig.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(super) async fn kubeconfig(&self) -> Result<String> {
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
+        let secret = secrets.get(&format!("{NAME}-admin-kubeconfig")).await?;
+        let data = secret.data.unwrap_or_default();
+        let text = data.get("admin.conf").context("no admin.conf")?;
+        String::from_utf8(text.0.clone()).context("admin.conf is not text")
+    }
+
     /// A client of the tenant's administrator, at the address of the tenant's pod.
     ///
     /// # Errors
     /// When the kubeconfig is not there.
     pub(super) async fn administrator(&self, address: &str) -> Result<Client> {
-        let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
-        let secret = secrets.get(&format!("{NAME}-admin-kubeconfig")).await?;
-        let data = secret.data.unwrap_or_default();
-        let text = data.get("admin.conf").context("no admin.conf")?;
-        let text = std::str::from_utf8(&text.0).context("admin.conf is not text")?;
-        let parsed = Kubeconfig::from_yaml(text).context("reading admin.conf")?;
+        let text = self.kubeconfig().await?;
+        let parsed = Kubeconfig::from_yaml(&text).context("reading admin.conf")?;
         let mut config =
             kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
         config.cluster_url = format!("https://{address}:6443").parse()?;

@@ -6,8 +6,8 @@ mod values;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Artifact, DEFAULT_IMAGE, GATEWAY, GATEWAY_IMAGE, HEADER, OPERATOR, WARDEN_IMAGE, WEBHOOK, crds,
-    monitoring, rbac,
+    Artifact, DEFAULT_IMAGE, GATEWAY, GATEWAY_IMAGE, HEADER, NODE_IMAGE, OPERATOR, WARDEN_IMAGE,
+    WEBHOOK, crds, monitoring, rbac,
 };
 
 const NAMESPACE: &str = include_str!("namespace.yaml");
@@ -69,8 +69,9 @@ const SETTABLE: &[(&str, &str)] = &[
 ",
     ),
     (
-        "            - --warden-image=${WARDEN_IMAGE}\n",
+        "            - --warden-image=${WARDEN_IMAGE}\n            - --node-image=${NODE_IMAGE}\n",
         "            - --warden-image={{ with .Values.wardenImage }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
+            - --node-image={{ with .Values.nodeImage }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}{{ end }}
             {{- with .Values.datastore }}
             - {{ printf \"--datastore=%s\" . | quote }}
             {{- end }}
@@ -206,6 +207,7 @@ fn default_values() -> Result<String> {
     for (name, image) in [
         ("", DEFAULT_IMAGE),
         ("WARDEN_", WARDEN_IMAGE),
+        ("NODE_", NODE_IMAGE),
         ("GATEWAY_", GATEWAY_IMAGE),
     ] {
         let (repository, tag) = image

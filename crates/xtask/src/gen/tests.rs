@@ -128,6 +128,7 @@ fn the_operators_flags_are_those_that_it_has() {
     let none = ["stoker-operator"];
     let default = stoker_operator::args::Args::try_parse_from(none).unwrap();
     assert_eq!(arguments.warden_image, default.warden_image);
+    assert_eq!(arguments.node_image, default.node_image);
 }
 
 #[test]
@@ -176,8 +177,10 @@ fn the_webhook_is_the_one_that_the_operator_serves_and_keeps() {
 #[test]
 fn another_image_replaces_the_default_once() {
     assert_eq!(manifest().unwrap().matches(DEFAULT_IMAGE).count(), 1);
-    assert!(print_manifest("two images", WARDEN_IMAGE).is_err());
-    assert!(print_manifest(DEFAULT_IMAGE, "two images").is_err());
+    let wrong = "two images";
+    assert!(print_manifest(wrong, WARDEN_IMAGE, NODE_IMAGE).is_err());
+    assert!(print_manifest(DEFAULT_IMAGE, wrong, NODE_IMAGE).is_err());
+    assert!(print_manifest(DEFAULT_IMAGE, WARDEN_IMAGE, wrong).is_err());
 }
 
 #[test]

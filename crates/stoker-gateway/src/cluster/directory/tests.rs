@@ -46,7 +46,7 @@ fn slice(name: &str, ready: &[u8], ending: &[u8]) -> Slice {
         "metadata": { "namespace": "a", "name": name,
                       "labels": { "stoker.dev/name": "one", "kubernetes.io/service-name": "one" } },
         "endpoints": ready.chain(ending).chain([starting]).collect::<Vec<_>>(),
-        "ports": [{ "name": "other", "port": 1 }, { "name": "tunnel", "port": 8132 }, { "name": "kube-apiserver", "port": 6443 }],
+        "ports": [{ "name": "other", "port": 1 }, { "name": "konnectivity-server", "port": 8132 }, { "name": "kube-apiserver", "port": 6443 }],
     });
     serde_json::from_value(object).unwrap()
 }

@@ -110,9 +110,18 @@ impl Tenant {
     }
 
     pub(super) async fn near_at(&self, name: &str, port: u16) -> Near {
-        let socket = self.path(&format!("{name}.sock"));
-        let near = NearEnd::bind(NearConfig {
-            socket: socket.clone(),
+        let config = self.near_config(name, port);
+        let near = NearEnd::bind(config.clone()).await.unwrap();
+        Near {
+            socket: config.socket,
+            port: near.port().unwrap(),
+            _task: Running::new(near.run()),
+        }
+    }
+
+    pub(super) fn near_config(&self, name: &str, port: u16) -> NearConfig {
+        NearConfig {
+            socket: self.path(&format!("{name}.sock")),
             port,
             files: NearFiles {
                 certificate: self.path("server.crt"),
@@ -120,13 +129,7 @@ impl Tenant {
                 client_ca: self.path("ca.crt"),
             },
             server_count: Some(self.path("count")),
-        })
-        .await
-        .unwrap();
-        Near {
-            socket,
-            port: near.port().unwrap(),
-            _task: Running::new(near.run()),
+            api_server: None,
         }
     }
 

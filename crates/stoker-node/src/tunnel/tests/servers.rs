@@ -1,10 +1,114 @@
 use std::time::Duration;
 
+use stoker_warden::tunnel::{Config, keep};
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::ground::{DEADLINE, Running, Tenant, ask, echo, opened};
+
+/// One port that leads where the sender says.
+async fn pointer(port: u16) -> (u16, watch::Sender<u16>, Running) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let (point, pointed) = watch::channel(port);
+    let task = Running::new(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let port = *pointed.borrow();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (here, point, task)
+}
+
+/// A port that nobody has yet, and an API server.
+async fn free_port() -> (u16, TcpListener) {
+    let api_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    (free.local_addr().unwrap().port(), api_server)
+}
+
+#[tokio::test]
+async fn a_server_that_is_to_end_is_replaced_first_and_stays_while_it_is_needed() {
+    let tenant = Tenant::new();
+    tenant.write("count", "1");
+    let (first_port, api_server) = free_port().await;
+    let config = Config {
+        api_server: Some(api_server.local_addr().unwrap()),
+        ..tenant.near_config("1", first_port)
+    };
+    let first = config.socket.clone();
+    let (end, ends) = oneshot::channel::<()>();
+    let kept = Running::new(keep(config, async move { drop(ends.await) }));
+    let second = tenant.near("2").await;
+    let (port, point, _task) = pointer(first_port).await;
+    let _agent = tenant.agent("a", &[], port);
+    let (address, _echo) = echo().await;
+    let target = address.to_string();
+    while !first.exists() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut stream = opened(&first, &target).await;
+
+    point.send_replace(second.port);
+    end.send(()).unwrap();
+    drop(opened(&second.socket, &target).await);
+    ask(&mut stream, "undisturbed").await.unwrap();
+    drop(opened(&first, &target).await);
+    assert!(!kept.is_finished(), "its API server still answers");
+    drop(api_server);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!kept.is_finished(), "a stream is still open");
+    ask(&mut stream, "still").await.unwrap();
+    drop(stream);
+    let ended = timeout(DEADLINE, async {
+        while !kept.is_finished() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_tried_again() {
+    let tenant = Tenant::new();
+    tenant.write("count", "1");
+    let taken = TcpListener::bind("[::]:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let config = tenant.near_config("1", port);
+    let socket = config.socket.clone();
+    let kept = Running::new(keep(config, std::future::pending()));
+    sleep(Duration::from_millis(200)).await;
+    assert!(!kept.is_finished());
+    drop(taken);
+    let _agent = tenant.agent("a", &[], port);
+    let (address, _echo) = echo().await;
+    while !socket.exists() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    drop(opened(&socket, &address.to_string()).await);
+}
+
+#[tokio::test]
+async fn who_asks_before_the_first_agent_is_there_waits_for_it() {
+    let tenant = Tenant::new();
+    tenant.write("count", "1");
+    let near = tenant.near("1").await;
+    let (address, _echo) = echo().await;
+    let target = address.to_string();
+    let asked = super::ground::open(&near.socket, &target);
+    let agent = async {
+        sleep(Duration::from_millis(300)).await;
+        tenant.agent("a", &[], near.port)
+    };
+    let (answer, _agent) = tokio::join!(asked, agent);
+    ask(&mut answer.unwrap(), "here").await.unwrap();
+}
 
 /// One port that leads to several, as a Service does.
 async fn balancer(ports: Vec<u16>) -> (u16, Running) {

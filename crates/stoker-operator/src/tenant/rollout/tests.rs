@@ -31,6 +31,7 @@ fn what_replaces_pods_of_a_tenant_that_served_needs_a_turn_unless_a_person_wants
             template,
             same_spec,
             has_served,
+            is_awake: true,
         })
     };
     assert!(of(Some(&old), "new", true, true), "a new version");
@@ -49,6 +50,14 @@ fn what_replaces_pods_of_a_tenant_that_served_needs_a_turn_unless_a_person_wants
     let mut asleep = old.clone();
     asleep.spec.as_mut().unwrap().replicas = Some(0);
     assert!(!of(Some(&asleep), "new", true, true), "it has no pods");
+    let goes_to_sleep = Facts {
+        live: Some(&old),
+        template: "new",
+        same_spec: true,
+        has_served: true,
+        is_awake: false,
+    };
+    assert!(!needs_turn(&goes_to_sleep), "none is to take their place");
 }
 
 #[test]

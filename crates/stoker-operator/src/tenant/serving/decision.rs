@@ -4,7 +4,7 @@
 //! to check (`kubernetes.io/kubelet-serving`). A node writes the addresses in its own status, so that they alone
 //! prove nothing: what belongs to another node, to the API server or to a Service is refused whatever the status says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -38,6 +38,8 @@ pub(super) struct Reserved {
     pub(super) service_networks: Vec<IpNet>,
     /// Of Services and pods.
     pub(super) cluster_domain: String,
+    /// In which all addresses of a node are, by its name, if the token that it joined by says so.
+    pub(super) networks: BTreeMap<String, Vec<IpNet>>,
 }
 
 /// Decides about `request`, made by one of `nodes` or by somebody who says so.
@@ -54,6 +56,11 @@ pub(super) fn decide(
     let wanted = Hosts::of_request(&asked);
     if let Some(why) = wanted.offence(reserved) {
         return Decision::Deny(why);
+    }
+    if let Some(address) = reserved.beyond_networks(name, &wanted.addresses) {
+        return Decision::Deny(format!(
+            "{address} is in no network of the JoinToken that the node joined by"
+        ));
     }
     let Some(node) = nodes.iter().find(|node| node.name == name) else {
         return Decision::Wait(format!("there is no Node {name:?} yet"));
@@ -223,6 +230,13 @@ impl Reserved {
         } else {
             None
         }
+    }
+
+    /// The first address that the node `name` may not have.
+    fn beyond_networks(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        let allowed = self.networks.get(name)?;
+        let within = |address: &&IpAddr| allowed.iter().any(|net| net.contains(*address));
+        addresses.iter().find(|address| !within(address)).copied()
     }
 
     fn offence_of_address(&self, address: IpAddr) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! What a pass found.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use stoker_api::v1alpha1::StorageStatus;
+use stoker_api::v1alpha1::{HibernationStatus, StorageStatus};
 use stoker_control_plane::Exposure;
 
 use crate::tenant::error::Error;
@@ -74,6 +74,8 @@ pub struct Findings {
     pub writes: Option<Check>,
     /// What was found of the encryption of what is stored, where it is not as it always was.
     pub encryption: Option<Check>,
+    /// Whether the tenant sleeps by `spec.hibernation`, where it has one.
+    pub hibernation: Option<HibernationStatus>,
     /// Whether another pass is due as soon as the status is written.
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.

@@ -152,7 +152,7 @@ fn message(reason: &str, since: Timestamp, said: &str) -> String {
 /// For people, by reason; the rest is in docs/troubleshooting.md.
 fn what_to_do(reason: &str) -> &'static str {
     match reason {
-        "PodsStarting" => {
+        "PodsStarting" | "Waking" => {
             "see what its pods wait for with `stokerctl events` and `kubectl describe pods -l stoker.dev/name`"
         }
         "APIServerStarting" => {

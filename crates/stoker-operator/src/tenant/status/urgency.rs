@@ -17,7 +17,12 @@ pub const PROGRESS: Duration = Duration::from_secs(5);
 pub fn is_problem(reason: &str) -> bool {
     !matches!(
         reason,
-        "PodsStarting" | "APIServerStarting" | "EndpointPending" | "RoutePending" | "Sleeping"
+        "PodsStarting"
+            | "APIServerStarting"
+            | "EndpointPending"
+            | "RoutePending"
+            | "Sleeping"
+            | "Waking"
     )
 }
 

@@ -11,9 +11,6 @@ use tokio::net::TcpStream;
 
 use super::load::{Load, Target};
 
-/// Ticks of `/proc/PID/stat` per second.
-const TICKS: f64 = 100.0;
-
 /// What is between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -91,16 +88,17 @@ impl Way {
         let Some(process) = &self.process else {
             return Ok(0.0);
         };
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
-        let (user, system) = ticks(11).zip(ticks(12)).context("no times in /proc")?;
-        Ok((user + system) / TICKS)
+        // Ticks of /proc/PID/stat would be a tenth of what a round takes.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.id()))?;
+        let mut nanoseconds = 0.0;
+        for thread in threads {
+            let times = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let on_cpu = times.split_whitespace().next();
+            nanoseconds += on_cpu
+                .and_then(|text| text.parse::<f64>().ok())
+                .context("no times in /proc")?;
+        }
+        Ok(nanoseconds / 1e9)
     }
 
     /// Its resident memory, MiB.

@@ -37,6 +37,7 @@ fn the_default_values_are_what_install_yaml_has() {
     assert_eq!(image["pullPolicy"], container["imagePullPolicy"]);
     assert_eq!(reference(image), DEFAULT_IMAGE);
     assert_eq!(reference(warden), WARDEN_IMAGE);
+    assert_eq!(reference(&values["nodeImage"]), NODE_IMAGE);
     let (gateway, deployment) = (&values["gateway"], self::deployment(GATEWAY));
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(gateway["replicas"], deployment["spec"]["replicas"]);
@@ -84,6 +85,7 @@ fn is_used(path: &str, template: &str) -> bool {
     let field = path
         .strip_prefix("image.")
         .or_else(|| path.strip_prefix("wardenImage."))
+        .or_else(|| path.strip_prefix("nodeImage."))
         .or_else(|| path.strip_prefix("gateway.image."));
     let within_image = field.is_some_and(|field| template.contains(&format!("{{{{ .{field} }}}}")));
     within_image || template.contains(&format!(".Values.{path} "))

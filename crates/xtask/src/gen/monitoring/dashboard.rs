@@ -194,6 +194,21 @@ const PANELS: &[Panel] = &[
             "{{instance}}",
         )],
     ),
+    graph(
+        "Connections through the gateways",
+        "Open ones of each replica. They end last where a replica is drained.",
+        "short",
+        &[("stoker_gateway_connections_open", "{{instance}}")],
+    ),
+    graph(
+        "Connections refused by the gateways",
+        "By reason. UnknownName and NotTls are the internet; Full, Unreachable and Tenant… have runbooks.",
+        "ops",
+        &[(
+            "sum by (reason) (rate(stoker_gateway_refused_total[5m]))",
+            "{{reason}}",
+        )],
+    ),
 ];
 
 /// The dashboard as Grafana imports it; it asks for the Prometheus data source.

@@ -1,18 +1,36 @@
-//! Alerts and dashboard speak of metrics that the operator has, and every alert has a runbook.
+//! Alerts and dashboard speak of metrics that operator and gateway have, and every alert has a runbook.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{DataStore, TenantControlPlane};
+use stoker_gateway::refusal::Refusal;
+use stoker_gateway::routes::{Routes, Target};
 use stoker_operator::metrics::{CertificateDates, Controller, Fleet, Metrics, Outcome, Side, Step};
 use time::OffsetDateTime;
 
 use super::*;
 
-/// Everything that the operator can expose, with every value of the labels that queries select by.
+/// Everything that operator and gateway can expose, with every value of the labels that queries select by.
 fn exposition() -> String {
+    operator() + &gateway()
+}
+
+fn gateway() -> String {
+    let routes = Arc::new(Routes::default());
+    routes.set("a.example.com", &Target::default());
+    routes.find("a.example.com").unwrap().tenant.limited.add(1);
+    let metrics = stoker_gateway::metrics::Metrics::new(routes, 1);
+    for reason in [Refusal::Full, Refusal::Unreachable] {
+        metrics.refused(reason);
+    }
+    metrics.render().unwrap()
+}
+
+fn operator() -> String {
     let metrics = Metrics::default();
     metrics.finished(Controller::Tenant, Outcome::Done);
     metrics.failed(Controller::DataStore, "StatusNotWritten");

@@ -73,6 +73,7 @@ fn reserved() -> Reserved {
         addresses: addresses.map(|text| text.parse().unwrap()).into(),
         service_networks: vec!["10.96.0.0/16".parse().unwrap()],
         cluster_domain: "Cluster.Local".to_owned(),
+        networks: [("elsewhere".to_owned(), vec!["10.7.0.0/16".parse().unwrap()])].into(),
     }
 }
 

@@ -1,0 +1,38 @@
+//! The NVIDIA devices of this machine: what its bus, its driver and the driver's tools say of them.
+//!
+//! ```text
+//!  sysfs ─────────► pci ─────┐
+//!  /proc, /sys ───► driver ──┼─► Machine::of (pure) ─► labels, findings
+//!  nvidia-smi ────► smi ─────┤
+//!  /etc, /usr ────► toolkit ─┘
+//! ```
+
+mod driver;
+mod labels;
+mod machine;
+mod pci;
+mod smi;
+mod toolkit;
+
+use std::path::Path;
+
+pub use labels::{ALL as LABELS, labels};
+pub use machine::{Device, Health, Machine};
+pub use toolkit::Toolkit;
+
+/// Looks at the machine whose files are under `root` (`/`, or where a container has them mounted). Without an NVIDIA
+/// device on the bus nothing else is asked.
+///
+/// Never fails: what cannot be found out stands in [`Machine::findings`].
+pub async fn look(root: &Path) -> Machine {
+    let on_bus = pci::devices(root);
+    if on_bus.is_empty() {
+        return Machine::default();
+    }
+    let driver = driver::version(root);
+    let seen = match &driver {
+        Some(_) => smi::ask(root).await,
+        None => Err(smi::Silent::NoDriver),
+    };
+    Machine::of(on_bus, driver, seen, toolkit::look(root))
+}

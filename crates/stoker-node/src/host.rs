@@ -1,0 +1,21 @@
+//! The machine as a node: how it joins a tenant, stays in it, and leaves.
+//!
+//! ```text
+//!  join ──► preflight ──► discover (authority pinned by the token) ──► certificate (key made here) ──► files ──► kubelet ──► its Node
+//!  run  ──► tunnel, authorities that rotate, what the machine has       leave ──► Node marked, pods evicted ──► stopped, removed
+//! ```
+//! Everything that join writes is listed in [`paths`], and is what leave removes. A join that was cut off goes on where it
+//! was: the key stays, so that the token is not used twice.
+
+mod access;
+mod certificate;
+mod discover;
+mod files;
+mod follow;
+pub(crate) mod join;
+pub(crate) mod leave;
+mod paths;
+mod preflight;
+mod report;
+pub(crate) mod run;
+mod service;

@@ -1,0 +1,200 @@
+//! `stoker-node join`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use serde_json::Value;
+use stoker_api::labels::JOINING;
+use stoker_pki::JoinCredential;
+
+use super::access::{Who, client};
+use super::files::{self, Kept, Local};
+use super::paths::{self, CERTIFICATE, Membership};
+use super::preflight::{Facts, Finding, findings, findings_with};
+use super::{certificate, discover, service};
+
+/// A kubelet registers within seconds; its first start may be slow.
+const COMES: Duration = Duration::from_mins(4);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Makes this machine a node of the tenant that a token is for.
+#[derive(clap::Args, Debug)]
+pub(crate) struct JoinArgs {
+    /// What the `JoinToken`'s Secret has under `token`: stoker1.…; `-` reads it from standard input.
+    token: String,
+
+    /// Look whether this machine can join, and change nothing.
+    #[arg(long)]
+    preflight_only: bool,
+
+    /// Findings that are to be passed over, by name.
+    #[arg(long, value_delimiter = ',')]
+    ignore: Vec<String>,
+
+    /// Name of the node. Default: the host's.
+    #[arg(long)]
+    node_name: Option<String>,
+
+    /// The node's address, or two of them with a comma, as the kubelet's own flag.
+    #[arg(long)]
+    node_ip: Option<String>,
+
+    /// Socket of the container runtime.
+    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    runtime: String,
+
+    /// A file with a `KubeletConfiguration`, YAML or JSON, whose fields take the place of the tenant's.
+    #[arg(long)]
+    kubelet_config: Option<PathBuf>,
+
+    /// Keep a tunnel to this `host:port`, where no add-on of the tenant does.
+    #[arg(long)]
+    tunnel: Option<String>,
+}
+
+/// Joins, or goes on with a join that was cut off.
+pub(crate) async fn join(args: JoinArgs) -> Result<()> {
+    let credential = JoinCredential::parse(&token(&args.token)?)?;
+    let node = args.node_name.clone().map_or_else(host_name, Ok)?;
+    let before = Membership::read()?;
+    if let Some(before) = &before {
+        ensure!(
+            before.server == credential.server && before.node == node,
+            "this machine is the node {:?} of {}: `stoker-node leave` first",
+            before.node,
+            before.server
+        );
+    }
+    let facts = Facts::gather(&node, &args.runtime, before.as_ref());
+    judge(&findings(&facts), &args.ignore)?;
+    let tenant = discover::discover(&credential).await?;
+    judge(
+        &findings_with(&facts, &tenant.version, tenant.ahead),
+        &args.ignore,
+    )?;
+    tracing::info!(
+        server = credential.server,
+        version = tenant.version,
+        node,
+        "this machine can join"
+    );
+    if args.preflight_only {
+        return Ok(());
+    }
+    let local = Local {
+        node: node.clone(),
+        runtime: args.runtime.clone(),
+        systemd: service::has_systemd(),
+        node_ip: args.node_ip.clone(),
+        patch: patch(&args)?,
+    };
+    let member = Membership {
+        server: credential.server.clone(),
+        node: node.clone(),
+        tunnel: args.tunnel.clone(),
+        joined: false,
+    };
+    // Until it is let in, nothing but the key of the attempt is on the machine.
+    if !PathBuf::from(CERTIFICATE).exists() {
+        certificate::obtain(&tenant.client, &node).await?;
+        tracing::info!("let in");
+    }
+    member.write()?;
+    let (server, authorities) = (&member.server, &tenant.authorities);
+    let write = |kept: &Kept| files::write_all(server, authorities, &tenant.kubelet, &local, kept);
+    write(&Kept::joining())?;
+    service::start(&std::env::current_exe().context("finding this program")?)?;
+    let registered = registered(&member, authorities).await?;
+    // From now on it registers with what its token has given it, whoever deletes its Node.
+    write(&Kept::of(&registered))?;
+    Membership {
+        joined: true,
+        ..member
+    }
+    .write()?;
+    tracing::info!(node, "joined");
+    Ok(())
+}
+
+fn token(argument: &str) -> Result<String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .context("reading the token")?;
+    Ok(line)
+}
+
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("asking for the host's name")?;
+    Ok(name.to_string_lossy().to_ascii_lowercase())
+}
+
+fn patch(args: &JoinArgs) -> Result<Value> {
+    let Some(path) = &args.kubelet_config else {
+        return Ok(Value::Null);
+    };
+    let read = || anyhow::Ok(serde_saphyr::from_str(&std::fs::read_to_string(path)?)?);
+    read().with_context(|| format!("reading {}", path.display()))
+}
+
+/// Says what was found; fails when something of it is not to be passed over.
+fn judge(found: &[Finding], ignore: &[String]) -> Result<()> {
+    let mut fatal = 0;
+    for finding in found {
+        let (name, message) = (finding.name, &finding.message);
+        if finding.fatal && !ignore.iter().any(|ignored| ignored == name) {
+            fatal += 1;
+            tracing::error!("{name}: {message}");
+        } else {
+            tracing::warn!("{name}: {message}");
+        }
+    }
+    if fatal > 0 {
+        bail!(
+            "{fatal} of these keep the machine from joining; --ignore passes over what is meant so"
+        );
+    }
+    Ok(())
+}
+
+/// The Node, once it has come and has what the token gives.
+async fn registered(member: &Membership, authorities: &str) -> Result<Node> {
+    let begun = Instant::now();
+    let mut said = "its kubelet has not registered".to_owned();
+    loop {
+        ensure!(
+            begun.elapsed() < COMES,
+            "the node {:?} is not there within {COMES:?}: {said}. Look at the kubelet's log, and run this again to go on",
+            member.node
+        );
+        tokio::time::sleep(LOOK).await;
+        // The kubelet may have turned the certificate.
+        let client = client(&member.server, Some(authorities), &Who::this_node())?;
+        let nodes: Api<Node> = Api::all(client);
+        match nodes.get_opt(&member.node).await {
+            Ok(Some(node)) if !is_joining(&node) => return Ok(node),
+            Ok(Some(_)) => {
+                "the operator has not given it its labels and taints yet".clone_into(&mut said);
+            }
+            Ok(None) => {}
+            Err(error) => said = format!("{:#}", anyhow::Error::from(error)),
+        }
+    }
+}
+
+fn is_joining(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| &spec.taints).flatten();
+    taints.into_iter().any(|taint| taint.key == JOINING)
+}
+
+/// The authorities that this machine believes.
+pub(super) fn authorities() -> Result<String> {
+    std::fs::read_to_string(paths::AUTHORITY)
+        .with_context(|| format!("reading {}", paths::AUTHORITY))
+}

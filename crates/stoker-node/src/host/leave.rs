@@ -1,0 +1,234 @@
+//! `stoker-node leave`: what join made, undone, and nothing else.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{EvictParams, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use nix::mount::{MntFlags, umount2};
+use serde_json::json;
+use stoker_api::labels::LEFT;
+
+use super::access::{Who, client};
+use super::join::authorities;
+use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership, STATE};
+use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
+
+const LOOK: Duration = Duration::from_millis(500);
+/// For a process to end and its mounts to be free.
+const SETTLE: Duration = Duration::from_secs(10);
+/// In a unit that join wrote.
+const OURS: &str = "Description=The kubelet\n";
+
+/// Takes this machine out of its tenant.
+#[derive(clap::Args, Debug)]
+pub(crate) struct LeaveArgs {
+    /// How long pods may take to go elsewhere, seconds; 0 does not ask them to.
+    #[arg(long, default_value_t = 60)]
+    drain_seconds: u64,
+}
+
+/// Leaves. What cannot be done with the API server away is left undone, and said.
+pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
+    let Some(member) = Membership::read()? else {
+        tracing::info!("this machine has joined nothing");
+        return Ok(());
+    };
+    let patience = Duration::from_secs(args.drain_seconds);
+    if let Err(error) = say_goodbye(&member, patience).await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "the tenant does not know that this node leaves: kubectl delete node {}",
+            member.node
+        );
+    }
+    // Before the kubelet goes, so that nobody starts it again.
+    remove_file(super::paths::KUBELET_CONFIG)?;
+    service::stop()?;
+    end_pods();
+    free_mounts().await?;
+    for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
+        remove_file(path)?;
+    }
+    if fs::read_to_string(KUBELET_UNIT).is_ok_and(|text| text.contains(OURS)) {
+        remove_file(KUBELET_UNIT)?;
+    }
+    service::reload()?;
+    empty(KUBELET)?;
+    fs::remove_dir_all(STATE).with_context(|| format!("removing {STATE}"))?;
+    tracing::info!(
+        node = member.node,
+        "left; what remains of its Node is removed when a machine joins under its name, or by kubectl delete node"
+    );
+    Ok(())
+}
+
+/// No new pods; those that are here go elsewhere as their budgets allow; then the mark by which the name is free.
+async fn say_goodbye(member: &Membership, patience: Duration) -> Result<()> {
+    let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    let patch = |patch| async {
+        let patch = Patch::Merge(patch);
+        nodes
+            .patch(&member.node, &PatchParams::default(), &patch)
+            .await
+    };
+    patch(json!({ "spec": { "unschedulable": true } })).await?;
+    if !patience.is_zero() {
+        evict(&client, &member.node, patience).await?;
+    }
+    let now = Timestamp::now().to_string();
+    patch(json!({ "metadata": { "annotations": { LEFT: now } } })).await?;
+    Ok(())
+}
+
+/// Asks until no pod is left but those that belong to the node.
+async fn evict(client: &Client, node: &str, patience: Duration) -> Result<()> {
+    let pods: Api<Pod> = Api::all(client.clone());
+    let of_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let begun = Instant::now();
+    loop {
+        let mut left = pods.list(&of_node).await?.items;
+        left.retain(|pod| !belongs_to_node(pod));
+        if left.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > patience {
+            let names: Vec<_> = left.iter().map(kube::ResourceExt::name_any).collect();
+            tracing::warn!(
+                pods = names.join(" "),
+                "these have not gone, and end with the kubelet"
+            );
+            return Ok(());
+        }
+        for pod in left
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        {
+            let namespace = pod.namespace().unwrap_or_default();
+            let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            // A budget that says no is asked again.
+            if let Err(error) = pods.evict(&pod.name_any(), &EvictParams::default()).await {
+                tracing::debug!(pod = pod.name_any(), error = %error, "not evicted yet");
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Of a `DaemonSet`, a static pod's mirror, or ended.
+fn belongs_to_node(pod: &Pod) -> bool {
+    let ended = |phase: &String| phase == "Succeeded" || phase == "Failed";
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_ref());
+    pod.annotations()
+        .contains_key("kubernetes.io/config.mirror")
+        || pod
+            .owner_references()
+            .iter()
+            .any(|owner| owner.kind == "DaemonSet")
+        || phase.is_some_and(ended)
+}
+
+/// Ends what the kubelet has left running, by the runtime's own tools as far as they are there.
+fn end_pods() {
+    let script = "if command -v crictl >/dev/null 2>&1; then crictl rmp -af; \
+        elif command -v ctr >/dev/null 2>&1; then \
+        for task in $(ctr -n k8s.io tasks ls -q); do ctr -n k8s.io tasks kill -s SIGKILL \"$task\"; done; sleep 1; \
+        for one in $(ctr -n k8s.io containers ls -q); do ctr -n k8s.io tasks rm -f \"$one\"; ctr -n k8s.io containers rm \"$one\"; done; fi";
+    match Command::new("sh").args(["-c", script]).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => tracing::debug!(
+            said = %String::from_utf8_lossy(&output.stderr),
+            "not every container could be removed"
+        ),
+        Err(error) => tracing::warn!(error = %error, "containers are left running"),
+    }
+}
+
+/// Volumes of pods, deepest first.
+async fn free_mounts() -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
+        let mut points = mount_points(&mounts);
+        if points.is_empty() || begun.elapsed() > SETTLE {
+            return Ok(());
+        }
+        points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+        for point in points {
+            if let Err(error) = umount2(Path::new(&point), MntFlags::MNT_DETACH) {
+                tracing::debug!(point, error = %error, "not unmounted yet");
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Those below the kubelet's directory; not itself, which may be a file system of the machine.
+fn mount_points(mounts: &str) -> Vec<String> {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let points = points.map(|point| point.replace("\\040", " "));
+    let below = format!("{KUBELET}/");
+    points.filter(|point| point.starts_with(&below)).collect()
+}
+
+fn remove_file(path: &str) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {path}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes everything in a directory.
+fn empty(path: &str) -> Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("reading {path}"))?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("reading {path}"))?;
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_directory {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        };
+        removed.with_context(|| format!("removing {}", entry.path().display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_below_the_kubelets_directory_are_freed() {
+        let mounts = "tmpfs /var/lib/kubelet/pods/a\\040b tmpfs rw 0 0\n\
+            /dev/sda /var/lib/kubelet ext4 rw 0 0\n/dev/sdb /var/lib/kubelets/x ext4 rw 0 0\n";
+        assert_eq!(mount_points(mounts), ["/var/lib/kubelet/pods/a b"]);
+    }
+
+    #[test]
+    fn pods_of_the_node_are_not_asked_to_go() {
+        let pod = |metadata, phase: &str| -> Pod {
+            let object = json!({ "metadata": metadata, "status": { "phase": phase } });
+            serde_json::from_value(object).unwrap()
+        };
+        let owner = |kind: &str| json!({ "ownerReferences": [{ "apiVersion": "apps/v1", "kind": kind, "name": "a", "uid": "u" }] });
+        assert!(belongs_to_node(&pod(owner("DaemonSet"), "Running")));
+        assert!(belongs_to_node(&pod(
+            json!({ "annotations": { "kubernetes.io/config.mirror": "x" } }),
+            "Running"
+        )));
+        assert!(belongs_to_node(&pod(json!({}), "Succeeded")));
+        assert!(!belongs_to_node(&pod(owner("ReplicaSet"), "Running")));
+    }
+}

@@ -1,0 +1,92 @@
+//! Where things are on a node: kubeadm's places, and ours.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// Authorities of the tenant, PEM.
+pub(crate) const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
+/// The kubelet's way to the API server.
+pub(crate) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// The kubelet's configuration; written last of what it starts by.
+pub(crate) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+/// Flags beside it, where kubeadm's drop-in for systemd reads them.
+pub(crate) const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// The node's certificate and key: a link that the kubelet turns to the newest.
+pub(crate) const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// Everything of the kubelet.
+pub(crate) const KUBELET: &str = "/var/lib/kubelet";
+/// Static pods, which nobody but root puts there.
+pub(crate) const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// Ours.
+pub(crate) const STATE: &str = "/var/lib/stoker-node";
+/// What was joined.
+const MEMBERSHIP: &str = "/var/lib/stoker-node/node.json";
+/// The key of a join that is under way.
+pub(crate) const KEY: &str = "/var/lib/stoker-node/join.key";
+
+/// What this machine is a node of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    /// `host:port` of the API server.
+    pub(crate) server: String,
+    /// Its name there.
+    pub(crate) node: String,
+    /// `host:port` of the tunnel, where this service keeps one.
+    pub(crate) tunnel: Option<String>,
+    /// Whether the Node has come, with what the token gives.
+    pub(crate) joined: bool,
+}
+
+impl Membership {
+    /// `None` on a machine that has not begun to join.
+    pub(crate) fn read() -> Result<Option<Self>> {
+        match fs::read(MEMBERSHIP) {
+            Ok(text) => Ok(Some(
+                serde_json::from_slice(&text).with_context(|| format!("reading {MEMBERSHIP}"))?,
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {MEMBERSHIP}")),
+        }
+    }
+
+    pub(crate) fn write(&self) -> Result<()> {
+        write(MEMBERSHIP, &serde_json::to_string_pretty(self)?, 0o600)
+    }
+}
+
+/// Writes a file whole or not at all, with the directories above it.
+pub(crate) fn write(path: &str, text: &str, mode: u32) -> Result<()> {
+    let target = Path::new(path);
+    let parent = target.parent().context("a file in a directory")?;
+    let write = || {
+        fs::create_dir_all(parent)?;
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = parent.join(name);
+        let mut options = fs::OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(mode);
+        let mut file = options.open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, target)
+    };
+    write().with_context(|| format!("writing {path}"))
+}
+
+/// Turns the link at `link` to `target`, at once.
+pub(crate) fn link(target: &Path, link: &str) -> Result<()> {
+    let new = PathBuf::from(format!("{link}.new"));
+    let turn = || {
+        if new.symlink_metadata().is_ok() {
+            fs::remove_file(&new)?;
+        }
+        symlink(target, &new)?;
+        fs::rename(&new, link)
+    };
+    turn().with_context(|| format!("linking {link}"))
+}

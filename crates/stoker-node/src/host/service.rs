@@ -1,0 +1,164 @@
+//! The kubelet and this agent as services: of systemd where it runs, else of whoever supervises.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::paths::{KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, write};
+
+/// Over whatever unit the kubelet's package has: later names win.
+pub(crate) const KUBELET_DROP_IN: &str =
+    "/etc/systemd/system/kubelet.service.d/90-stoker-node.conf";
+/// Only where no package has one.
+pub(crate) const KUBELET_UNIT: &str = "/etc/systemd/system/kubelet.service";
+/// Ours.
+pub(crate) const AGENT_UNIT: &str = "/etc/systemd/system/stoker-node.service";
+const KUBELET: &str = "kubelet.service";
+const AGENT: &str = "stoker-node.service";
+
+/// Whether systemd supervises this machine.
+pub(crate) fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Writes the units, and starts both; without systemd, says what is to be run.
+pub(crate) fn start(program: &Path) -> Result<()> {
+    if !has_systemd() {
+        tracing::info!(
+            "there is no systemd here: have `{}` and `{} run` supervised by what there is",
+            kubelet_line("kubelet"),
+            program.display()
+        );
+        return Ok(());
+    }
+    let kubelet = find("kubelet").context("there is no kubelet in PATH")?;
+    if !systemctl(&["cat", KUBELET])? {
+        write(KUBELET_UNIT, &unit(), 0o644)?;
+    }
+    write(KUBELET_DROP_IN, &drop_in(&kubelet), 0o644)?;
+    write(AGENT_UNIT, &agent(program), 0o644)?;
+    must(&["daemon-reload"])?;
+    must(&["enable", KUBELET, AGENT])?;
+    // What runs by an older configuration starts anew.
+    must(&["restart", KUBELET, AGENT])
+}
+
+/// Stops both for good.
+pub(crate) fn stop() -> Result<()> {
+    if has_systemd() {
+        // One that is not there is stopped.
+        systemctl(&["disable", "--now", AGENT])?;
+        systemctl(&["disable", "--now", KUBELET])?;
+    }
+    end_kubelets()
+}
+
+/// After the units were removed.
+pub(crate) fn reload() -> Result<()> {
+    if has_systemd() {
+        must(&["daemon-reload"])?;
+    }
+    Ok(())
+}
+
+/// Has the kubelet read again what it reads at its start.
+pub(crate) fn restart_kubelet() -> Result<()> {
+    if has_systemd() {
+        return must(&["restart", KUBELET]);
+    }
+    // Whoever supervises it starts it again.
+    end_kubelets()
+}
+
+fn kubelet_line(kubelet: &str) -> String {
+    format!("{kubelet} --kubeconfig={KUBECONFIG} --config={KUBELET_CONFIG} $KUBELET_KUBEADM_ARGS")
+}
+
+fn drop_in(kubelet: &Path) -> String {
+    let line = kubelet_line(&kubelet.display().to_string());
+    format!(
+        "# Of stoker-node join; stoker-node leave removes it.\n[Service]\nEnvironmentFile=-{KUBELET_FLAGS}\nExecStart=\nExecStart={line}\n"
+    )
+}
+
+fn unit() -> String {
+    "[Unit]\nDescription=The kubelet\nWants=network-online.target\nAfter=network-online.target containerd.service\n\n\
+     [Service]\nRestart=always\nRestartSec=2\nStartLimitInterval=0\n\n[Install]\nWantedBy=multi-user.target\n"
+        .to_owned()
+}
+
+fn agent(program: &Path) -> String {
+    format!(
+        "# Of stoker-node join; stoker-node leave removes it.\n[Unit]\nDescription=Stoker's agent on this node\n\
+         Wants=network-online.target\nAfter=network-online.target kubelet.service\n\n\
+         [Service]\nExecStart={} run\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
+        program.display()
+    )
+}
+
+/// Ends the kubelets that run by our configuration, without systemd.
+fn end_kubelets() -> Result<()> {
+    let wanted = format!("--config={KUBELET_CONFIG}");
+    let entries = std::fs::read_dir("/proc").context("looking for the kubelet")?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words
+            .next()
+            .map(|word| String::from_utf8_lossy(word).into_owned());
+        let is_kubelet = program.is_some_and(|program| Path::new(&program).ends_with("kubelet"));
+        if is_kubelet && words.any(|word| word == wanted.as_bytes()) {
+            // One that has just ended is ended.
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(id),
+                nix::sys::signal::Signal::SIGTERM,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A program by `PATH`.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut places = std::env::split_paths(&path).map(|place| place.join(program));
+    places.find(|place| place.is_file())
+}
+
+fn systemctl(arguments: &[&str]) -> Result<bool> {
+    let output = Command::new("systemctl").args(arguments).output();
+    Ok(output.context("running systemctl")?.status.success())
+}
+
+fn must(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("systemctl").args(arguments).output();
+    let output = output.context("running systemctl")?;
+    ensure!(
+        output.status.success(),
+        "systemctl {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drop_in_replaces_the_line_of_whatever_unit_there_is() {
+        let text = drop_in(Path::new("/usr/bin/kubelet"));
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("ExecStart="))
+            .collect();
+        assert_eq!(lines[0], "ExecStart=");
+        assert!(lines[1].starts_with("ExecStart=/usr/bin/kubelet --kubeconfig="));
+    }
+}

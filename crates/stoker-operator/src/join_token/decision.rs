@@ -1,0 +1,181 @@
+//! Whether a machine that asks with a token becomes a node. Pure.
+//!
+//! Who asks is what the API server has authenticated; which tokens there are, and what they let in, is what their
+//! `JoinToken`s say. Nothing that a tenant's admin or the machine itself can write counts.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use stoker_api::labels::JOINERS;
+use stoker_api::v1alpha1::{JoinToken, JoinedNode};
+use stoker_kube::KubeletRequest;
+use stoker_pki::SigningRequest;
+
+const ASKER: &str = "system:bootstrap:";
+const USER: &str = "system:node:";
+const GROUP: &str = "system:nodes";
+/// For so long the name of a node that was let in is kept for it while it has not come. Kubelets come within seconds.
+pub const COMES_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It may join; this is recorded first.
+    Admit(JoinedNode),
+    /// It was let in before, with this very key.
+    Again,
+    /// With a reason and what is wrong.
+    Deny(&'static str, String),
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The token's public half.
+    pub token_id: String,
+    /// The node that it wants to be.
+    pub name: String,
+    key: String,
+}
+
+/// Whom and what for a request asks; `None` when it was not made with a token of ours.
+///
+/// # Errors
+/// With a reason and what is wrong with its form.
+#[must_use]
+pub fn asked(request: &KubeletRequest) -> Option<Result<Asked, (&'static str, String)>> {
+    if !request.groups.iter().any(|group| group == JOINERS) {
+        return None;
+    }
+    Some(form(request).map_err(|why| ("NotANodesRequest", why)))
+}
+
+fn form(request: &KubeletRequest) -> Result<Asked, String> {
+    let user = &request.username;
+    let id = user.strip_prefix(ASKER);
+    let id = id.ok_or_else(|| format!("{user:?} is no token"))?;
+    let asked = SigningRequest::from_pem(&request.request).map_err(|error| error.to_string())?;
+    let name = asked.common_name.strip_prefix(USER);
+    let name = name.filter(|name| is_node_name(name)).ok_or_else(|| {
+        let common_name = &asked.common_name;
+        format!("its common name is {common_name:?}, and must be {USER} and a node's name")
+    })?;
+    if asked.organizations != [GROUP] {
+        return Err(format!(
+            "its organization must be {GROUP} alone, and is {:?}",
+            asked.organizations
+        ));
+    }
+    if !asked.dns_names.is_empty() || !asked.ip_addresses.is_empty() {
+        return Err("it names addresses, which the certificate of a node's client has not".into());
+    }
+    let mut usages: Vec<&str> = request.usages.iter().map(String::as_str).collect();
+    usages.sort_unstable();
+    let with_rsa = ["client auth", "digital signature", "key encipherment"];
+    if usages != with_rsa && usages != ["client auth", "digital signature"] {
+        return Err(format!("its usages are not a kubelet's: {usages:?}"));
+    }
+    Ok(Asked {
+        token_id: id.to_owned(),
+        name: name.to_owned(),
+        key: asked.key_hash,
+    })
+}
+
+/// A DNS-1123 subdomain, as names of Nodes are.
+fn is_node_name(name: &str) -> bool {
+    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(edge)
+            && bytes.last().is_some_and(edge)
+            && bytes.iter().all(|byte| edge(byte) || *byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+/// Decides about what was `asked`. `token` is the one whose id it gives, read after the request was; `all` are the tenant's;
+/// `exists` says whether there is a Node of the name.
+#[must_use]
+pub fn decide(
+    asked: &Asked,
+    token: Option<&JoinToken>,
+    all: &[&JoinToken],
+    exists: bool,
+    now: Timestamp,
+) -> Decision {
+    let Some(token) = token.filter(|token| token.metadata.deletion_timestamp.is_none()) else {
+        let id = &asked.token_id;
+        let why = format!(
+            "the token {id:?} is of no JoinToken: it was revoked, has ended, or all its machines have come"
+        );
+        return Decision::Deny("TokenRevoked", why);
+    };
+    if token.expiration().is_none_or(|end| end <= now) {
+        return Decision::Deny("TokenExpired", "the token has ended".to_owned());
+    }
+    let name = &asked.name;
+    let spec = &token.spec;
+    if !spec.node_names.is_empty() && !spec.node_names.contains(name) {
+        let why = format!("the token is not for a node of the name {name:?}");
+        return Decision::Deny("NodeNotOfToken", why);
+    }
+    let status = token.status.clone().unwrap_or_default();
+    let is_same = |node: &JoinedNode| node.name == *name && node.key == asked.key;
+    if status.nodes.iter().any(is_same) && latest(all, name).is_some_and(is_same) {
+        return Decision::Again;
+    }
+    if exists {
+        let why = format!(
+            "there is a node {name:?} already, with another key: delete that Node if it is gone"
+        );
+        return Decision::Deny("NodeNameInUse", why);
+    }
+    if all.iter().any(|other| expects(other, name, now)) {
+        let why = format!("another machine has just joined as {name:?}, and is about to register");
+        return Decision::Deny("NodeNameInUse", why);
+    }
+    if status.used >= spec.uses {
+        let why = format!(
+            "the token was for {} machines, and they have joined",
+            spec.uses
+        );
+        return Decision::Deny("TokenExhausted", why);
+    }
+    Decision::Admit(JoinedNode {
+        name: name.clone(),
+        key: asked.key.clone(),
+        admission_time: Time(now),
+        registration_time: None,
+        devices: None,
+    })
+}
+
+/// The last machine that was let in as `name`.
+fn latest<'a>(all: &[&'a JoinToken], name: &str) -> Option<&'a JoinedNode> {
+    let nodes = all.iter().flat_map(|token| &token.status);
+    let nodes = nodes.flat_map(|status| &status.nodes);
+    let nodes = nodes.filter(|node| node.name == name);
+    nodes.max_by_key(|node| node.admission_time.0)
+}
+
+/// Whether a machine that was let in as `name` may still come.
+fn expects(token: &JoinToken, name: &str, now: Timestamp) -> bool {
+    let nodes = token.status.iter().flat_map(|status| &status.nodes);
+    let mut nodes = nodes.filter(|node| node.name == name);
+    nodes.any(|node| is_awaited(node, now))
+}
+
+/// Whether a node that was let in has not come, and may still come.
+#[must_use]
+pub fn is_awaited(node: &JoinedNode, now: Timestamp) -> bool {
+    node.registration_time.is_none() && is_new(node, now)
+}
+
+/// Whether a node was let in so lately that it is about to come, or its devices are.
+#[must_use]
+pub fn is_new(node: &JoinedNode, now: Timestamp) -> bool {
+    now.duration_since(node.admission_time.0) < COMES_WITHIN
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Whether a tenant sleeps by `spec.hibernation`. While it does it is as one with `replicas: 0`: no pod, no connection, no
+//! watch, and of this process one time at which to look again.
+//!
+//! ```text
+//!  status.hibernation ─┐
+//!  spec.hibernation ───┼─► next() ─► status.hibernation, when to look again ─► replicas: 0, or those of the spec
+//!  the time ───────────┤
+//!  who was there ──────┘   (asked when it would sleep if nobody was)
+//! ```
+
+mod activity;
+mod next;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use stoker_api::tenant::Tenant;
+use stoker_api::v1alpha1::{
+    HibernationReason, HibernationState, HibernationStatus, TenantControlPlane,
+};
+use stoker_api::wake;
+
+use super::error::Error;
+use super::state::{TenantState, lock};
+use super::status::Findings;
+use crate::context::Context;
+use crate::watches::wake_requests;
+use next::{Seen, next};
+
+/// When an API server did not tell who was there.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Lets the tenant sleep where it is to, and returns when to look again.
+pub(super) async fn decide(
+    object: &TenantControlPlane,
+    tenant: &mut Tenant,
+    state: &TenantState,
+    ctx: &Context,
+    findings: &mut Findings,
+) -> Option<Timestamp> {
+    let plan = tenant.hibernation.as_deref()?;
+    // As the status is read again: to the second.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).ok()?;
+    let recorded = lock(&state.written)
+        .as_ref()
+        .or(object.status.as_ref())
+        .and_then(|status| status.hibernation.clone());
+    let recorded = recorded.unwrap_or_else(|| made(object, now));
+    let mut seen = Seen {
+        wanted: state.is_wanted(),
+        activity: *lock(&state.activity),
+        is_fresh: false,
+    };
+    let mut step = next(plan, &recorded, seen, now);
+    let mut look_at = step.look_at;
+    if step.asks {
+        if let Some(last) = activity::last(tenant, state, ctx, now).await {
+            *lock(&state.activity) = Some(last);
+            (seen.activity, seen.is_fresh) = (Some(last), true);
+            step = next(plan, &recorded, seen, now);
+            look_at = step.look_at;
+        } else {
+            // Nobody sleeps on doubt.
+            let again = now.checked_add(ASK_AGAIN).ok();
+            look_at = look_at.into_iter().chain(again).min();
+        }
+    }
+    if step.status.state == HibernationState::Asleep {
+        tenant.replicas = 0;
+    }
+    findings.hibernation = Some(step.status);
+    look_at
+}
+
+/// Whoever wanted the tenant is heard: it is awake, or nobody may wake it.
+///
+/// # Errors
+/// The API server refused.
+pub(super) async fn hear(
+    object: &TenantControlPlane,
+    state: &TenantState,
+    ctx: &Context,
+) -> Result<(), Error> {
+    if !state.set_wanted(false) {
+        return Ok(());
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let entry = wake::entry(&namespace, &object.name_any());
+    let answered = wake_requests::answered(&entry, ctx).await;
+    answered.map_err(|error| {
+        state.set_wanted(true);
+        Error::AnswerWakeRequest(Box::new(error))
+    })
+}
+
+/// Of a tenant of which nothing is recorded: what has come since it was made counts.
+fn made(object: &TenantControlPlane, now: Timestamp) -> HibernationStatus {
+    let created = object.metadata.creation_timestamp.as_ref();
+    HibernationStatus {
+        state: HibernationState::Awake,
+        since: created.cloned().unwrap_or(Time(now)),
+        reason: HibernationReason::Made,
+        until: None,
+        wakes_on_connection: false,
+    }
+}
+
+/// Why it sleeps, for people.
+#[must_use]
+pub fn why_asleep(status: Option<&HibernationStatus>) -> String {
+    let Some(status) = status.filter(|status| status.state == HibernationState::Asleep) else {
+        return "no replicas are wanted; data and keys are kept".to_owned();
+    };
+    let why = match status.reason {
+        HibernationReason::ByHand => "spec.hibernation.sleepAt",
+        HibernationReason::Idle => "spec.hibernation.idleAfter",
+        HibernationReason::Schedule | HibernationReason::Connection | HibernationReason::Made => {
+            "its schedule"
+        }
+    };
+    let or = if status.wakes_on_connection {
+        "connect to it through the gateway by the name that wakes, or "
+    } else {
+        ""
+    };
+    let until = match &status.until {
+        Some(until) => format!(" until {:.0}", until.0),
+        None => String::new(),
+    };
+    format!(
+        "asleep since {:.0} by {why}{until}; data and keys are kept. To wake it, {or}set spec.hibernation.wakeAt",
+        status.since.0
+    )
+}
+
+/// What woke it, for people.
+#[must_use]
+pub fn why_awake(status: Option<&HibernationStatus>) -> &'static str {
+    match status.map(|status| status.reason) {
+        Some(HibernationReason::Schedule) => "woken by its schedule",
+        Some(HibernationReason::ByHand) => "woken by spec.hibernation.wakeAt",
+        Some(HibernationReason::Connection) => "woken by a connection through the gateway",
+        Some(HibernationReason::Made | HibernationReason::Idle) | None => {
+            "woken by a change of spec"
+        }
+    }
+}

@@ -1,0 +1,76 @@
+use stoker_pki::{BootstrapToken, JoinCredential, NodeRequest, SigningRequest, ca_hash};
+use time::{Duration, OffsetDateTime};
+
+fn authority() -> String {
+    let now = OffsetDateTime::now_utc();
+    let authority = stoker_pki::Authority::generate("one", Duration::days(1), now).unwrap();
+    authority.certificate().to_owned()
+}
+
+#[test]
+fn the_string_comes_back_as_it_was_and_a_damaged_one_does_not() {
+    let credential = JoinCredential {
+        server: "[fd00::1]:6443".to_owned(),
+        ca_hashes: vec![ca_hash(&authority()).unwrap()],
+        token: BootstrapToken::generate().unwrap(),
+    };
+    let text = credential.encode().unwrap();
+    assert!(text.starts_with("stoker1."), "{text}");
+    assert_eq!(
+        JoinCredential::parse(&format!(" {text}\n")).unwrap(),
+        credential
+    );
+    assert!(!format!("{credential:?}").contains(credential.token.secret()));
+    for damaged in [
+        "",
+        "stoker1.",
+        "stoker2.e30",
+        &text[1..],
+        &text[..text.len() - 4],
+        "stoker1.e30",
+    ] {
+        assert!(JoinCredential::parse(damaged).is_err(), "{damaged:?}");
+    }
+}
+
+#[test]
+fn a_bundle_with_a_stranger_in_it_is_not_the_tenants() {
+    let (one, other) = (authority(), authority());
+    let mut credential = JoinCredential {
+        server: "a:1".to_owned(),
+        ca_hashes: vec![ca_hash(&one).unwrap()],
+        token: BootstrapToken::generate().unwrap(),
+    };
+    assert!(credential.pins(&one));
+    assert!(!credential.pins(&other) && !credential.pins(""));
+    assert!(!credential.pins(&format!("{one}{other}")));
+    credential.ca_hashes.push(ca_hash(&other).unwrap());
+    assert!(credential.pins(&format!("{one}{other}")));
+}
+
+#[test]
+fn a_token_is_as_the_api_server_reads_it() {
+    let token = BootstrapToken::generate().unwrap();
+    assert_eq!(BootstrapToken::parse(&token.text()), Some(token));
+    for other in [
+        "abcdef",
+        "abcdef.0123456789ABCDEF",
+        "abcde.0123456789abcdef",
+    ] {
+        assert_eq!(BootstrapToken::parse(other), None, "{other}");
+    }
+}
+
+#[test]
+fn an_attempt_that_is_resumed_asks_with_the_same_key() {
+    let first = NodeRequest::new("w1", None).unwrap();
+    let again = NodeRequest::new("w1", Some(first.key.as_pem())).unwrap();
+    let read = |request: &NodeRequest| SigningRequest::from_pem(request.request.as_bytes());
+    let (asked, resumed) = (read(&first).unwrap(), read(&again).unwrap());
+    assert_eq!(asked.common_name, "system:node:w1");
+    assert_eq!(asked.organizations, ["system:nodes"]);
+    assert!(asked.dns_names.is_empty() && asked.ip_addresses.is_empty());
+    assert_eq!(asked.key_hash, resumed.key_hash);
+    let another = read(&NodeRequest::new("w1", None).unwrap()).unwrap();
+    assert_ne!(asked.key_hash, another.key_hash);
+}

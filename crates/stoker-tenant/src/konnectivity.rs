@@ -1,0 +1,205 @@
+//! The tunnel's end inside the tenant (`spec.addons.konnectivity`): an agent on every node, or some.
+//!
+//! It needs no rights in the cluster: it shows the node's own certificate, which it reads where the
+//! kubelet keeps it.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, HostPathVolumeSource, PodSpec, PodTemplateSpec, SeccompProfile,
+    SecurityContext, ServiceAccount, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, KeyToPath};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent, Resources};
+
+use crate::component::KONNECTIVITY;
+use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
+use crate::{Access, TenantObjects, TunnelAgents};
+
+/// Name of the `DaemonSet` or Deployment and of its `ServiceAccount`: the contract's.
+const NAME: &str = "konnectivity-agent";
+const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
+/// It asks for little.
+const CPU: &str = "1m";
+/// As measured (PSS): 2.7 MB, and 5.5 MB with 1,000 streams open.
+const MEMORY: &str = "8Mi";
+/// Where a kubelet keeps its certificates. Links there are absolute, so the path is the same inside.
+const PKI: (&str, &str) = ("kubelet-pki", "/var/lib/kubelet/pki");
+/// The tenant's authority, which kube-controller-manager publishes in every namespace.
+const CA: (&str, &str) = ("ca", "/etc/stoker");
+const PUBLISHED_CA: &str = "kube-root-ca.crt";
+/// Longer than open streams are let run on (`--drain-seconds`).
+const GRACE_SECONDS: i64 = 30;
+
+pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Access) {
+    let agent = &asked.agent;
+    // A node port that the cluster has not given yet.
+    let Some(agents) = &access.tunnel else {
+        return;
+    };
+    objects.service_accounts.push(ServiceAccount {
+        metadata: namespaced(KONNECTIVITY, KUBE_SYSTEM, NAME),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    });
+    let metadata = with_labels(namespaced(KONNECTIVITY, KUBE_SYSTEM, NAME), SELECTOR);
+    let selector = LabelSelector {
+        match_labels: Some(string_map(SELECTOR)),
+        ..LabelSelector::default()
+    };
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(string_map(SELECTOR)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod(agent, agents)),
+    };
+    match agent.mode {
+        AgentMode::DaemonSet => objects.daemon_sets.push(DaemonSet {
+            metadata,
+            spec: Some(DaemonSetSpec {
+                selector,
+                template,
+                ..DaemonSetSpec::default()
+            }),
+            ..DaemonSet::default()
+        }),
+        AgentMode::Deployment => objects.deployments.push(Deployment {
+            metadata,
+            spec: Some(DeploymentSpec {
+                replicas: agent.replicas.filter(|replicas| *replicas > 0),
+                selector,
+                template,
+                ..DeploymentSpec::default()
+            }),
+            ..Deployment::default()
+        }),
+    }
+}
+
+fn pod(agent: &KonnectivityAgent, agents: &TunnelAgents) -> PodSpec {
+    PodSpec {
+        containers: vec![container(
+            agent,
+            &agents.server,
+            image(agent, &agents.image),
+        )],
+        // The tenant's name is looked up as nodes look it up, also while there is no cluster DNS.
+        dns_policy: Some("Default".to_owned()),
+        host_network: agent.host_network.then_some(true),
+        node_selector: Some(string_map(&[("kubernetes.io/os", "linux")])),
+        priority_class_name: Some("system-cluster-critical".to_owned()),
+        service_account_name: Some(NAME.to_owned()),
+        automount_service_account_token: Some(false),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        tolerations: Some(tolerations(agent)),
+        volumes: Some(vec![
+            Volume {
+                name: PKI.0.to_owned(),
+                host_path: Some(HostPathVolumeSource {
+                    path: PKI.1.to_owned(),
+                    type_: Some("Directory".to_owned()),
+                }),
+                ..Volume::default()
+            },
+            Volume {
+                name: CA.0.to_owned(),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: PUBLISHED_CA.to_owned(),
+                    items: Some(vec![KeyToPath {
+                        key: "ca.crt".to_owned(),
+                        path: "ca.crt".to_owned(),
+                        ..KeyToPath::default()
+                    }]),
+                    ..ConfigMapVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+        ]),
+        ..PodSpec::default()
+    }
+}
+
+/// The contract's. Those of a `DaemonSet` pod of a node that is not ready, or full, are added by its controller.
+fn tolerations(agent: &KonnectivityAgent) -> Vec<Toleration> {
+    let critical = || {
+        vec![Toleration {
+            key: Some("CriticalAddonsOnly".to_owned()),
+            operator: Some("Exists".to_owned()),
+            ..Toleration::default()
+        }]
+    };
+    agent
+        .tolerations
+        .as_ref()
+        .map_or_else(critical, |asked| asked.0.clone())
+}
+
+/// The operator's, but for what the spec names of it.
+fn image(agent: &KonnectivityAgent, node_image: &str) -> String {
+    let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+    let (name, tag) = (given(&agent.image), given(&agent.version));
+    if name.is_none() && tag.is_none() {
+        return node_image.to_owned();
+    }
+    let unpinned = node_image.split('@').next().unwrap_or_default();
+    // A colon in front of a slash is a registry's port.
+    let (default_name, default_tag) = unpinned
+        .rsplit_once(':')
+        .filter(|(_, tag)| !tag.contains('/'))
+        .unwrap_or((unpinned, "latest"));
+    format!(
+        "{}:{}",
+        name.as_deref()
+            .unwrap_or(default_name)
+            .trim_end_matches('/'),
+        tag.as_deref().unwrap_or(default_tag)
+    )
+}
+
+/// As root, since the kubelet's key is root's; with nothing else that root may do.
+fn container(agent: &KonnectivityAgent, server: &str, image: String) -> Container {
+    let mut args = vec![
+        "tunnel".to_owned(),
+        format!("--server={server}"),
+        format!("--server-ca={}/ca.crt", CA.1),
+    ];
+    args.extend(agent.extra_args.iter().cloned());
+    Container {
+        name: NAME.to_owned(),
+        image: Some(image),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["/stoker-node".to_owned()]),
+        args: Some(args),
+        resources: Some(Resources::or_requests(
+            agent.resources.as_ref(),
+            CPU,
+            MEMORY,
+        )),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            read_only_root_filesystem: Some(true),
+            run_as_user: Some(0),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![mount(PKI), mount(CA)]),
+        ..Container::default()
+    }
+}
+
+fn mount((name, path): (&str, &str)) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}

@@ -1,0 +1,120 @@
+//! The listener on every node (`spec.addons.nodeListener`), to which the `kubernetes` Endpoints lead.
+//!
+//! It needs no rights in the cluster and no network of its own: it gives the node an address, and leads on what comes there.
+
+use std::net::SocketAddr;
+
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Toleration,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stoker_api::v1alpha1::Resources;
+
+use crate::component::NODE_LISTENER;
+use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
+use crate::{Access, NodeListeners, TenantObjects};
+
+const NAME: &str = "stoker-node-listener";
+const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
+/// It asks for little.
+const CPU: &str = "1m";
+const MEMORY: &str = "8Mi";
+/// Open connections live on for so long when a node's listener is replaced; watches are renewed by their clients in
+/// that time.
+const DRAIN_SECONDS: i64 = 600;
+
+pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access: &Access) {
+    if listeners.servers.is_empty() {
+        return;
+    }
+    let labels = Some(string_map(SELECTOR));
+    objects.daemon_sets.push(DaemonSet {
+        metadata: with_labels(namespaced(NODE_LISTENER, KUBE_SYSTEM, NAME), SELECTOR),
+        spec: Some(DaemonSetSpec {
+            selector: LabelSelector {
+                match_labels: labels.clone(),
+                ..LabelSelector::default()
+            },
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels,
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(listeners, access)),
+            },
+            update_strategy: Some(successor_first()),
+            ..DaemonSetSpec::default()
+        }),
+        ..DaemonSet::default()
+    });
+}
+
+/// A node's next listener is there before its last one ends: both may listen at the same address.
+fn successor_first() -> DaemonSetUpdateStrategy {
+    DaemonSetUpdateStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDaemonSet {
+            max_surge: Some(IntOrString::String("10%".to_owned())),
+            max_unavailable: Some(IntOrString::Int(0)),
+        }),
+    }
+}
+
+fn pod(listeners: &NodeListeners, access: &Access) -> PodSpec {
+    PodSpec {
+        containers: vec![container(listeners, access)],
+        // The tenant's name is looked up as nodes look it up, also while there is no cluster DNS.
+        dns_policy: Some("Default".to_owned()),
+        host_network: Some(true),
+        node_selector: Some(string_map(&[("kubernetes.io/os", "linux")])),
+        priority_class_name: Some("system-node-critical".to_owned()),
+        automount_service_account_token: Some(false),
+        termination_grace_period_seconds: Some(DRAIN_SECONDS + 30),
+        tolerations: Some(vec![Toleration {
+            operator: Some("Exists".to_owned()),
+            ..Toleration::default()
+        }]),
+        ..PodSpec::default()
+    }
+}
+
+/// As root, since no other user keeps a capability; with nothing else that root may do. Ports are not declared: in the
+/// node's network they would keep its successor from the node.
+fn container(listeners: &NodeListeners, access: &Access) -> Container {
+    let at = |address: &_| SocketAddr::new(*address, access.direct_port).to_string();
+    let listen: Vec<String> = access.addresses.iter().map(at).collect();
+    let mut args = vec![
+        "listener".to_owned(),
+        format!("--listen={}", listen.join(",")),
+        format!("--server={}", listeners.servers.join(",")),
+        format!("--drain-seconds={DRAIN_SECONDS}"),
+    ];
+    args.extend(listeners.name.iter().map(|name| format!("--name={name}")));
+    Container {
+        name: NAME.to_owned(),
+        image: Some(listeners.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["/stoker-node".to_owned()]),
+        args: Some(args),
+        resources: Some(Resources::or_requests(None, CPU, MEMORY)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities {
+                add: Some(vec!["NET_ADMIN".to_owned()]),
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
+            read_only_root_filesystem: Some(true),
+            run_as_user: Some(0),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}

@@ -1,0 +1,213 @@
+//! A machine that joins by a `JoinToken`, with a real kubelet and containerd, and leaves again.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use stoker_api::labels::{JOINING, LEFT};
+use stoker_api::v1alpha1::JoinToken;
+use stoker_lab::command::{cargo, run};
+use stoker_lab::demo::TENANT;
+use stoker_lab::host::Host;
+use stoker_lab::host::supervisor::Program;
+use stoker_lab::images::pause_reference;
+
+use crate::world::{Tenant, World, eventually, text};
+
+const WORKER: u8 = 7;
+const NAME: &str = "worker-7";
+const SOON: Duration = Duration::from_mins(1);
+/// What must be gone after a machine has left.
+const MADE: [&str; 5] = [
+    "/etc/kubernetes/kubelet.conf",
+    "/etc/kubernetes/pki/ca.crt",
+    "/var/lib/kubelet/config.yaml",
+    "/var/lib/kubelet/pki",
+    "/var/lib/stoker-node",
+];
+
+/// It gets the labels and taints of its token before a pod lands, runs one, leaves nothing behind, cannot come back by a
+/// token that is used up, and can by another one, under its old name.
+pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
+    world: &World,
+) -> Result<()> {
+    let tenant = world.main_tenant().await?;
+    let worker = world.lab.add_worker(WORKER, world.lab.kubernetes()).await?;
+    let program = built().await?;
+    let stoker_node = program.display().to_string();
+    let spec = json!({
+        "labels": { "pool": "gpu", "node-restriction.kubernetes.io/pool": "gpu" },
+        "taints": [{ "key": "gpu", "value": "yes", "effect": "NoSchedule" }],
+        "nodeNames": [NAME],
+    });
+    let first = issue(world, "first", &spec).await?;
+    let look = [&*stoker_node, "join", &first, "--preflight-only"];
+    worker
+        .run(look)
+        .await
+        .context("looking whether it can join")?;
+    nothing_is_left(&worker).await?;
+
+    let begun = Instant::now();
+    let kubeconfig = world.lab.paths().kubeconfig(TENANT);
+    let join = |token: String| {
+        let (lab, worker, kubeconfig, program) = (&world.lab, &worker, &kubeconfig, &program);
+        async move { lab.join_by_token(worker, kubeconfig, program, &token).await }
+    };
+    join(first.clone()).await?;
+    println!("joined and ready after {:.1?}", begun.elapsed());
+    let nodes: Api<Node> = Api::all(tenant.client.clone());
+    let node = nodes.get(NAME).await?;
+    is_equipped(&node)?;
+    runs_a_pod(&tenant, &pause_reference(world.lab.kubernetes())).await?;
+    worker.keep_running(&Program {
+        name: "stoker-node".into(),
+        command: vec![stoker_node.clone(), "run".into()],
+        ..Program::default()
+    })?;
+    eventually(SOON, "the agent reports", async || {
+        let node = nodes.get(NAME).await?;
+        let agent = node.annotations().get("stoker.dev/node-agent").cloned();
+        agent.context("it says nothing")
+    })
+    .await?;
+
+    leave(&worker, &stoker_node).await?;
+    let left = nodes.get(NAME).await?;
+    ensure!(left.annotations().contains_key(LEFT), "it is not marked");
+    let refused = worker.run([&*stoker_node, "join", &first]).await;
+    let refused = format!("{:#}", refused.err().context("a used token lets it in")?);
+    ensure!(refused.contains("all its machines have come"), "{refused}");
+    nothing_is_left(&worker).await?;
+
+    let second = issue(world, "second", &spec).await?;
+    join(second).await?;
+    let again = nodes.get(NAME).await?;
+    ensure!(again.uid() != node.uid(), "it is the Node of before");
+    is_equipped(&again)?;
+
+    leave(&worker, &stoker_node).await?;
+    nodes.delete(NAME, &DeleteParams::default()).await?;
+    world.lab.remove_worker(WORKER).await?;
+    for token in ["first", "second"] {
+        let params = DeleteParams::default();
+        tokens(world).delete(token, &params).await?;
+    }
+    Ok(())
+}
+
+fn tokens(world: &World) -> Api<JoinToken> {
+    Api::namespaced(world.management.clone(), TENANT)
+}
+
+async fn built() -> Result<PathBuf> {
+    let build = cargo(["build", "--quiet", "--package", "stoker-node"]);
+    run(&mut build.into()).await?;
+    let test = std::env::current_exe().context("finding this program")?;
+    let directory = test.parent().and_then(|deps| deps.parent());
+    Ok(directory
+        .context("a program in target")?
+        .join("stoker-node"))
+}
+
+/// What is typed on the machine.
+async fn issue(world: &World, name: &str, spec: &Value) -> Result<String> {
+    let mut object = json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
+        "metadata": { "name": name }, "spec": spec,
+    });
+    object["spec"]["tenantControlPlane"] = json!(TENANT);
+    let params = PatchParams::apply("e2e").force();
+    let tokens = tokens(world);
+    tokens.patch(name, &params, &Patch::Apply(object)).await?;
+    let secret: Secret = eventually(SOON, "the token is there", async || {
+        let status = tokens.get(name).await?.status.unwrap_or_default();
+        let mut conditions = status.conditions.iter();
+        let ready = conditions.any(|found| found.type_ == "Ready" && found.status == "True");
+        ensure!(ready, "{:?}", status.conditions);
+        let secret = status.secret_name.context("no Secret")?;
+        Ok(world.secrets(TENANT).get(&secret).await?)
+    })
+    .await?;
+    text(&secret, "token")
+}
+
+fn is_equipped(node: &Node) -> Result<()> {
+    let labels = ["pool", "node-restriction.kubernetes.io/pool"];
+    let has = |label: &str| node.labels().get(label).is_some_and(|value| value == "gpu");
+    let taints = node.spec.iter().flat_map(|spec| &spec.taints).flatten();
+    let keys: Vec<&str> = taints.map(|taint| taint.key.as_str()).collect();
+    ensure!(
+        labels.into_iter().all(has) && keys.contains(&"gpu") && !keys.contains(&JOINING),
+        "labels {:?}, taints {keys:?}",
+        node.labels()
+    );
+    let spec = node.spec.clone().unwrap_or_default();
+    ensure!(spec.unschedulable != Some(true), "it is cordoned");
+    Ok(())
+}
+
+/// On that node alone, and only since it tolerates the taint.
+async fn runs_a_pod(tenant: &Tenant, image: &str) -> Result<()> {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "on-the-joined" },
+        "spec": {
+            "nodeSelector": { "node-restriction.kubernetes.io/pool": "gpu" },
+            "tolerations": [{ "key": "gpu", "operator": "Exists" }],
+            "containers": [{
+                "name": "pause", "image": image, "imagePullPolicy": "Never",
+            }],
+        },
+    });
+    let pods: Api<Pod> = Api::namespaced(tenant.client.clone(), "default");
+    let params = PatchParams::apply("e2e").force();
+    pods.patch("on-the-joined", &params, &Patch::Apply(pod))
+        .await?;
+    eventually(SOON, "a pod runs on it", async || {
+        let status = pods.get("on-the-joined").await?.status.unwrap_or_default();
+        let phase = status.phase.unwrap_or_default();
+        ensure!(phase == "Running", "it is {phase}: {:?}", status.conditions);
+        Ok(())
+    })
+    .await
+}
+
+async fn leave(worker: &Host, stoker_node: &str) -> Result<()> {
+    if worker
+        .programs()
+        .iter()
+        .any(|(name, _)| name == "stoker-node")
+    {
+        // As systemd would.
+        let _ = worker.stop_running("stoker-node");
+    }
+    let begun = Instant::now();
+    worker
+        .run([stoker_node, "leave", "--drain-seconds", "20"])
+        .await?;
+    println!("left after {:.1?}", begun.elapsed());
+    nothing_is_left(worker).await?;
+    let containers = worker
+        .run(["ctr", "--namespace", "k8s.io", "containers", "list", "-q"])
+        .await?;
+    ensure!(
+        containers.trim().is_empty(),
+        "containers are left: {containers}"
+    );
+    let kubelets = worker.run(["sh", "-c", "pgrep -x kubelet || true"]).await?;
+    ensure!(kubelets.trim().is_empty(), "a kubelet runs on");
+    Ok(())
+}
+
+async fn nothing_is_left(worker: &Host) -> Result<()> {
+    for path in MADE {
+        let there = worker.run(["test", "-e", path]).await.is_ok();
+        ensure!(!there, "{path} is there");
+    }
+    Ok(())
+}
