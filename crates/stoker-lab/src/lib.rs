@@ -33,6 +33,7 @@ mod node;
 pub mod paths;
 mod pod_network;
 pub mod pool;
+pub mod ports;
 pub mod process;
 pub mod product;
 pub mod requirements;

@@ -1,7 +1,7 @@
 //! etcd as a pool runs it: one or several members, real fsync, TLS, access control on, and the HTTP
 //! gateway on, too, so that its way in is tested.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use etcd_client::UserAddOptions;
 use stoker_lab::credentials;
+use stoker_lab::ports::free_port;
 use stoker_lab::steps::Steps;
 use stoker_lab::upstream::Upstream;
 use stoker_pki::Authority;
@@ -46,7 +47,9 @@ impl Cluster {
         let server = credentials::server(&authority, "etcd", &["localhost"], &[address])?;
         credentials::write_authority(directory.path(), "ca", &authority)?;
         credentials::write_leaf(directory.path(), "server", &server)?;
-        let ports = free_ports(2 * size)?;
+        let ports = (0..2 * size)
+            .map(|_| free_port())
+            .collect::<Result<Vec<_>>>()?;
         let (client_ports, peer_ports) = ports.split_at(size);
         let peer = |n: usize| format!("http://127.0.0.1:{}", peer_ports[n]);
         let all: Vec<_> = (0..size).map(|n| format!("m{n}={}", peer(n))).collect();
@@ -181,19 +184,4 @@ fn launch(etcd: &PathBuf, directory: &Path, names: &Names, all: &str) -> Result<
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("starting {}", etcd.display()))
-}
-
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held = (0..count)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<Vec<_>, _>>()
-        .context("looking for a free port")?;
-    held.iter()
-        .map(|listener| {
-            Ok(listener
-                .local_addr()
-                .context("looking for a free port")?
-                .port())
-        })
-        .collect()
 }

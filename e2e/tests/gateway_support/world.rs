@@ -1,7 +1,7 @@
 //! A management API server, tenants' API servers, and gateways between these and clients, with no rights but those of
 //! `manifests/gateway.yaml`.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -368,8 +368,7 @@ fn own_address() -> IpAddr {
 }
 
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("[::]:0").unwrap();
-    listener.local_addr().unwrap().port()
+    stoker_lab::ports::free_port().unwrap()
 }
 
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {

@@ -7,7 +7,6 @@ mod conditions;
 pub(crate) mod tenants;
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +21,7 @@ use serde_json::{Value, json};
 use stoker_api::v1alpha1::{DataStore, JoinToken, KubeconfigGenerator, TenantControlPlane};
 use stoker_lab::bare::{BareApiServer, BareEtcd};
 use stoker_lab::command::cargo;
+use stoker_lab::ports::free_ports;
 use tenants::smallest;
 
 /// Management cluster and pool.
@@ -147,7 +147,7 @@ impl Bare {
             .append(true)
             .open(log)
             .unwrap();
-        let [metrics, health] = free_ports();
+        let [metrics, health] = free_ports().unwrap();
         let metrics = format!("--metrics-bind-address=127.0.0.1:{metrics}");
         let health = format!("--health-bind-address=127.0.0.1:{health}");
         let mut own = vec!["--leader-elect=false", "--management-cidrs=192.0.2.0/24"];
@@ -306,11 +306,6 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// Packages whose binaries are built.

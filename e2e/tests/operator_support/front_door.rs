@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use stoker_api::wake;
 use tokio::task::JoinHandle;
 
-use super::bare::{Bare, built, free_ports, until};
+use super::bare::{Bare, built, until};
 use super::bare_pod::announce;
 use super::tenant_server::{self, PORT};
 
@@ -62,7 +62,7 @@ impl Gateway {
         config["contexts"][0]["context"]["namespace"] = json!("stoker-system");
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
-        let [port, health] = free_ports();
+        let [port, health] = stoker_lab::ports::free_ports().unwrap();
         let process = Command::new(built("stoker-gateway"))
             .arg(format!("--base-domain={DOMAIN}"))
             .arg(format!("--listen=127.0.0.1:{port}"))

@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_lab::bare::BareApiServer;
 use stoker_lab::credentials;
+use stoker_lab::ports::free_ports;
 use stoker_lab::versions::KubernetesVersion;
 use stoker_pki::Authority;
 use tokio::task::JoinHandle;
@@ -68,7 +69,7 @@ impl Guarded {
             .await;
         let mut guard = Guard {
             process: None,
-            ports: super::bare::free_ports(),
+            ports: free_ports().unwrap(),
         };
         guard.start();
         let files = tempfile::tempdir().unwrap();

@@ -12,13 +12,14 @@ use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use stoker_lab::ports::free_ports;
 use stoker_lab::steps::Steps;
 use stoker_lab::upstream::Upstream;
 use stoker_lab::versions::default_kubernetes;
 use stoker_pki::{Authority, LeafRequest, LeafUsage};
 use time::{Duration, OffsetDateTime};
 
-use crate::bare::{Bare, Operator, free_ports, tenants::smallest, until};
+use crate::bare::{Bare, Operator, tenants::smallest, until};
 
 pub(crate) const SECRET: &str = "stoker-webhook-certificates";
 const CONFIGURATION: &str = "stoker-operator";
@@ -90,7 +91,7 @@ impl Guarded {
     /// With one that leads and answers nobody, and one that stands by and answers.
     pub(crate) async fn start_with_standby() -> Self {
         let mut guarded = Box::pin(Self::prepare()).await;
-        let [elsewhere] = free_ports();
+        let [elsewhere] = free_ports().unwrap();
         let elsewhere = format!("--webhook-bind-address=127.0.0.1:{elsewhere}");
         let leads = ["--leader-elect=true", "--pod-name=leads", &elsewhere];
         guarded.operators.push(guarded.bare.operator_with(&leads));
@@ -109,7 +110,7 @@ impl Guarded {
         bare.namespace("a").await;
         let upstream = Upstream::open(Steps::new()).unwrap();
         let binaries = upstream.kubernetes(default_kubernetes()).await.unwrap();
-        let [port, metrics] = free_ports();
+        let [port, metrics] = free_ports().unwrap();
         let guarded = Self {
             operators: Vec::new(),
             bare,

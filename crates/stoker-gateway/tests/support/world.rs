@@ -264,8 +264,7 @@ fn write(path: &Path, routes: &str) {
 }
 
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    stoker_lab::ports::free_port().unwrap()
 }
 
 pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {

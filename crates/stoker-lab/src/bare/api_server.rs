@@ -10,9 +10,10 @@ use stoker_pki::{
     kubeconfig,
 };
 
+use super::BareEtcd;
 use super::guarded::Guarded;
-use super::{BareEtcd, free_ports};
 use crate::credentials;
+use crate::ports::free_port;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 use crate::versions::{ETCD, KubernetesVersion, default_kubernetes};
@@ -64,7 +65,7 @@ impl BareApiServer {
         let serving =
             credentials::server(&authority, "kube-apiserver", &["localhost"], &[address])?;
         let key = ServiceAccountKey::generate().context("making the service-account key")?;
-        let [port] = free_ports()?;
+        let port = free_port()?;
         let settings = ServerSettings {
             address: SocketAddr::new(address, port),
             service_cidr: "10.0.0.0/20".to_owned(),

@@ -9,10 +9,10 @@ use stoker_pki::{Authority, KeyedCertificate};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::free_ports;
 use super::guarded::Guarded;
 use crate::command::{program, run};
 use crate::credentials;
+use crate::ports::free_ports;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 

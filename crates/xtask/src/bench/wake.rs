@@ -1,7 +1,6 @@
 //! A tenant that sleeps, woken by `kubectl get namespaces` through the gateway, beside a hand-written Deployment that is
 //! scaled from 0 to 1; and what a fleet that sleeps costs.
 
-use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_lab::command::cargo;
 use stoker_lab::handwritten::Handwritten;
+use stoker_lab::ports::free_port;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
@@ -214,7 +214,7 @@ impl Gateway {
         let mut config: Value = serde_saphyr::from_str(&text)?;
         config["contexts"][0]["context"]["namespace"] = json!("stoker-system");
         std::fs::write(&kubeconfig, config.to_string())?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let process = Command::new(program)
             .arg(format!("--base-domain={DOMAIN}"))
             .arg(format!("--listen=127.0.0.1:{port}"))

@@ -29,8 +29,7 @@ async fn pointer(port: u16) -> (u16, watch::Sender<u16>, Running) {
 /// A port that nobody has yet, and an API server.
 async fn free_port() -> (u16, TcpListener) {
     let api_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (free.local_addr().unwrap().port(), api_server)
+    (stoker_lab::ports::free_port().unwrap(), api_server)
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use stoker_lab::ports::free_port;
 use tokio::net::TcpStream;
 
 use super::load::{Load, Target};
@@ -180,12 +181,4 @@ fn spawn(command: &mut Command) -> Result<Child> {
     quiet
         .spawn()
         .with_context(|| format!("starting {}", quiet.get_program().display()))
-}
-
-fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-    Ok(listener
-        .local_addr()
-        .context("looking for a free port")?
-        .port())
 }
