@@ -1,0 +1,123 @@
+//! Two ends over one HTTP/2 connection, each with a socket.
+
+use super::*;
+use http::{Method, Request, Response};
+use tokio::io::{AsyncReadExt as _, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+const SOON: Duration = Duration::from_secs(5);
+
+type Relayed = JoinHandle<Result<(), Error>>;
+
+/// Whoever asks, at a Unix socket; the target, over TCP; and what becomes of the relays of the two ends.
+async fn relayed() -> (UnixStream, TcpStream, [Relayed; 2]) {
+    let (near, far) = duplex(1 << 16);
+    let (client, mut server) =
+        tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
+    let (requests, connection) = client.unwrap();
+    tokio::spawn(connection);
+    let (asker, near_socket) = UnixStream::pair().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (target, accepted) = tokio::join!(
+        TcpStream::connect(listener.local_addr().unwrap()),
+        listener.accept()
+    );
+    let (mut far_socket, _) = accepted.unwrap();
+
+    let request = Request::builder().method(Method::CONNECT).uri("a:1");
+    let request = request.body(()).unwrap();
+    let (answer, send) = requests
+        .ready()
+        .await
+        .unwrap()
+        .send_request(request, false)
+        .unwrap();
+    let (request, mut respond) = server.as_mut().unwrap().accept().await.unwrap().unwrap();
+    let mut server = server.unwrap();
+    tokio::spawn(async move { while server.accept().await.is_some() {} });
+    let back = respond.send_response(Response::new(()), false).unwrap();
+    let receive = answer.await.unwrap().into_body();
+
+    let near = tokio::spawn(async move {
+        let mut socket = near_socket;
+        let (read, mut write) = socket.split();
+        relay(&read, &mut write, send, receive).await
+    });
+    let far = tokio::spawn(async move {
+        let (read, mut write) = far_socket.split();
+        relay(&read, &mut write, back, request.into_body()).await
+    });
+    (asker, target.unwrap(), [near, far])
+}
+
+async fn ended(relays: [Relayed; 2]) -> [Result<(), Error>; 2] {
+    let [near, far] = relays;
+    let both = async { [near.await.unwrap(), far.await.unwrap()] };
+    timeout(SOON, both).await.expect("the relays end")
+}
+
+#[tokio::test]
+async fn a_direction_that_ends_leaves_the_other_open() {
+    let (mut asker, mut target, relays) = relayed().await;
+    asker.write_all(b"question").await.unwrap();
+    asker.shutdown().await.unwrap();
+    let mut heard = String::new();
+    target.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    target.write_all(b"answer").await.unwrap();
+    drop(target);
+    let mut heard = String::new();
+    asker.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "answer");
+    assert!(ended(relays).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn who_asks_and_goes_away_is_heard_to_the_end_and_holds_nothing() {
+    let (mut asker, mut target, relays) = relayed().await;
+    let said = vec![7; 1 << 20];
+    let telling = async {
+        asker.write_all(&said).await.unwrap();
+        drop(asker);
+    };
+    // As slow a target as can be: it begins to read when all has been said, as far as the way there holds it.
+    let hearing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut heard = Vec::new();
+        target.read_to_end(&mut heard).await.unwrap();
+        heard
+    };
+    let ((), heard) = tokio::join!(telling, hearing);
+    assert!(heard == said);
+    // The target says nothing and stays.
+    tokio::time::pause();
+    let begun = Instant::now();
+    let [near, far] = relays;
+    assert!(matches!(near.await.unwrap(), Err(Error::HungUp)));
+    far.await.unwrap().unwrap();
+    assert!(begun.elapsed() < LINGER * 2);
+}
+
+#[tokio::test]
+async fn a_target_that_breaks_is_no_end() {
+    let (mut asker, target, relays) = relayed().await;
+    target.set_zero_linger().unwrap();
+    drop(target);
+    let _ = asker.read(&mut [0]).await;
+    assert!(ended(relays).await.iter().all(Result::is_err));
+}
+
+#[tokio::test]
+async fn half_closed_and_silent_is_broken_after_a_while() {
+    let (mut asker, mut target, relays) = relayed().await;
+    asker.shutdown().await.unwrap();
+    assert_eq!(target.read(&mut [0]).await.unwrap(), 0);
+    tokio::time::pause();
+    let begun = Instant::now();
+    let [near, far] = relays;
+    let (near, far) = (near.await.unwrap(), far.await.unwrap());
+    assert!(near.is_err() || far.is_err());
+    assert!(begun.elapsed() >= HALF_CLOSED && begun.elapsed() <= 3 * HALF_CLOSED);
+}
