@@ -19,7 +19,6 @@ use crate::metrics::Metrics;
 use crate::routes::Routes;
 use crate::routes_file::RoutesFile;
 use crate::serve::{self, Phase};
-use crate::sockets;
 use crate::waker::{self, Waker};
 
 /// How often it is looked whether the last connection has ended.
@@ -36,7 +35,8 @@ pub async fn run(args: Args) -> Result<()> {
     let metrics = Arc::new(Metrics::new(routes.clone(), args.tenant_metrics.into()));
     let health = Health::new(metrics.clone());
     let source = Source::open(&args, &routes).await?;
-    let files = sockets::raise_file_limit().context("looking for the limit of open files")?;
+    let files =
+        rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
     let gate = Gate::new(args.settings(files), routes.clone(), metrics.clone());
     let (waker, telling) = source.waker(&metrics);
     let gate = Arc::new(gate.waking(waker));

@@ -13,6 +13,7 @@
 //!  pods, by their Service kubernetes ──► listener ──► gateway, or API servers
 //! ```
 
+mod dial;
 pub mod gpu;
 pub mod listener;
 pub mod tunnel;

@@ -132,6 +132,8 @@ async fn main() -> ExitCode {
 }
 
 async fn work(task: Task) -> Result<()> {
+    // systemd and runtimes leave a process 1,024; each stream is one, each connection of a pod two.
+    rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let stop = async {

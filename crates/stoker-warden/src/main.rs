@@ -76,6 +76,8 @@ async fn main() -> Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
+    // Runtimes leave a process 1,024; each agent and each stream is one.
+    rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     tokio::select! {
         failed = serve::guard(args.guard_address) => failed,

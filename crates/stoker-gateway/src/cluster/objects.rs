@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
 use serde::Deserialize;
+use serde_json::Value;
 use stoker_api::StorageId;
 use stoker_api::labels::TENANT;
 use stoker_api::tenant::{API_SERVER_PORT_NAME, TUNNEL_PORT_NAME};
@@ -114,15 +115,17 @@ struct SentResources {
 
 #[derive(Default, Deserialize)]
 struct SentVersion {
+    /// A word: one that an operator newer than this says must not keep all of its tenants from being read.
     #[serde(default)]
-    status: VersionState,
+    status: Value,
 }
 
 impl SentStatus {
     fn rest(&self) -> Rest {
         let hibernation = self.hibernation.as_ref();
-        match self.resources.version.status {
-            VersionState::Waking => Rest::Waking,
+        let state = VersionState::deserialize(&self.resources.version.status);
+        match state {
+            Ok(VersionState::Waking) => Rest::Waking,
             _ if hibernation.is_some_and(|found| found.wakes_on_connection) => Rest::Asleep,
             _ => Rest::None,
         }

@@ -1,7 +1,7 @@
 //! Where gateways, or API servers, are, and one of them that answers.
 //!
-//! Names are looked up when they are needed, at most every few seconds and beside the connection that needs them; while nobody
-//! answers for them, what they were goes on to count.
+//! Names are looked up when they are needed, at most once a second and beside the connection that needs them; while nobody
+//! answers for one, what it was goes on to count.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::dial::HASTE;
 use crate::tunnel::Server;
 
 /// How long what was looked up counts.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long it counts at least, however many clients look for another.
+const STALE: Duration = Duration::from_secs(1);
 /// How long a look may take.
 const LOOK: Duration = Duration::from_secs(2);
-/// When one has not answered, the next is dialled beside it.
-const HASTE: Duration = Duration::from_millis(250);
 /// How long one address may take.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long one that does not answer is asked last.
@@ -40,8 +41,12 @@ pub(super) struct Servers {
 #[derive(Debug, Default)]
 struct State {
     known: Vec<Known>,
+    /// What each name was when last it was anything.
+    found: Vec<Vec<SocketAddr>>,
     /// Begin of the last look.
     looked: Option<Instant>,
+    /// Whether none of those known answered.
+    doubted: bool,
     /// Where the search begins, so that equals take turns.
     turn: usize,
 }
@@ -80,6 +85,7 @@ impl Servers {
         let mut byte = [0];
         let _ = getrandom::fill(&mut byte);
         let state = State {
+            found: vec![Vec::new(); names.len()],
             turn: byte[0].into(),
             ..State::default()
         };
@@ -106,7 +112,7 @@ impl Servers {
                 return Ok(reached);
             }
             // They may be elsewhere now.
-            self.state().looked = None;
+            self.state().doubted = true;
             if Instant::now() + PAUSE >= deadline {
                 return Err(io::ErrorKind::HostUnreachable.into());
             }
@@ -184,27 +190,26 @@ impl Servers {
     fn look_if_due(self: &Arc<Self>) -> Option<tokio::task::JoinHandle<()>> {
         let now = Instant::now();
         let mut state = self.state();
-        if state.looked.is_some_and(|looked| now < looked + FRESH) && !state.known.is_empty() {
+        let counts = if state.doubted { STALE } else { FRESH };
+        if state.looked.is_some_and(|looked| now < looked + counts) {
             return None;
         }
         state.looked = Some(now);
+        state.doubted = false;
         let servers = self.clone();
         Some(tokio::spawn(async move { servers.look().await }))
     }
 
     async fn look(&self) {
-        let mut found = Vec::new();
-        for server in &self.names {
+        for (n, server) in self.names.iter().enumerate() {
             match timeout(LOOK, server.addresses()).await {
-                Ok(Ok(addresses)) => found.extend(addresses),
+                Ok(Ok(addresses)) => self.state().set(n, addresses),
                 Ok(Err(error)) => {
                     warn!(?server, %error, "not found: what was found before goes on to count");
-                    return;
                 }
-                Err(_) => return,
+                Err(_) => warn!(?server, "no answer: what was found before goes on to count"),
             }
         }
-        self.state().set(found);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -213,8 +218,10 @@ impl Servers {
 }
 
 impl State {
-    /// Makes them these. What is known of those that stay is kept.
-    fn set(&mut self, mut addresses: Vec<SocketAddr>) {
+    /// Makes those of a name these. What is known of those that stay is kept.
+    fn set(&mut self, name: usize, addresses: Vec<SocketAddr>) {
+        self.found[name] = addresses;
+        let mut addresses = self.found.concat();
         addresses.sort_unstable();
         addresses.dedup();
         let mut former = std::mem::take(&mut self.known);
@@ -238,4 +245,36 @@ impl Known {
 
 async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     timeout(CONNECT, TcpStream::connect(address)).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_does_not_keep_from_the_others() {
+        let answers = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = answers.local_addr().unwrap();
+        let unknown = "stoker.invalid:1".parse().unwrap();
+        let known = address.to_string().parse().unwrap();
+        let servers = Arc::new(Servers::new(vec![unknown, known]));
+        let reached = servers.reach().await.unwrap();
+        assert_eq!(reached.stream.peer_addr().unwrap(), address);
+    }
+
+    #[test]
+    fn what_a_name_was_stays_while_another_changes() {
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut state = State {
+            found: vec![Vec::new(); 2],
+            ..State::default()
+        };
+        state.set(0, vec![address(1)]);
+        state.set(1, vec![address(2)]);
+        state.known[0].open = 3;
+        state.set(1, vec![address(4)]);
+        let known = |known: &Known| (known.address.port(), known.open);
+        let known: Vec<_> = state.known.iter().map(known).collect();
+        assert_eq!(known, [(1, 3), (4, 0)]);
+    }
 }

@@ -12,6 +12,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use crate::dial;
+
 /// How long a target may take to accept.
 const DIAL: Duration = Duration::from_secs(10);
 
@@ -114,21 +116,20 @@ impl Egress {
     }
 
     async fn dial_one_of(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Refused> {
-        let mut last = refused(StatusCode::FORBIDDEN, "this address is not dialled");
-        for address in addresses
-            .iter()
-            .filter(|address| self.permits(address.ip()))
-        {
-            match TcpStream::connect(address).await {
-                Ok(socket) => {
-                    // As good as it gets: without them a target that vanishes is noticed by whoever waits for it.
-                    let _ = options(&SockRef::from(&socket));
-                    return Ok(socket);
-                }
-                Err(error) => last = failed(&error),
-            }
+        let permitted = |address: &SocketAddr| self.permits(address.ip());
+        let addresses: Vec<_> = addresses.iter().copied().filter(permitted).collect();
+        if addresses.is_empty() {
+            return Err(refused(
+                StatusCode::FORBIDDEN,
+                "this address is not dialled",
+            ));
         }
-        Err(last)
+        let socket = dial::first_of(addresses)
+            .await
+            .map_err(|error| failed(&error))?;
+        // As good as it gets: without them a target that vanishes is noticed by whoever waits for it.
+        let _ = options(&SockRef::from(&socket));
+        Ok(socket)
     }
 }
 

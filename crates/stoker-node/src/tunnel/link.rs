@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::credentials::Credentials;
 use super::egress::Refused;
 use super::{Config, Greeting};
+use crate::dial;
 
 /// How long a warden may take to answer, and then to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,9 +112,8 @@ impl Link {
 
     async fn connect(&self) -> Result<Wire, Error> {
         let server = &self.config.server;
-        let socket = TcpStream::connect((server.host.as_str(), server.port))
-            .await
-            .map_err(Error::Dial)?;
+        let dial = async { dial::first_of(server.addresses().await?).await };
+        let socket = dial.await.map_err(Error::Dial)?;
         let _ = socket.set_nodelay(true);
         let stream = TlsConnector::from(self.credentials.tls.clone())
             .connect(server.name.clone(), socket)

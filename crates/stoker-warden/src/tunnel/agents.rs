@@ -14,12 +14,16 @@ use stoker_tunnel::identity::{NodeName, Served};
 use stoker_tunnel::pulse::Pulse;
 use stoker_tunnel::wire::REASON;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::target::{Host, Target};
 
 /// How long an agent may take to say whether it reaches a target. It gives up sooner itself.
 const ANSWER: Duration = Duration::from_secs(15);
+/// An agent that has not answered for so long is asked by a ping whether it is still there.
+const DOUBTFUL: Duration = Duration::from_secs(2);
+/// Between two looks at that ping.
+const LOOK: Duration = Duration::from_millis(250);
 /// Agents asked for one stream: each may take its time.
 const TRIES: usize = 3;
 /// Connections of one node at a time: one, another that replaces it, and what still drains.
@@ -49,6 +53,8 @@ pub(super) struct Link {
     asked: Arc<AtomicU64>,
     /// Whether it takes no new streams.
     leaving: Arc<AtomicBool>,
+    /// Told when it shall be asked by a ping at once.
+    doubted: Arc<Notify>,
     /// Whether a newer connection of the node takes its place.
     superseded: bool,
     evicted: Arc<Notify>,
@@ -134,6 +140,16 @@ pub(super) struct Registered<'a> {
     id: u64,
     /// Told when others of the same node took its place.
     pub(super) evicted: Arc<Notify>,
+    /// Told when it shall be asked by a ping at once.
+    pub(super) doubted: Arc<Notify>,
+    leaving: Arc<AtomicBool>,
+}
+
+impl Registered<'_> {
+    /// It gets no new streams; what is open goes on.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Registered<'_> {
@@ -184,6 +200,7 @@ impl Agents {
             oldest.evicted.notify_one();
         }
         let evicted = Arc::new(Notify::new());
+        let (doubted, leaving) = (Arc::new(Notify::new()), Arc::default());
         links.all.push(Link {
             id,
             node: node.clone(),
@@ -192,7 +209,8 @@ impl Agents {
             requests,
             streams: Arc::default(),
             asked: Arc::default(),
-            leaving: Arc::default(),
+            leaving: Arc::clone(&leaving),
+            doubted: doubted.clone(),
             superseded: false,
             evicted: evicted.clone(),
         });
@@ -202,6 +220,8 @@ impl Agents {
             agents: self,
             id,
             evicted,
+            doubted,
+            leaving,
         }
     }
 
@@ -292,6 +312,18 @@ impl Link {
         }
     }
 
+    /// Ends when it answers nothing at all: an agent that dials in vain says so itself, after a while.
+    async fn silence(&self) {
+        sleep(DOUBTFUL).await;
+        self.doubted.notify_one();
+        loop {
+            sleep(LOOK).await;
+            if self.pulse.in_doubt() {
+                return;
+            }
+        }
+    }
+
     async fn open(self, target: &Target) -> Result<Opened, Refusal> {
         let gone = |node: &NodeName| Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -301,19 +333,25 @@ impl Link {
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = target.authority.clone().into();
-        let Ok(mut requests) = self.requests.ready().await else {
+        let Ok(mut requests) = self.requests.clone().ready().await else {
             self.leaving.store(true, Ordering::Relaxed);
             return Err(gone(&self.node));
         };
         let Ok((response, send)) = requests.send_request(request, false) else {
             return Err(gone(&self.node));
         };
-        let response = match timeout(ANSWER, response).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) => return Err(gone(&self.node)),
+        let answer = async {
+            tokio::select! {
+                response = response => response.ok(),
+                () = self.silence() => None,
+            }
+        };
+        let response = match timeout(ANSWER, answer).await {
+            Ok(Some(response)) => response,
+            Ok(None) => return Err(gone(&self.node)),
             Err(_) => {
                 return Err(Refusal {
-                    status: StatusCode::GATEWAY_TIMEOUT,
+                    status: StatusCode::SERVICE_UNAVAILABLE,
                     reason: format!("the tunnel agent of node {} does not answer", self.node),
                 });
             }

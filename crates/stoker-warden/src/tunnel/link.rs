@@ -166,6 +166,7 @@ impl Life<'_> {
         loop {
             tokio::select! {
                 () = sleep(INTERVAL) => {}
+                () = registered.doubted.notified() => {}
                 Ok(()) = leaving.changed() => {}
                 () = registered.evicted.notified() => return Err(Error::Evicted),
             }
@@ -178,7 +179,11 @@ impl Life<'_> {
             }
             let now = self.shared.told();
             if now != told {
-                self.hello(&requests, now).await?;
+                match self.hello(&requests, now).await {
+                    // It drains: what is open goes on, and an end of the connection shows by itself.
+                    Err(Error::Protocol(_) | Error::Duplicate) => registered.leave(),
+                    answer => drop(answer?),
+                }
                 told = now;
             }
         }

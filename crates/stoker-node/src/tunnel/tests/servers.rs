@@ -201,3 +201,75 @@ async fn a_renewed_certificate_makes_a_new_connection_and_cuts_no_stream() {
     .expect("the new connection is used");
     ask(&mut old, "after").await.unwrap();
 }
+
+#[tokio::test]
+async fn a_drained_connection_keeps_its_streams_whatever_else_is_told() {
+    let tenant = Tenant::new();
+    tenant.write("count", "1");
+    let (port, api_server) = free_port().await;
+    let config = Config {
+        api_server: Some(api_server.local_addr().unwrap()),
+        ..tenant.near_config("1", port)
+    };
+    let socket = config.socket.clone();
+    let (end, ends) = oneshot::channel::<()>();
+    let _kept = Running::new(keep(config, async move { drop(ends.await) }));
+    let _agent = tenant.agent("a", &[], port);
+    let (address, _echo) = echo().await;
+    while !socket.exists() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut old = opened(&socket, &address.to_string()).await;
+    tenant.node("a", &["127.0.0.1"], OffsetDateTime::now_utc());
+    // The new connection is there, and the old one drains.
+    sleep(Duration::from_secs(2)).await;
+    end.send(()).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    ask(&mut old, "undisturbed").await.unwrap();
+}
+
+/// One port that leads to another until told to swallow everything, as a machine without power.
+async fn cable(port: u16) -> (u16, watch::Sender<bool>, Running) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let (cut, is_cut) = watch::channel(false);
+    let task = Running::new(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut is_cut = is_cut.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let until_cut = async { drop(is_cut.wait_for(|cut| *cut).await) };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    () = until_cut => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (here, cut, task)
+}
+
+#[tokio::test]
+async fn an_agent_that_has_just_died_costs_a_stream_seconds_and_not_its_life() {
+    let tenant = Tenant::new();
+    tenant.write("count", "1");
+    let near = tenant.near("near").await;
+    let (through, cut, _cable) = cable(near.port).await;
+    let _dies = tenant.agent("a", &[], through);
+    let _lives = tenant.agent("b", &[], near.port);
+    let (address, _echo) = echo().await;
+    let target = address.to_string();
+    // Both are there.
+    sleep(Duration::from_secs(1)).await;
+    drop(opened(&near.socket, &target).await);
+    cut.send_replace(true);
+    for _ in 0..4 {
+        let asked = super::ground::open(&near.socket, &target);
+        // An API server waits 10 s for a webhook.
+        let answer = timeout(Duration::from_secs(5), asked).await;
+        ask(&mut answer.expect("an answer").unwrap(), "here")
+            .await
+            .unwrap();
+    }
+}
