@@ -15,4 +15,5 @@
 
 pub mod gpu;
 pub mod listener;
+mod sockets;
 pub mod tunnel;
