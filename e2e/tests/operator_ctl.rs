@@ -11,11 +11,13 @@
 #[path = "operator_support/bare.rs"]
 #[expect(dead_code, reason = "the pool is not looked at here")]
 mod bare;
+#[path = "support/own_address.rs"]
+mod own_address;
 #[path = "operator_support/tenant_server.rs"]
 #[expect(dead_code, reason = "the tenant listens where the test says")]
 mod tenant_server;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -25,21 +27,13 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt as _};
+use own_address::own_address;
 use serde_json::{Value, json};
 use stoker_lab::credentials::kube_client;
 use stoker_pki::{
     Authority, LeafRequest, LeafState, LeafUsage, leaf_state, not_after, parse_kubeconfig,
 };
 use time::{Duration, OffsetDateTime};
-
-/// An address of this machine that is no loopback one, which a tenant's spec may not name. Nothing is sent there.
-fn own_address() -> IpAddr {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .connect("192.0.2.1:9")
-        .expect("a machine with a route");
-    socket.local_addr().unwrap().ip()
-}
 
 struct Ctl {
     kubeconfig: tempfile::NamedTempFile,

@@ -15,6 +15,8 @@
 #[expect(dead_code, reason = "the operator's own process is not used here")]
 mod bare;
 
+#[path = "support/manifests.rs"]
+mod manifests;
 #[path = "operator_support/tls_route.rs"]
 mod tls_route;
 
@@ -25,9 +27,8 @@ use bare::{Bare, until};
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::{JoinToken, KubeconfigGenerator};
@@ -58,27 +59,8 @@ const UNUSED: [(&str, &str, &str); 7] = [
 
 /// Roles, bindings and the webhook's configuration of the installation manifest.
 async fn install_roles(client: &Client) {
-    for text in include_str!("../../manifests/install.yaml").split("---\n") {
-        let document: Value = serde_saphyr::from_str(text).unwrap();
-        let Some(types) = serde_json::from_value::<TypeMeta>(document.clone()).ok() else {
-            continue;
-        };
-        let groups = ["rbac.", "admissionregistration."];
-        if !groups
-            .iter()
-            .any(|group| types.api_version.starts_with(group))
-        {
-            continue;
-        }
-        let kind = kube::core::ApiResource::from_gvk(&GroupVersionKind::try_from(&types).unwrap());
-        let object: DynamicObject = serde_json::from_value(document).unwrap();
-        let objects: Api<DynamicObject> = match &object.metadata.namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
-            None => Api::all_with(client.clone(), &kind),
-        };
-        let params = PostParams::default();
-        objects.create(&params, &object).await.unwrap();
-    }
+    let manifest = include_str!("../../manifests/install.yaml");
+    manifests::create(client, manifest, &["rbac.", "admissionregistration."]).await;
 }
 
 /// A client with the rights of the installed operator.

@@ -28,12 +28,6 @@ impl BaseDomain {
     pub fn name_of(&self, id: &StorageId) -> String {
         format!("{id}.{}", self.0)
     }
-
-    /// The name of the same tenant by which a connection wakes it if it sleeps. Nodes, which dial all the time, do not use it.
-    #[must_use]
-    pub fn waking_name_of(&self, id: &StorageId) -> String {
-        format!("{PREFIX}{}", self.name_of(id))
-    }
 }
 
 impl FromStr for BaseDomain {

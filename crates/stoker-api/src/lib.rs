@@ -11,6 +11,7 @@ pub mod base_domain;
 pub mod cron;
 pub mod feature_gates;
 pub mod labels;
+pub mod node_name;
 pub mod restricted;
 pub mod runtime_config;
 mod spans;
@@ -22,4 +23,5 @@ pub mod wake;
 
 pub use base_domain::BaseDomain;
 pub use cron::Cron;
+pub use node_name::is_node_name;
 pub use storage_id::StorageId;

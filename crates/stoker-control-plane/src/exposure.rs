@@ -81,7 +81,8 @@ pub struct Exposure {
     pub load_balancer: Vec<String>,
 }
 
-/// The name by which a connection wakes the tenant if it sleeps, where a gateway can tell by a name whom it is for.
+/// The name by which a connection wakes the tenant if it sleeps, where a gateway can tell by a name whom it is for. Nodes,
+/// which dial all the time, do not use it.
 #[must_use]
 pub(crate) fn waking_name(tenant: &Tenant, exposure: &Exposure) -> Option<String> {
     let wakes = |hibernation: &Hibernation| hibernation.wake_on_connection;

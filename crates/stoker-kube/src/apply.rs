@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, stream};
-use http::HeaderValue;
-use http::header::ACCEPT;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch,
@@ -15,6 +13,7 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::call::{JSON, METADATA, objects, request};
 use crate::desired::{Desired, ObjectKey};
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;
@@ -31,10 +30,6 @@ const PAGE: u32 = 25;
 /// Pages of one kind looked through at a time. Whoever owns a cluster can make objects that look like ours without
 /// end; one page is held at a time, and what is beyond the last is left for another time.
 const PAGES: u32 = 40;
-
-const JSON: &str = "application/json";
-/// The metadata of an object without the rest.
-pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// An answer of which the fingerprint is read and the rest, mostly managed fields, passed over.
 #[derive(Deserialize)]
@@ -135,23 +130,10 @@ impl Writer {
             ..PatchParams::apply(self.field_manager)
         };
         let url = DynamicObject::url_path(key.resource(), key.namespace());
-        let request = Request::new(&url)
+        let patch = Request::new(&url)
             .patch(key.name(), &params, &Patch::Apply(()))
             .map_err(kube::Error::BuildRequest)?;
-        self.request(request.map(|_| body), accept).await
-    }
-
-    pub(crate) async fn request<T>(
-        &self,
-        mut request: http::Request<Vec<u8>>,
-        accept: &'static str,
-    ) -> Result<T, kube::Error>
-    where
-        T: DeserializeOwned,
-    {
-        let accept = HeaderValue::from_static(accept);
-        request.headers_mut().insert(ACCEPT, accept);
-        self.client.request(request).await
+        request(&self.client, patch.map(|_| body), accept).await
     }
 
     /// Applies the objects that the ledger does not know to be current, at most `concurrency` at
@@ -231,7 +213,8 @@ impl Writer {
             uid: Some(uid.to_owned()),
             resource_version: None,
         });
-        let objects = self.objects::<PartialObjectMeta<DynamicObject>>(key);
+        let objects: Api<PartialObjectMeta<DynamicObject>> =
+            objects(&self.client, key.resource(), key.namespace());
         match objects.delete(key.name(), &params).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
@@ -341,10 +324,7 @@ impl Writer {
         selector: &str,
         token: Option<String>,
     ) -> Result<(Vec<(ObjectKey, Option<String>)>, Option<String>), Error> {
-        let objects: Api<PartialObjectMeta<DynamicObject>> = match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, kind),
-            None => Api::all_with(self.client.clone(), kind),
-        };
+        let objects: Api<PartialObjectMeta<DynamicObject>> = objects(&self.client, kind, namespace);
         let mut params = ListParams::default().labels(selector).limit(PAGE);
         params.continue_token = token;
         let page = objects.list(&params).await.map_err(|source| Error::List {
@@ -365,16 +345,6 @@ impl Writer {
         };
         let next = page.metadata.continue_.filter(|token| !token.is_empty());
         Ok((alive.map(key).collect(), next))
-    }
-
-    pub(crate) fn objects<K>(&self, key: &ObjectKey) -> Api<K>
-    where
-        K: kube::Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
-    {
-        match key.namespace() {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, key.resource()),
-            None => Api::all_with(self.client.clone(), key.resource()),
-        }
     }
 }
 

@@ -9,8 +9,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::ACCEPT;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -21,7 +19,7 @@ use kube::{Client, Resource as _};
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use crate::apply::METADATA;
+use crate::call::{METADATA, request};
 use crate::conditions::cut;
 use crate::error::Error;
 
@@ -108,12 +106,11 @@ impl Events {
     async fn send(&self, event: &Event) -> Result<(), kube::Error> {
         let url = Event::url_path(&(), event.metadata.namespace.as_deref());
         let body = serde_json::to_vec(event).map_err(kube::Error::SerdeError)?;
-        let mut request = Request::new(&url)
+        let create = Request::new(&url)
             .create(&PostParams::default(), body)
             .map_err(kube::Error::BuildRequest)?;
-        let accept = HeaderValue::from_static(METADATA);
-        request.headers_mut().insert(ACCEPT, accept);
-        self.client.request::<IgnoredAny>(request).await.map(drop)
+        let IgnoredAny = request(&self.client, create, METADATA).await?;
+        Ok(())
     }
 
     fn event(

@@ -14,6 +14,7 @@
 //! What to apply, when, and for whom is decided elsewhere.
 
 mod apply;
+mod call;
 pub mod conditions;
 mod desired;
 mod error;

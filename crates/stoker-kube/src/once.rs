@@ -10,7 +10,8 @@ use kube::api::{DynamicObject, PostParams};
 use kube::core::Request;
 use serde_json::Value;
 
-use crate::apply::{Brief, METADATA, Outcome, Writer};
+use crate::apply::{Brief, Outcome, Writer};
+use crate::call::{METADATA, request};
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Marks};
@@ -84,10 +85,10 @@ impl Writer {
         };
         let key = desired.key();
         let url = DynamicObject::url_path(key.resource(), key.namespace());
-        let request = Request::new(&url)
+        let create = Request::new(&url)
             .create(&params, desired.body().to_vec())
             .map_err(kube::Error::BuildRequest)?;
-        self.request(request, METADATA).await
+        request(self.client(), create, METADATA).await
     }
 
     async fn change(&self, desired: &Desired, read: &ObjectMeta) -> Result<Brief, kube::Error> {

@@ -10,13 +10,14 @@ use k8s_openapi::api::core::v1::{Node, NodeAddress};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::Request;
+use kube::core::{ApiResource, Request};
 use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::conditions::cut;
 use crate::error::Error;
+use crate::observe::OwnedWatch;
 
 /// The signer of kubelets' serving certificates.
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
@@ -147,6 +148,21 @@ pub async fn kubelet_request(
         resource_version: sent.metadata.resource_version.unwrap_or_default(),
         conditions,
     }))
+}
+
+impl OwnedWatch {
+    /// The requests for signatures that a field selector selects. None is remembered.
+    #[must_use]
+    pub fn signing_requests(selected: &'static str) -> Self {
+        Self {
+            resources: vec![ApiResource::erase::<CertificateSigningRequest>(&())],
+            selector: String::new(),
+            fields: Some(selected),
+            namespace: None,
+            owner_label: None,
+            remembered: 0,
+        }
+    }
 }
 
 fn is_path_segment(name: &str) -> bool {

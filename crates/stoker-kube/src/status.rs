@@ -1,7 +1,5 @@
 //! Writing the status of an object of ours.
 
-use http::HeaderValue;
-use http::header::ACCEPT;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::Request;
 use kube::{Client, Resource, ResourceExt as _};
@@ -9,7 +7,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::apply::METADATA;
+use crate::call::{METADATA, objects, request};
 use crate::desired::ObjectKey;
 use crate::error::Error;
 
@@ -38,15 +36,9 @@ where
     S: Serialize,
 {
     let key = ObjectKey::of::<K>(object.meta().namespace.as_deref(), &object.name_any());
-    let value = |status: &S| {
-        serde_json::to_value(status).map_err(|source| Error::Serialize {
-            what: key.to_string(),
-            source,
-        })
-    };
-    let status = value(new)?;
+    let status = value(&key, new)?;
     if let Some(old) = old
-        && without_times(value(old)?) == without_times(status.clone())
+        && without_times(value(&key, old)?) == without_times(status.clone())
     {
         return Ok(false);
     }
@@ -60,8 +52,8 @@ where
     Ok(true)
 }
 
-/// Writes `new` as the status of `object`, and only in the version that `object` was read in: what is counted there must not
-/// be counted from an old state.
+/// Writes `new` as the status of `object`, and only in the version that `object` was read in: what is counted there must
+/// not be counted from an old state.
 ///
 /// # Errors
 /// [`Error::WriteStatus`], with the category `Conflict` when the object has changed; [`Error::Serialize`].
@@ -76,20 +68,9 @@ where
     S: Serialize,
 {
     let key = ObjectKey::of::<K>(object.meta().namespace.as_deref(), &object.name_any());
-    let resource = key.resource();
-    let objects: Api<DynamicObject> = match key.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-        None => Api::all_with(client.clone(), resource),
-    };
-    let value = |status: &S| {
-        serde_json::to_value(status).map_err(|source| Error::Serialize {
-            what: key.to_string(),
-            source,
-        })
-    };
     // A field that is no longer there is taken away by a null.
-    let mut status = value(new)?;
-    let before = old.map(value).transpose()?;
+    let mut status = value(&key, new)?;
+    let before = old.map(|old| value(&key, old)).transpose()?;
     if let (Some(status), Some(Value::Object(before))) = (status.as_object_mut(), before) {
         for field in before.into_iter().map(|(field, _)| field) {
             status.entry(field).or_insert(Value::Null);
@@ -103,10 +84,8 @@ where
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    objects
-        .patch_status(key.name(), &params, &Patch::Merge(body))
+    patch_status(client, &key, &params, &Patch::Merge(body))
         .await
-        .map(drop)
         .map_err(|source| Error::WriteStatus {
             object: key.to_string(),
             source: Box::new(source),
@@ -135,10 +114,7 @@ async fn apply_status(
         });
         match patch_status(client, key, &params, &Patch::Apply(body)).await {
             Err(kube::Error::Api(refusal)) if refusal.is_conflict() && attempt < ATTEMPTS => {
-                let objects: Api<DynamicObject> = match key.namespace() {
-                    Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-                    None => Api::all_with(client.clone(), resource),
-                };
+                let objects: Api<DynamicObject> = objects(client, resource, key.namespace());
                 let found = objects.get_metadata(key.name()).await?.metadata;
                 if found.uid != uid {
                     return Err(kube::Error::Api(refusal));
@@ -164,12 +140,18 @@ where
     P: Serialize + std::fmt::Debug,
 {
     let url = DynamicObject::url_path(key.resource(), key.namespace());
-    let mut request = Request::new(&url)
+    let patch = Request::new(&url)
         .patch_subresource("status", key.name(), params, patch)
         .map_err(kube::Error::BuildRequest)?;
-    let accept = HeaderValue::from_static(METADATA);
-    request.headers_mut().insert(ACCEPT, accept);
-    client.request::<IgnoredAny>(request).await.map(drop)
+    let IgnoredAny = request(client, patch, METADATA).await?;
+    Ok(())
+}
+
+fn value<S: Serialize>(key: &ObjectKey, status: &S) -> Result<Value, Error> {
+    serde_json::to_value(status).map_err(|source| Error::Serialize {
+        what: key.to_string(),
+        source,
+    })
 }
 
 fn without_times(mut value: Value) -> Value {

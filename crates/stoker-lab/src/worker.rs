@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::Api;
+use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -108,10 +108,7 @@ impl Lab {
     /// # Errors
     /// What kubeadm says, or why the node is not ready within three minutes.
     pub async fn join(&self, worker: &Host, kubeconfig: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
-        let client = self.tenant_client(&text).await?;
-        let node_ip = node_ip(&client, worker).await?;
-        worker.keep_running(&kubelet(node_ip.clone()))?;
+        let tenant = self.expect(worker, kubeconfig).await?;
         let mut token = self.tenant_program("kubeadm").await?;
         token.args(["token", "create", "--print-join-command", "--kubeconfig"]);
         let said = run(token.arg(kubeconfig))
@@ -120,10 +117,9 @@ impl Lab {
         let line = said.lines().find(|line| line.starts_with("kubeadm join "));
         let line = line.with_context(|| format!("kubeadm printed no join command but: {said}"))?;
         let mut command: Vec<&str> = line.split_whitespace().collect();
-        let name = worker.name().to_owned();
         command.extend([
             "--node-name",
-            &name,
+            worker.name(),
             "--patches",
             PATCHES,
             "--cri-socket",
@@ -131,16 +127,11 @@ impl Lab {
         ]);
         // It looks for kernel settings and limits of cgroup v2.
         command.push("--ignore-preflight-errors=SystemVerification");
-        worker.run(command).await.with_context(|| {
-            format!(
-                "joining {name}; its kubelet's log is {}",
-                worker.log("kubelet").display()
-            )
-        })?;
-        self.settle(worker, kubeconfig, node_ip).await
+        self.enter(worker, kubeconfig, command, tenant).await
     }
 
-    /// Joins a worker to a tenant by a `JoinToken`, with the program `stoker-node` of this machine; waits until its node is ready.
+    /// Joins a worker to a tenant by a `JoinToken`, with the program `stoker-node` of this machine; waits until its node is
+    /// ready.
     ///
     /// # Errors
     /// What `stoker-node` says, or why the node is not ready within three minutes.
@@ -151,14 +142,31 @@ impl Lab {
         stoker_node: &Path,
         token: &str,
     ) -> Result<()> {
+        let tenant = self.expect(worker, kubeconfig).await?;
+        let program = stoker_node.display().to_string();
+        let patch = format!("{PATCHES}/kubeletconfiguration+merge.json");
+        let command = vec![&program, "join", token, "--kubelet-config", &patch];
+        self.enter(worker, kubeconfig, command, tenant).await
+    }
+
+    /// Gives a worker's kubelet the addresses that it has in the tenant; a client for the tenant, and these.
+    async fn expect(&self, worker: &Host, kubeconfig: &Path) -> Result<(Client, String)> {
         let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
         let client = self.tenant_client(&text).await?;
         let node_ip = node_ip(&client, worker).await?;
         worker.keep_running(&kubelet(node_ip.clone()))?;
-        let program = stoker_node.display().to_string();
-        let patch = format!("{PATCHES}/kubeletconfiguration+merge.json");
-        let arguments = ["join", token, "--kubelet-config", &patch];
-        let command = std::iter::once(program.as_str()).chain(arguments);
+        Ok((client, node_ip))
+    }
+
+    /// Has a worker join by `command`, then gives it what it needs of the lab: its pods' network, and routes to those of the
+    /// others; waits until its node is ready.
+    async fn enter(
+        &self,
+        worker: &Host,
+        kubeconfig: &Path,
+        command: Vec<&str>,
+        (client, node_ip): (Client, String),
+    ) -> Result<()> {
         worker.run(command).await.with_context(|| {
             format!(
                 "joining {}; its kubelet's log is {}",
@@ -166,13 +174,6 @@ impl Lab {
                 worker.log("kubelet").display()
             )
         })?;
-        self.settle(worker, kubeconfig, node_ip).await
-    }
-
-    /// What a worker that has joined needs of the lab: its pods' network, and routes to those of the others.
-    async fn settle(&self, worker: &Host, kubeconfig: &Path, node_ip: String) -> Result<()> {
-        let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
-        let client = self.tenant_client(&text).await?;
         let pods = pod_networks_of(&client, worker).await?;
         pod_network::configure(worker, &pods, true)?;
         let membership = Membership {
@@ -239,7 +240,7 @@ fn kubelet(node_ip: String) -> Program {
 }
 
 /// The worker's address of each IP family that the tenant's Services have, in their order.
-async fn node_ip(tenant: &kube::Client, worker: &Host) -> Result<String> {
+async fn node_ip(tenant: &Client, worker: &Host) -> Result<String> {
     let networks = Api::<ServiceCIDR>::all(tenant.clone());
     let spec = networks.get("kubernetes").await?.spec;
     let mut addresses = Vec::new();
@@ -263,7 +264,7 @@ fn membership_file(worker: &Host) -> PathBuf {
     worker.state().join("membership.json")
 }
 
-async fn pod_networks_of(client: &kube::Client, worker: &Host) -> Result<Vec<String>> {
+async fn pod_networks_of(client: &Client, worker: &Host) -> Result<Vec<String>> {
     let nodes = Api::<Node>::all(client.clone());
     let begun = Instant::now();
     loop {

@@ -14,7 +14,7 @@ mod files;
 mod follow;
 pub(crate) mod join;
 pub(crate) mod leave;
-mod paths;
+pub(crate) mod paths;
 mod preflight;
 mod report;
 pub(crate) mod run;

@@ -16,4 +16,5 @@
 mod dial;
 pub mod gpu;
 pub mod listener;
+mod sockets;
 pub mod tunnel;

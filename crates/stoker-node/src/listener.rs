@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -26,6 +25,7 @@ use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use self::servers::Servers;
+use crate::sockets::options;
 pub use crate::tunnel::{NotAServer, Server};
 
 /// Connections that the kernel keeps until they are taken.
@@ -34,11 +34,6 @@ const BACKLOG: u32 = 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often it is made sure that the node still has the addresses: two system calls.
 const LOOK: Duration = Duration::from_secs(10);
-/// A silent peer is asked after this long.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// A peer that acknowledges nothing for so long is gone, however often it was asked.
-const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 
 /// What the listener is told.
 #[derive(Clone, Debug)]
@@ -231,16 +226,6 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseport(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-fn options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE_INTERVAL);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use stoker_node::listener::{self, Listener};
 use stoker_node::tunnel::{Config, Egress, FarEnd, Files, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
+use host::paths::{AUTHORITY, CERTIFICATE, SERVING};
+
 /// The agent on a tenant's node.
 #[derive(Parser, Debug)]
 #[command(name = "stoker-node", version)]
@@ -50,7 +52,7 @@ struct TunnelArgs {
     #[arg(
         long,
         env = "STOKER_TUNNEL_SERVER_CA",
-        default_value = "/etc/kubernetes/pki/ca.crt"
+        default_value = AUTHORITY
     )]
     server_ca: PathBuf,
 
@@ -58,7 +60,7 @@ struct TunnelArgs {
     #[arg(
         long,
         env = "STOKER_TUNNEL_CLIENT_CERTIFICATE",
-        default_value = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+        default_value = CERTIFICATE
     )]
     client_certificate: PathBuf,
 
@@ -67,7 +69,7 @@ struct TunnelArgs {
     #[arg(
         long,
         env = "STOKER_TUNNEL_NODE_CERTIFICATE",
-        default_value = "/var/lib/kubelet/pki/kubelet-server-current.pem"
+        default_value = SERVING
     )]
     node_certificate: PathBuf,
 

@@ -5,24 +5,20 @@
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, HostPathVolumeSource, PodSpec, PodTemplateSpec, SeccompProfile,
-    SecurityContext, ServiceAccount, Toleration, Volume, VolumeMount,
+    ConfigMapVolumeSource, Container, HostPathVolumeSource, KeyToPath, PodSpec, PodTemplateSpec,
+    ServiceAccount, Toleration, Volume, VolumeMount,
 };
-use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, KeyToPath};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent, Resources};
+use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent};
 
 use crate::component::KONNECTIVITY;
+use crate::node_container;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, TenantObjects, TunnelAgents};
 
 /// Name of the `DaemonSet` or Deployment and of its `ServiceAccount`: the contract's.
 const NAME: &str = "konnectivity-agent";
 const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
-/// It asks for little.
-const CPU: &str = "1m";
-/// As measured (PSS): 2.7 MB, and 5.5 MB with 1,000 streams open.
-const MEMORY: &str = "8Mi";
 /// Where a kubelet keeps its certificates. Links there are absolute, so the path is the same inside.
 const PKI: (&str, &str) = ("kubelet-pki", "/var/lib/kubelet/pki");
 /// The tenant's authority, which kube-controller-manager publishes in every namespace.
@@ -157,7 +153,7 @@ fn image(agent: &KonnectivityAgent, node_image: &str) -> String {
     )
 }
 
-/// As root, since the kubelet's key is root's; with nothing else that root may do.
+/// As root, since the kubelet's key is root's.
 fn container(agent: &KonnectivityAgent, server: &str, image: String) -> Container {
     let mut args = vec![
         "tunnel".to_owned(),
@@ -166,32 +162,8 @@ fn container(agent: &KonnectivityAgent, server: &str, image: String) -> Containe
     ];
     args.extend(agent.extra_args.iter().cloned());
     Container {
-        name: NAME.to_owned(),
-        image: Some(image),
-        image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(vec!["/stoker-node".to_owned()]),
-        args: Some(args),
-        resources: Some(Resources::or_requests(
-            agent.resources.as_ref(),
-            CPU,
-            MEMORY,
-        )),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                ..Capabilities::default()
-            }),
-            read_only_root_filesystem: Some(true),
-            run_as_user: Some(0),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                localhost_profile: None,
-            }),
-            ..SecurityContext::default()
-        }),
         volume_mounts: Some(vec![mount(PKI), mount(CA)]),
-        ..Container::default()
+        ..node_container::container(NAME, image, args, agent.resources.as_ref(), None)
     }
 }
 

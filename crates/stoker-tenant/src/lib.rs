@@ -35,6 +35,7 @@ mod konnectivity;
 mod kube_proxy;
 mod kubeadm_config;
 mod kubelet_config;
+mod node_container;
 mod node_listener;
 mod object_meta;
 mod patch;

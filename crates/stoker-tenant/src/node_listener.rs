@@ -7,22 +7,17 @@ use std::net::SocketAddr;
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
-use k8s_openapi::api::core::v1::{
-    Capabilities, Container, PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Toleration,
-};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use stoker_api::v1alpha1::Resources;
 
 use crate::component::NODE_LISTENER;
+use crate::node_container;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, NodeListeners, TenantObjects};
 
 const NAME: &str = "stoker-node-listener";
 const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
-/// It asks for little.
-const CPU: &str = "1m";
-const MEMORY: &str = "8Mi";
 /// Open connections live on for so long when a node's listener is replaced; watches are renewed by their clients in
 /// that time.
 const DRAIN_SECONDS: i64 = 600;
@@ -82,8 +77,8 @@ fn pod(listeners: &NodeListeners, access: &Access) -> PodSpec {
     }
 }
 
-/// As root, since no other user keeps a capability; with nothing else that root may do. Ports are not declared: in the
-/// node's network they would keep its successor from the node.
+/// As root, since no other user keeps a capability. Ports are not declared: in the node's network they would keep its
+/// successor from the node.
 fn container(listeners: &NodeListeners, access: &Access) -> Container {
     let at = |address: &_| SocketAddr::new(*address, access.direct_port).to_string();
     let listen: Vec<String> = access.addresses.iter().map(at).collect();
@@ -94,27 +89,6 @@ fn container(listeners: &NodeListeners, access: &Access) -> Container {
         format!("--drain-seconds={DRAIN_SECONDS}"),
     ];
     args.extend(listeners.name.iter().map(|name| format!("--name={name}")));
-    Container {
-        name: NAME.to_owned(),
-        image: Some(listeners.image.clone()),
-        image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(vec!["/stoker-node".to_owned()]),
-        args: Some(args),
-        resources: Some(Resources::or_requests(None, CPU, MEMORY)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities {
-                add: Some(vec!["NET_ADMIN".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            read_only_root_filesystem: Some(true),
-            run_as_user: Some(0),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                localhost_profile: None,
-            }),
-            ..SecurityContext::default()
-        }),
-        ..Container::default()
-    }
+    let image = listeners.image.clone();
+    node_container::container(NAME, image, args, None, Some("NET_ADMIN"))
 }

@@ -1,18 +1,22 @@
 //! A management API server, tenants' API servers, and gateways between these and clients, with no rights but those of
 //! `manifests/gateway.yaml`.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+#[path = "../support/gateway.rs"]
+mod gateway;
+#[path = "../support/own_address.rs"]
+mod own_address;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{GroupVersionKind, TypeMeta};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt};
+use own_address::own_address;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -33,7 +37,6 @@ use tokio_rustls::client::TlsStream;
 use crate::tenants::smallest;
 
 pub(crate) const DOMAIN: &str = "clusters.example.com";
-const ACCOUNT: &str = "system:serviceaccount:stoker-system:stoker-gateway";
 const NAMESPACE: &str = "tenants";
 
 /// The management cluster, without nodes.
@@ -73,7 +76,7 @@ impl Management {
         let client = server.client().await.unwrap();
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         let mut config: Value = serde_saphyr::from_str(server.kubeconfig()).unwrap();
-        config["users"][0]["user"]["as"] = json!(ACCOUNT);
+        config["users"][0]["user"]["as"] = json!(gateway::ACCOUNT);
         std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
         let management = Self {
             server: Some(server),
@@ -90,7 +93,7 @@ impl Management {
                 .await
                 .unwrap();
         }
-        management.create_roles().await;
+        gateway::create_roles(&management.client).await;
         management
     }
 
@@ -103,27 +106,6 @@ impl Management {
             tenants.list(&ListParams::default()).await.is_ok()
         })
         .await;
-    }
-
-    async fn create_roles(&self) {
-        for text in include_str!("../../../manifests/gateway.yaml").split("---\n") {
-            let document: Value = serde_saphyr::from_str(text).unwrap();
-            let types: TypeMeta = serde_json::from_value(document.clone()).unwrap();
-            if types.api_version.starts_with("rbac.") {
-                let gvk = GroupVersionKind::try_from(&types).unwrap();
-                let kind = kube::core::ApiResource::from_gvk(&gvk);
-                let object: DynamicObject = serde_json::from_value(document).unwrap();
-                let client = self.client.clone();
-                let objects: Api<DynamicObject> = match &object.metadata.namespace {
-                    Some(namespace) => Api::namespaced_with(client, namespace, &kind),
-                    None => Api::all_with(client, &kind),
-                };
-                objects
-                    .create(&PostParams::default(), &object)
-                    .await
-                    .unwrap();
-            }
-        }
     }
 
     pub(crate) fn tenants(&self) -> Api<TenantControlPlane> {
@@ -154,29 +136,12 @@ impl Management {
 
     /// What the `EndpointSlice` controller writes of a tenant.
     pub(crate) async fn ready(&self, tenant: &Tenant, addresses: &[SocketAddr]) {
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let slices = Api::namespaced(self.client.clone(), NAMESPACE);
         for (number, (address, _)) in tenant.servers.iter().enumerate() {
             // One slice for each, as their ports differ.
-            let endpoint = json!({
-                "addresses": [address.ip().to_string()],
-                "conditions": { "ready": addresses.contains(address), "serving": addresses.contains(address) },
-            });
             let name = format!("{}-{number}", tenant.name);
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-                "metadata": { "name": name, "labels": {
-                    "app.kubernetes.io/managed-by": "stoker", "stoker.dev/name": tenant.name,
-                    "kubernetes.io/service-name": tenant.name,
-                }},
-                "endpoints": [endpoint],
-                "ports": [{ "name": "kube-apiserver", "port": address.port(), "protocol": "TCP" }],
-            });
-            let params = PatchParams::apply("test").force();
-            slices
-                .patch(&name, &params, &Patch::Apply(slice))
-                .await
-                .unwrap();
+            let ready = addresses.contains(address);
+            gateway::write_slice(&slices, &name, tenant.name, *address, ready).await;
         }
     }
 
@@ -330,41 +295,18 @@ impl Gateway {
     }
 
     pub(crate) async fn is_ready(&self) -> Option<bool> {
-        let answer = self.get("/readyz").await;
-        answer.map(|text| text.starts_with("HTTP/1.1 200"))
+        gateway::is_ready(self.health).await
     }
 
     /// The value of a series.
     pub(crate) async fn metric(&self, series: &str) -> u64 {
-        let text = self.get("/metrics").await.unwrap();
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
-    }
-
-    async fn get(&self, path: &str) -> Option<String> {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = TcpStream::connect(("127.0.0.1", self.health)).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.ok()?;
-        Some(text)
+        gateway::metric(self.health, series).await
     }
 
     pub(crate) fn terminate(&self) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").arg(id).status().unwrap().success());
     }
-}
-
-/// An address that an `EndpointSlice` may name: no loopback. Nothing is sent.
-fn own_address() -> IpAddr {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .connect("198.51.100.1:9")
-        .expect("this machine has an address that is not loopback");
-    socket.local_addr().unwrap().ip()
 }
 
 pub(crate) fn free_port() -> u16 {

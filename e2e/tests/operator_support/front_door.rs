@@ -1,7 +1,12 @@
 //! The tenant `one` in the namespace `a` behind a real gateway: somebody does what a kubelet and the `EndpointSlice`
 //! controller do, so that its API server runs while its Deployment wants a pod.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+#[path = "../support/gateway.rs"]
+mod gateway;
+#[path = "../support/own_address.rs"]
+mod own_address;
+
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,20 +14,19 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{GroupVersionKind, TypeMeta};
+use kube::api::DeleteParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stoker_api::wake;
 use tokio::task::JoinHandle;
+
+use own_address::own_address;
 
 use super::bare::{Bare, built, until};
 use super::bare_pod::announce;
 use super::tenant_server::{self, PORT};
 
 pub(crate) const DOMAIN: &str = "clusters.example.com";
-const ACCOUNT: &str = "system:serviceaccount:stoker-system:stoker-gateway";
 
 /// A gateway with no rights but those of `manifests/gateway.yaml`; killed when dropped.
 pub(crate) struct Gateway {
@@ -41,24 +45,9 @@ impl Drop for Gateway {
 
 impl Gateway {
     pub(crate) async fn start(bare: &Bare) -> Self {
-        for text in include_str!("../../../manifests/gateway.yaml").split("---\n") {
-            let document: Value = serde_saphyr::from_str(text).unwrap();
-            let types: TypeMeta = serde_json::from_value(document.clone()).unwrap();
-            if types.api_version.starts_with("rbac.") {
-                let kind = GroupVersionKind::try_from(&types).unwrap();
-                let kind = kube::core::ApiResource::from_gvk(&kind);
-                let object: DynamicObject = serde_json::from_value(document).unwrap();
-                let client = bare.client.clone();
-                let objects: Api<DynamicObject> = match &object.metadata.namespace {
-                    Some(namespace) => Api::namespaced_with(client, namespace, &kind),
-                    None => Api::all_with(client, &kind),
-                };
-                let params = PostParams::default();
-                objects.create(&params, &object).await.unwrap();
-            }
-        }
+        gateway::create_roles(&bare.client).await;
         let mut config: Value = serde_saphyr::from_str(bare.kubeconfig()).unwrap();
-        config["users"][0]["user"]["as"] = json!(ACCOUNT);
+        config["users"][0]["user"]["as"] = json!(gateway::ACCOUNT);
         config["contexts"][0]["context"]["namespace"] = json!("stoker-system");
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
@@ -78,10 +67,7 @@ impl Gateway {
             _kubeconfig: kubeconfig,
         };
         until("the gateway is ready", async || {
-            gateway
-                .get("/readyz")
-                .await
-                .is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+            gateway::is_ready(health).await == Some(true)
         })
         .await;
         gateway
@@ -89,21 +75,7 @@ impl Gateway {
 
     /// The value of a series.
     pub(crate) async fn metric(&self, series: &str) -> u64 {
-        let text = self.get("/metrics").await.unwrap();
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
-    }
-
-    async fn get(&self, path: &str) -> Option<String> {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let address = ("127.0.0.1", self.health);
-        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.ok()?;
-        Some(text)
+        gateway::metric(self.health, series).await
     }
 }
 
@@ -161,24 +133,8 @@ impl Node {
 }
 
 async fn slice(client: &Client, address: SocketAddr, ready: bool) {
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "a");
-    let endpoint = json!({
-        "addresses": [address.ip().to_string()],
-        "conditions": { "ready": ready, "serving": ready },
-    });
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "metadata": { "name": "one-0", "labels": {
-            "app.kubernetes.io/managed-by": "stoker", "stoker.dev/name": "one",
-            "kubernetes.io/service-name": "one",
-        }},
-        "endpoints": [endpoint],
-        "ports": [{ "name": "kube-apiserver", "port": address.port(), "protocol": "TCP" }],
-    });
-    let params = PatchParams::apply("test").force();
-    let patch = Patch::Apply(slice);
-    slices.patch("one-0", &params, &patch).await.unwrap();
+    let slices = Api::namespaced(client.clone(), "a");
+    gateway::write_slice(&slices, "one-0", "one", address, ready).await;
 }
 
 /// Entries of tenants that are wanted.
@@ -186,13 +142,4 @@ pub(crate) async fn requests(bare: &Bare) -> usize {
     let maps: Api<ConfigMap> = Api::namespaced(bare.client.clone(), "stoker-system");
     let requests = maps.get(wake::REQUESTS).await.unwrap();
     requests.data.unwrap_or_default().len()
-}
-
-/// An address that an `EndpointSlice` may name: no loopback. Nothing is sent.
-fn own_address() -> IpAddr {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .connect("198.51.100.1:9")
-        .expect("this machine has an address that is not loopback");
-    socket.local_addr().unwrap().ip()
 }

@@ -97,7 +97,9 @@ embedded!(
 );
 
 impl Resources {
-    /// What was asked for, with requests of CPU and memory, as quantities, for what it does not mention.
+    /// What was asked for, with requests of CPU and memory, as quantities, for what it does not mention. No limits of
+    /// ours: an API server that is throttled or killed under load takes its tenant with it. A limit that is asked for
+    /// without a request is the request too, as everywhere in Kubernetes.
     #[must_use]
     pub fn or_requests(
         asked: Option<&Self>,

@@ -2,7 +2,8 @@
 
 use kube::core::Status;
 
-use super::{Brief, METADATA, Writer};
+use super::{Brief, Writer};
+use crate::call::METADATA;
 use crate::desired::{Desired, FieldPath};
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;

@@ -27,6 +27,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::OwnedWatch;
+use crate::call::objects;
 use crate::sparse::SparseMeta;
 
 /// An object of which only the metadata was asked for.
@@ -77,10 +78,7 @@ pub(super) fn follow(
 ) -> impl Stream<Item = Result<Event<Meta>, Error>> + Send + use<> {
     let namespace = watch.namespace.as_deref();
     let follower = Follower {
-        api: match namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-            None => Api::all_with(client.clone(), resource),
-        },
+        api: objects(&client, resource, namespace),
         url: DynamicObject::url_path(resource, namespace),
         client,
         selector: watch.selector.clone(),

@@ -2,29 +2,38 @@
 
 use std::collections::BTreeMap;
 
+use stoker_api::labels::{GPU_COUNT, GPU_HEALTHY, GPU_MEMORY, GPU_PRODUCT};
+
 use super::machine::Machine;
 
-/// Labels that this agent writes. NVIDIA's GPU feature discovery writes the same ones: where it runs
-/// (`nvidia.com/gfd.timestamp` is on the node) they are its own.
+const PRESENT: &str = "nvidia.com/gpu.present";
+const FAMILY: &str = "nvidia.com/gpu.family";
+const COMPUTE_MAJOR: &str = "nvidia.com/gpu.compute.major";
+const COMPUTE_MINOR: &str = "nvidia.com/gpu.compute.minor";
+const DRIVER_MAJOR: &str = "nvidia.com/cuda.driver.major";
+const DRIVER_MINOR: &str = "nvidia.com/cuda.driver.minor";
+const DRIVER_REVISION: &str = "nvidia.com/cuda.driver.rev";
+const DRIVER_VERSION: &str = "nvidia.com/cuda.driver-version.full";
+
+/// Labels that this agent writes, and takes away where they no longer hold. NVIDIA's GPU feature discovery writes all but
+/// [`GPU_HEALTHY`] too, to the same values; with MIG it may write others.
 pub const ALL: [&str; 12] = [
-    "nvidia.com/gpu.present",
-    "nvidia.com/gpu.count",
-    HEALTHY,
-    "nvidia.com/gpu.product",
-    "nvidia.com/gpu.memory",
-    "nvidia.com/gpu.family",
-    "nvidia.com/gpu.compute.major",
-    "nvidia.com/gpu.compute.minor",
-    "nvidia.com/cuda.driver.major",
-    "nvidia.com/cuda.driver.minor",
-    "nvidia.com/cuda.driver.rev",
-    "nvidia.com/cuda.driver-version.full",
+    PRESENT,
+    GPU_COUNT,
+    GPU_HEALTHY,
+    GPU_PRODUCT,
+    GPU_MEMORY,
+    FAMILY,
+    COMPUTE_MAJOR,
+    COMPUTE_MINOR,
+    DRIVER_MAJOR,
+    DRIVER_MINOR,
+    DRIVER_REVISION,
+    DRIVER_VERSION,
 ];
 
-/// How many devices can be used. Nobody else has a name for that.
-const HEALTHY: &str = "stoker.dev/gpu.healthy";
-
-/// What selectors can use. What differs between the devices of one machine has no label; memory and model have none while a device is divided (MIG), since they would be those of its instances.
+/// What selectors can use. What differs between the devices of one machine has no label; memory and model have none while a
+/// device is divided (MIG), since they would be those of its instances.
 #[must_use]
 pub fn labels(machine: &Machine) -> BTreeMap<&'static str, String> {
     let mut labels = BTreeMap::new();
@@ -37,14 +46,14 @@ pub fn labels(machine: &Machine) -> BTreeMap<&'static str, String> {
             labels.insert(name, value);
         }
     };
-    add(ALL[0], Some("true".to_owned()));
-    add(ALL[1], Some(devices.len().to_string()));
-    add(HEALTHY, Some(machine.healthy().to_string()));
+    add(PRESENT, Some("true".to_owned()));
+    add(GPU_COUNT, Some(devices.len().to_string()));
+    add(GPU_HEALTHY, Some(machine.healthy().to_string()));
     if !devices.iter().any(|device| device.mig) {
         let product = same(devices.iter().map(|device| device.product.clone()));
-        add(ALL[3], product.and_then(|product| label_value(&product)));
+        add(GPU_PRODUCT, product.as_deref().and_then(label_value));
         let memory = same(devices.iter().map(|device| device.memory_mib));
-        add(ALL[4], memory.map(|mib| mib.to_string()));
+        add(GPU_MEMORY, memory.map(|mib| mib.to_string()));
     }
     let capability = same(
         devices
@@ -52,17 +61,17 @@ pub fn labels(machine: &Machine) -> BTreeMap<&'static str, String> {
             .map(|device| device.compute_capability.clone()),
     );
     if let Some((major, minor)) = capability.as_deref().and_then(|text| text.split_once('.')) {
-        add(ALL[5], family(major, minor).map(str::to_owned));
-        add(ALL[6], Some(major.to_owned()));
-        add(ALL[7], Some(minor.to_owned()));
+        add(FAMILY, family(major, minor).map(str::to_owned));
+        add(COMPUTE_MAJOR, Some(major.to_owned()));
+        add(COMPUTE_MINOR, Some(minor.to_owned()));
     }
     if let Some(driver) = &machine.driver {
         let mut parts = driver.splitn(3, '.').map(str::to_owned);
-        for name in &ALL[8..11] {
+        for name in [DRIVER_MAJOR, DRIVER_MINOR, DRIVER_REVISION] {
             // `rev` is there and empty for versions of two numbers.
             add(name, Some(parts.next().unwrap_or_default()));
         }
-        add(ALL[11], Some(driver.clone()));
+        add(DRIVER_VERSION, Some(driver.clone()));
     }
     labels
 }

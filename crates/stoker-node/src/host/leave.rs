@@ -22,8 +22,6 @@ use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
 const LOOK: Duration = Duration::from_millis(500);
 /// For a process to end and its mounts to be free.
 const SETTLE: Duration = Duration::from_secs(10);
-/// In a unit that join wrote.
-const OURS: &str = "Description=The kubelet\n";
 
 /// Takes this machine out of its tenant.
 #[derive(clap::Args, Debug)]
@@ -55,7 +53,7 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
         remove_file(path)?;
     }
-    if fs::read_to_string(KUBELET_UNIT).is_ok_and(|text| text.contains(OURS)) {
+    if service::is_unit_ours() {
         remove_file(KUBELET_UNIT)?;
     }
     service::reload()?;

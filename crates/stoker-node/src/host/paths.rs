@@ -18,6 +18,8 @@ pub(crate) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 pub(crate) const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// The node's certificate and key: a link that the kubelet turns to the newest.
 pub(crate) const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// The kubelet's serving certificate, a link too: it attests the node's addresses.
+pub(crate) const SERVING: &str = "/var/lib/kubelet/pki/kubelet-server-current.pem";
 /// Everything of the kubelet.
 pub(crate) const KUBELET: &str = "/var/lib/kubelet";
 /// Static pods, which nobody but root puts there.

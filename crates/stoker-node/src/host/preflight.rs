@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
+use stoker_api::is_node_name;
+
 use super::paths::{KUBECONFIG, MANIFESTS, Membership};
 
 /// The kubelet's port.
@@ -217,18 +219,6 @@ pub(crate) fn findings_with(facts: &Facts, version: &str, ahead: i64) -> Vec<Fin
 fn minor(version: &str) -> Option<u32> {
     let rest = version.trim().rsplit('v').next()?;
     rest.strip_prefix("1.")?.split('.').next()?.parse().ok()
-}
-
-/// A DNS-1123 subdomain.
-fn is_node_name(name: &str) -> bool {
-    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.first().is_some_and(edge)
-            && bytes.last().is_some_and(edge)
-            && bytes.iter().all(|byte| edge(byte) || *byte == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }
 
 #[cfg(test)]

@@ -8,15 +8,13 @@ use stoker_node::tunnel::{Config, Egress, FarEnd, Files};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::paths::{AUTHORITY, CERTIFICATE, Membership};
+use super::paths::{AUTHORITY, CERTIFICATE, Membership, SERVING};
 use super::{follow, report};
 
 /// Between two looks at the tenant's authorities, and at the machine.
 const LOOK: Duration = Duration::from_mins(1);
 /// How long open streams may run on at the end.
 const DRAIN: Duration = Duration::from_secs(25);
-/// Of the kubelet: it attests the node's addresses.
-const SERVING: &str = "/var/lib/kubelet/pki/kubelet-server-current.pem";
 
 /// Runs until `stop`.
 pub(crate) async fn run(stop: impl Future<Output = ()>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The kubelet and this agent as services: of systemd where it runs, else of whoever supervises.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -16,6 +16,8 @@ pub(crate) const KUBELET_UNIT: &str = "/etc/systemd/system/kubelet.service";
 pub(crate) const AGENT_UNIT: &str = "/etc/systemd/system/stoker-node.service";
 const KUBELET: &str = "kubelet.service";
 const AGENT: &str = "stoker-node.service";
+/// By this the kubelet's unit that join wrote is known.
+const DESCRIPTION: &str = "Description=The kubelet\n";
 
 /// Whether systemd supervises this machine.
 pub(crate) fn has_systemd() -> bool {
@@ -83,9 +85,15 @@ fn drop_in(kubelet: &Path) -> String {
 }
 
 fn unit() -> String {
-    "[Unit]\nDescription=The kubelet\nWants=network-online.target\nAfter=network-online.target containerd.service\n\n\
-     [Service]\nRestart=always\nRestartSec=2\nStartLimitInterval=0\n\n[Install]\nWantedBy=multi-user.target\n"
-        .to_owned()
+    format!(
+        "[Unit]\n{DESCRIPTION}Wants=network-online.target\nAfter=network-online.target containerd.service\n\n\
+         [Service]\nRestart=always\nRestartSec=2\nStartLimitInterval=0\n\n[Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
+/// Whether the kubelet's unit is one that join wrote.
+pub(crate) fn is_unit_ours() -> bool {
+    std::fs::read_to_string(KUBELET_UNIT).is_ok_and(|text| text.contains(DESCRIPTION))
 }
 
 fn agent(program: &Path) -> String {
@@ -131,13 +139,11 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 fn systemctl(arguments: &[&str]) -> Result<bool> {
-    let output = Command::new("systemctl").args(arguments).output();
-    Ok(output.context("running systemctl")?.status.success())
+    Ok(run_systemctl(arguments)?.status.success())
 }
 
 fn must(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("systemctl").args(arguments).output();
-    let output = output.context("running systemctl")?;
+    let output = run_systemctl(arguments)?;
     ensure!(
         output.status.success(),
         "systemctl {}: {}",
@@ -145,6 +151,11 @@ fn must(arguments: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+fn run_systemctl(arguments: &[&str]) -> Result<Output> {
+    let output = Command::new("systemctl").args(arguments).output();
+    output.context("running systemctl")
 }
 
 #[cfg(test)]

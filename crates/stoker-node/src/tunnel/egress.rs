@@ -8,21 +8,14 @@ use std::time::Duration;
 use http::StatusCode;
 use http::uri::Authority;
 use ipnet::IpNet;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::dial;
+use crate::sockets::options;
 
 /// How long a target may take to accept.
 const DIAL: Duration = Duration::from_secs(10);
-
-/// When a target that is silent is asked whether it is still there, how often, and after how many tries it is gone.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TRIES: u32 = 3;
-/// How long sent bytes may wait for the target's acknowledgement.
-const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 
 /// Metadata services that are not link-local: Alibaba's, Azure's, Oracle's, and over IPv6 those of AWS, Google and Scaleway.
 const METADATA: [IpAddr; 6] = [
@@ -127,21 +120,11 @@ impl Egress {
         let socket = dial::first_of(addresses)
             .await
             .map_err(|error| failed(&error))?;
-        // As good as it gets: without them a target that vanishes is noticed by whoever waits for it.
-        let _ = options(&SockRef::from(&socket));
+        // A target that vanished holds a place until it is noticed. As good as it gets: without them it is noticed by
+        // whoever waits for it.
+        let _ = options(&socket);
         Ok(socket)
     }
-}
-
-/// A target that vanished without a word is noticed within a minute, idle or not: its stream holds a place.
-fn options(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_TRIES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 /// 503 lets another agent try.

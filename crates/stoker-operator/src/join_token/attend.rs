@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use stoker_api::v1alpha1::{JoinToken, JoinTokenStatus, JoinedNode, TenantControlPlane};
@@ -96,14 +94,7 @@ impl Attendance {
 
     /// Until there is no token left.
     async fn attend(&mut self) {
-        let watch = OwnedWatch {
-            resources: vec![ApiResource::erase::<CertificateSigningRequest>(&())],
-            selector: String::new(),
-            fields: Some(SELECTED),
-            namespace: None,
-            owner_label: None,
-            remembered: 0,
-        };
+        let watch = OwnedWatch::signing_requests(SELECTED);
         let mut requests = pin!(stoker_kube::watch_owned(self.client.clone(), watch));
         let changed = Arc::clone(&self.connection.changed);
         self.soon();

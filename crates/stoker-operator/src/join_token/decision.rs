@@ -5,6 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use stoker_api::is_node_name;
 use stoker_api::labels::JOINERS;
 use stoker_api::v1alpha1::{JoinToken, JoinedNode};
 use stoker_kube::KubeletRequest;
@@ -79,18 +80,6 @@ fn form(request: &KubeletRequest) -> Result<Asked, String> {
         name: name.to_owned(),
         key: asked.key_hash,
     })
-}
-
-/// A DNS-1123 subdomain, as names of Nodes are.
-fn is_node_name(name: &str) -> bool {
-    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.first().is_some_and(edge)
-            && bytes.last().is_some_and(edge)
-            && bytes.iter().all(|byte| edge(byte) || *byte == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// Decides about what was `asked`. `token` is the one whose id it gives, read after the request was; `all` are the tenant's;

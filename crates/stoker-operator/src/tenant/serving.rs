@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
 use stoker_api::tenant::Tenant;
@@ -55,14 +53,7 @@ pub(super) fn approve(
     ctx: std::sync::Arc<Context>,
 ) -> Task {
     Task::spawn(async move {
-        let watch = OwnedWatch {
-            resources: vec![ApiResource::erase::<CertificateSigningRequest>(&())],
-            selector: String::new(),
-            fields: Some(SELECTED),
-            namespace: None,
-            owner_label: None,
-            remembered: 0,
-        };
+        let watch = OwnedWatch::signing_requests(SELECTED);
         let mut changes = pin!(stoker_kube::watch_owned(client.clone(), watch));
         let mut pending = Pending::default();
         loop {

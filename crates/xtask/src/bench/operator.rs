@@ -107,12 +107,12 @@ impl Metrics {
     }
 }
 
-/// The value of `name="…"`; our values hold no quotes.
 /// Of nothing it is 0, where `sum` says -0.
 fn sum<'a>(counts: impl Iterator<Item = &'a f64>) -> f64 {
     counts.fold(0.0, |sum, count| sum + count)
 }
 
+/// The value of `name="…"`; our values hold no quotes.
 fn label(labels: &str, name: &str) -> Option<String> {
     let begin = labels.find(&format!("{name}=\""))? + name.len() + 2;
     let value = labels[begin..].split('"').next()?;

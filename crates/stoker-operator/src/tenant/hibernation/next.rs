@@ -66,8 +66,9 @@ pub(super) fn next(
         _ => recorded.clone(),
     };
     let idle = idle_at(plan, &status, seen.activity);
-    let asks = idle.is_some_and(|at| at <= now) && !seen.is_fresh;
-    if idle.is_some_and(|at| at <= now) && seen.is_fresh {
+    let is_due = idle.is_some_and(|at| at <= now);
+    let asks = is_due && !seen.is_fresh;
+    if is_due && seen.is_fresh {
         status = HibernationStatus {
             state: Asleep,
             since: Time(now),
