@@ -19,3 +19,4 @@ mod preflight;
 mod report;
 pub(crate) mod run;
 mod service;
+mod volumes;

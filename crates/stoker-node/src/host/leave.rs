@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use stoker_api::labels::LEFT;
 
@@ -18,10 +17,9 @@ use super::access::{Who, client};
 use super::join::authorities;
 use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership, STATE};
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
+use super::volumes;
 
 const LOOK: Duration = Duration::from_millis(500);
-/// For a process to end and its mounts to be free.
-const SETTLE: Duration = Duration::from_secs(10);
 /// In a unit that join wrote.
 const OURS: &str = "Description=The kubelet\n";
 
@@ -49,9 +47,12 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     }
     // Before the kubelet goes, so that nobody starts it again.
     remove_file(super::paths::KUBELET_CONFIG)?;
-    service::stop()?;
+    service::stop().await?;
     end_pods();
-    free_mounts().await?;
+    let kubelet = volumes::real(Path::new(KUBELET))?;
+    if let Some(kubelet) = &kubelet {
+        volumes::free_mounts(kubelet).await?;
+    }
     for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
         remove_file(path)?;
     }
@@ -59,7 +60,9 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
         remove_file(KUBELET_UNIT)?;
     }
     service::reload()?;
-    empty(KUBELET)?;
+    if let Some(kubelet) = &kubelet {
+        volumes::empty(kubelet)?;
+    }
     fs::remove_dir_all(STATE).with_context(|| format!("removing {STATE}"))?;
     tracing::info!(
         node = member.node,
@@ -150,33 +153,6 @@ fn end_pods() {
     }
 }
 
-/// Volumes of pods, deepest first.
-async fn free_mounts() -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
-        let mut points = mount_points(&mounts);
-        if points.is_empty() || begun.elapsed() > SETTLE {
-            return Ok(());
-        }
-        points.sort_by_key(|point| std::cmp::Reverse(point.len()));
-        for point in points {
-            if let Err(error) = umount2(Path::new(&point), MntFlags::MNT_DETACH) {
-                tracing::debug!(point, error = %error, "not unmounted yet");
-            }
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Those below the kubelet's directory; not itself, which may be a file system of the machine.
-fn mount_points(mounts: &str) -> Vec<String> {
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    let points = points.map(|point| point.replace("\\040", " "));
-    let below = format!("{KUBELET}/");
-    points.filter(|point| point.starts_with(&below)).collect()
-}
-
 fn remove_file(path: &str) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -186,35 +162,9 @@ fn remove_file(path: &str) -> Result<()> {
     }
 }
 
-/// Removes everything in a directory.
-fn empty(path: &str) -> Result<()> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(|| format!("reading {path}"))?,
-    };
-    for entry in entries {
-        let entry = entry.with_context(|| format!("reading {path}"))?;
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory {
-            fs::remove_dir_all(entry.path())
-        } else {
-            fs::remove_file(entry.path())
-        };
-        removed.with_context(|| format!("removing {}", entry.path().display()))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_mounts_below_the_kubelets_directory_are_freed() {
-        let mounts = "tmpfs /var/lib/kubelet/pods/a\\040b tmpfs rw 0 0\n\
-            /dev/sda /var/lib/kubelet ext4 rw 0 0\n/dev/sdb /var/lib/kubelets/x ext4 rw 0 0\n";
-        assert_eq!(mount_points(mounts), ["/var/lib/kubelet/pods/a b"]);
-    }
 
     #[test]
     fn pods_of_the_node_are_not_asked_to_go() {
