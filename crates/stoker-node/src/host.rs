@@ -9,6 +9,7 @@
 
 mod access;
 mod certificate;
+mod containers;
 mod discover;
 mod files;
 mod follow;

@@ -43,7 +43,7 @@ pub(crate) struct JoinArgs {
     node_ip: Option<String>,
 
     /// Socket of the container runtime.
-    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    #[arg(long, default_value = paths::RUNTIME)]
     runtime: String,
 
     /// A file with a `KubeletConfiguration`, YAML or JSON, whose fields take the place of the tenant's.
@@ -95,6 +95,7 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
         server: credential.server.clone(),
         node: node.clone(),
         tunnel: args.tunnel.clone(),
+        runtime: args.runtime.clone(),
         joined: false,
     };
     // Until it is let in, nothing but the key of the attempt is on the machine.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -17,7 +16,7 @@ use super::access::{Who, client};
 use super::join::authorities;
 use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership, STATE};
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
-use super::volumes;
+use super::{containers, volumes};
 
 const LOOK: Duration = Duration::from_millis(500);
 /// In a unit that join wrote.
@@ -29,6 +28,11 @@ pub(crate) struct LeaveArgs {
     /// How long pods may take to go elsewhere, seconds; 0 does not ask them to.
     #[arg(long, default_value_t = 60)]
     drain_seconds: u64,
+
+    /// Leave the containers of its pods alone: for a machine whose container runtime is gone. What they have of their pods'
+    /// volumes is removed nevertheless.
+    #[arg(long)]
+    keep_containers: bool,
 }
 
 /// Leaves. What cannot be done with the API server away is left undone, and said.
@@ -37,6 +41,9 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
         tracing::info!("this machine has joined nothing");
         return Ok(());
     };
+    let kubelet = volumes::real(Path::new(KUBELET))?;
+    // Of those that go elsewhere now, the runtime may keep something for a while.
+    let pods = kubelet.as_deref().map(containers::pods_of).transpose()?;
     let patience = Duration::from_secs(args.drain_seconds);
     if let Err(error) = say_goodbye(&member, patience).await {
         tracing::warn!(
@@ -48,9 +55,11 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     // Before the kubelet goes, so that nobody starts it again.
     remove_file(super::paths::KUBELET_CONFIG)?;
     service::stop().await?;
-    end_pods();
-    let kubelet = volumes::real(Path::new(KUBELET))?;
     if let Some(kubelet) = &kubelet {
+        if !args.keep_containers {
+            let pods = pods.unwrap_or_default();
+            containers::remove_pods(kubelet, pods, &member.runtime).await?;
+        }
         volumes::free_mounts(kubelet).await?;
     }
     for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
@@ -135,22 +144,6 @@ fn belongs_to_node(pod: &Pod) -> bool {
             .iter()
             .any(|owner| owner.kind == "DaemonSet")
         || phase.is_some_and(ended)
-}
-
-/// Ends what the kubelet has left running, by the runtime's own tools as far as they are there.
-fn end_pods() {
-    let script = "if command -v crictl >/dev/null 2>&1; then crictl rmp -af; \
-        elif command -v ctr >/dev/null 2>&1; then \
-        for task in $(ctr -n k8s.io tasks ls -q); do ctr -n k8s.io tasks kill -s SIGKILL \"$task\"; done; sleep 1; \
-        for one in $(ctr -n k8s.io containers ls -q); do ctr -n k8s.io tasks rm -f \"$one\"; ctr -n k8s.io containers rm \"$one\"; done; fi";
-    match Command::new("sh").args(["-c", script]).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => tracing::debug!(
-            said = %String::from_utf8_lossy(&output.stderr),
-            "not every container could be removed"
-        ),
-        Err(error) => tracing::warn!(error = %error, "containers are left running"),
-    }
 }
 
 fn remove_file(path: &str) -> Result<()> {

@@ -29,6 +29,13 @@ const MEMBERSHIP: &str = "/var/lib/stoker-node/node.json";
 /// The key of a join that is under way.
 pub(crate) const KEY: &str = "/var/lib/stoker-node/join.key";
 
+/// The container runtime's socket, where nobody says another one.
+pub(crate) const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
+
+fn default_runtime() -> String {
+    RUNTIME.to_owned()
+}
+
 /// What this machine is a node of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Membership {
@@ -38,6 +45,9 @@ pub(crate) struct Membership {
     pub(crate) node: String,
     /// `host:port` of the tunnel, where this service keeps one.
     pub(crate) tunnel: Option<String>,
+    /// Socket of the container runtime. Files of earlier agents lack it.
+    #[serde(default = "default_runtime")]
+    pub(crate) runtime: String,
     /// Whether the Node has come, with what the token gives.
     pub(crate) joined: bool,
 }
@@ -89,4 +99,16 @@ pub(crate) fn link(target: &Path, link: &str) -> Result<()> {
         fs::rename(&new, link)
     };
     turn().with_context(|| format!("linking {link}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_agent_wrote_is_read() {
+        let text = r#"{ "server": "a:6443", "node": "w1", "tunnel": null, "joined": true }"#;
+        let member: Membership = serde_json::from_str(text).unwrap();
+        assert_eq!(member.runtime, RUNTIME);
+    }
 }
