@@ -14,7 +14,7 @@ use stoker_api::labels::LEFT;
 
 use super::access::{Who, client};
 use super::join::authorities;
-use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership, STATE};
+use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership};
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
 use super::{containers, volumes};
 
@@ -39,8 +39,13 @@ pub(crate) struct LeaveArgs {
 pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     let Some(member) = Membership::read()? else {
         tracing::info!("this machine has joined nothing");
-        return Ok(());
+        // The key of an attempt, perhaps.
+        return Membership::forget();
     };
+    if !member.let_in {
+        tracing::info!("this machine was not let in; its attempt is forgotten");
+        return Membership::forget();
+    }
     let kubelet = volumes::real(Path::new(KUBELET))?;
     // Of those that go elsewhere now, the runtime may keep something for a while.
     let pods = kubelet.as_deref().map(containers::pods_of).transpose()?;
@@ -72,7 +77,7 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     if let Some(kubelet) = &kubelet {
         volumes::empty(kubelet)?;
     }
-    fs::remove_dir_all(STATE).with_context(|| format!("removing {STATE}"))?;
+    Membership::forget()?;
     tracing::info!(
         node = member.node,
         "left; what remains of its Node is removed when a machine joins under its name, or by kubectl delete node"

@@ -36,7 +36,11 @@ fn default_runtime() -> String {
     RUNTIME.to_owned()
 }
 
-/// What this machine is a node of.
+fn always() -> bool {
+    true
+}
+
+/// What this machine is a node of, or asks to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Membership {
     /// `host:port` of the API server.
@@ -48,6 +52,9 @@ pub(crate) struct Membership {
     /// Socket of the container runtime. Files of earlier agents lack it.
     #[serde(default = "default_runtime")]
     pub(crate) runtime: String,
+    /// Whether the tenant has given it a certificate; before that nothing but a key is made. Earlier agents wrote this file after.
+    #[serde(default = "always")]
+    pub(crate) let_in: bool,
     /// Whether the Node has come, with what the token gives.
     pub(crate) joined: bool,
 }
@@ -66,6 +73,16 @@ impl Membership {
 
     pub(crate) fn write(&self) -> Result<()> {
         write(MEMBERSHIP, &serde_json::to_string_pretty(self)?, 0o600)
+    }
+
+    /// There is none any more, nor anything else of ours.
+    pub(crate) fn forget() -> Result<()> {
+        match fs::remove_dir_all(STATE) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {STATE}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -109,6 +126,6 @@ mod tests {
     fn what_an_earlier_agent_wrote_is_read() {
         let text = r#"{ "server": "a:6443", "node": "w1", "tunnel": null, "joined": true }"#;
         let member: Membership = serde_json::from_str(text).unwrap();
-        assert_eq!(member.runtime, RUNTIME);
+        assert_eq!((&*member.runtime, member.let_in), (RUNTIME, true));
     }
 }
