@@ -132,23 +132,28 @@ async fn main() -> ExitCode {
 }
 
 async fn work(task: Task) -> Result<()> {
+    match task {
+        Task::Tunnel(args) => FarEnd::new(args.into()).run(stop()?).await,
+        Task::Listener(args) => Listener::open(args.into())?.run(stop()?).await,
+        Task::Join(args) => host::join::join(args).await?,
+        Task::Leave(args) => host::leave::leave(args).await?,
+        Task::Run => host::run::run(stop()?).await?,
+        Task::Gpu => print_devices().await?,
+    }
+    Ok(())
+}
+
+/// Until somebody has the process end. Only for tasks that end in good order by it: once this is called, a signal alone ends
+/// nothing.
+fn stop() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-    let stop = async {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
-    match task {
-        Task::Tunnel(args) => FarEnd::new(args.into()).run(stop).await,
-        Task::Listener(args) => Listener::open(args.into())?.run(stop).await,
-        Task::Join(args) => host::join::join(args).await?,
-        Task::Leave(args) => host::leave::leave(args).await?,
-        Task::Run => host::run::run(stop).await?,
-        Task::Gpu => print_devices().await?,
-    }
-    Ok(())
+    })
 }
 
 async fn print_devices() -> Result<()> {
