@@ -83,10 +83,15 @@ pub(crate) fn reload() -> Result<()> {
     Ok(())
 }
 
-/// Has the kubelet read again what it reads at its start.
-pub(crate) fn restart_kubelet() -> Result<()> {
+/// Has the kubelet read again what it reads at its start. Others go on meanwhile: the tunnel among them.
+pub(crate) async fn restart_kubelet() -> Result<()> {
     if has_systemd() {
-        return must(&["restart", KUBELET]);
+        let mut command = tokio::process::Command::new("systemctl");
+        let output = command.args(["restart", KUBELET]).output().await;
+        let output = output.context("running systemctl")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "systemctl: {}", said.trim());
+        return Ok(());
     }
     // Whoever supervises it starts it again.
     end_kubelets().map(drop)
