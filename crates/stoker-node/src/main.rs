@@ -157,7 +157,7 @@ fn stop() -> Result<impl Future<Output = ()>> {
 }
 
 async fn print_devices() -> Result<()> {
-    let machine = gpu::look(Path::new("/")).await;
+    let machine = gpu::Observer::default().look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
     let told = serde_json::json!({ "machine": machine, "labels": labels });
     writeln!(std::io::stdout(), "{told:#}").context("printing")

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::machine::Machine;
+use super::machine::{Health, Machine};
 
-/// Labels that this agent writes. NVIDIA's GPU feature discovery writes the same ones: where it runs
-/// (`nvidia.com/gfd.timestamp` is on the node) they are its own.
+/// Labels that this agent writes. NVIDIA's GPU feature discovery has names of its own among them: where it runs, these are left to it.
 pub const ALL: [&str; 12] = [
     "nvidia.com/gpu.present",
     "nvidia.com/gpu.count",
@@ -39,7 +38,11 @@ pub fn labels(machine: &Machine) -> BTreeMap<&'static str, String> {
     };
     add(ALL[0], Some("true".to_owned()));
     add(ALL[1], Some(devices.len().to_string()));
-    add(HEALTHY, Some(machine.healthy().to_string()));
+    // Where nobody can be asked, none would be said to be healthy.
+    let is_known = devices
+        .iter()
+        .all(|device| device.health != Health::Unknown);
+    add(HEALTHY, is_known.then(|| machine.healthy().to_string()));
     if !devices.iter().any(|device| device.mig) {
         let product = same(devices.iter().map(|device| device.product.clone()));
         add(ALL[3], product.and_then(|product| label_value(&product)));
