@@ -87,7 +87,7 @@ mod tests {
     const COUNT: &str = gpu::LABELS[1];
     const HEALTHY: &str = gpu::LABELS[2];
 
-    fn node(labels: Value, written: &str) -> Node {
+    fn node(labels: &Value, written: &str) -> Node {
         let annotations = json!({ AGENT: env!("CARGO_PKG_VERSION"), WRITTEN: written });
         let metadata = json!({ "labels": labels, "annotations": annotations });
         serde_json::from_value(json!({ "metadata": metadata })).unwrap()
@@ -113,16 +113,19 @@ mod tests {
         let (changed, written) = change(&Node::default(), &wanted);
         assert_eq!(changed, json!({ PRESENT: "true", COUNT: "2" }));
         assert_eq!(written, names);
-        let told = node(json!({ PRESENT: "true", COUNT: "2" }), &names);
+        let told = node(&json!({ PRESENT: "true", COUNT: "2" }), &names);
         assert_eq!(patch(&told, &wanted), None);
         // Somebody deleted one.
-        let (changed, _) = change(&node(json!({ PRESENT: "true" }), &names), &wanted);
+        let (changed, _) = change(&node(&json!({ PRESENT: "true" }), &names), &wanted);
         assert_eq!(changed, json!({ COUNT: "2" }));
     }
 
     #[test]
     fn of_what_is_no_more_only_what_the_agent_wrote_is_taken_away() {
-        let both = node(json!({ PRESENT: "true", COUNT: "2", "pool": "gpu" }), COUNT);
+        let both = node(
+            &json!({ PRESENT: "true", COUNT: "2", "pool": "gpu" }),
+            COUNT,
+        );
         let (changed, written) = change(&both, &labels([]));
         assert_eq!(changed, json!({ COUNT: null }));
         assert!(written.is_null());
@@ -137,7 +140,7 @@ mod tests {
         let theirs = json!({ FEATURE_DISCOVERY: "1", PRESENT: "true", COUNT: "16", HEALTHY: "1" });
         let names = format!("{PRESENT},{COUNT},{HEALTHY}");
         let wanted = labels([(COUNT, "8"), (HEALTHY, "8")]);
-        let (changed, written) = change(&node(theirs, &names), &wanted);
+        let (changed, written) = change(&node(&theirs, &names), &wanted);
         assert_eq!(changed, json!({ HEALTHY: "8" }));
         assert_eq!(written, HEALTHY);
     }
