@@ -20,19 +20,27 @@ pub use labels::{ALL as LABELS, labels};
 pub use machine::{Device, Health, Machine};
 pub use toolkit::Toolkit;
 
-/// Looks at the machine whose files are under `root` (`/`, or where a container has them mounted). Without an NVIDIA
-/// device on the bus nothing else is asked.
-///
-/// Never fails: what cannot be found out stands in [`Machine::findings`].
-pub async fn look(root: &Path) -> Machine {
-    let on_bus = pci::devices(root);
-    if on_bus.is_empty() {
-        return Machine::default();
+/// Looks at a machine, again and again.
+#[derive(Debug, Default)]
+pub struct Observer {
+    tool: smi::Tool,
+}
+
+impl Observer {
+    /// Looks at the machine whose files are under `root` (`/`, or where a container has them mounted). Without an NVIDIA
+    /// device on the bus nothing else is asked.
+    ///
+    /// Never fails: what cannot be found out stands in [`Machine::findings`].
+    pub async fn look(&mut self, root: &Path) -> Machine {
+        let on_bus = pci::devices(root);
+        if on_bus.is_empty() {
+            return Machine::default();
+        }
+        let driver = driver::version(root);
+        let seen = match &driver {
+            Some(_) => self.tool.ask(root).await,
+            None => Err(smi::Silent::NoDriver),
+        };
+        Machine::of(on_bus, driver, seen, toolkit::look(root))
     }
-    let driver = driver::version(root);
-    let seen = match &driver {
-        Some(_) => smi::ask(root).await,
-        None => Err(smi::Silent::NoDriver),
-    };
-    Machine::of(on_bus, driver, seen, toolkit::look(root))
 }

@@ -9,6 +9,7 @@
 
 mod access;
 mod certificate;
+mod containers;
 mod discover;
 mod files;
 mod follow;
@@ -19,3 +20,4 @@ mod preflight;
 mod report;
 pub(crate) mod run;
 mod service;
+mod volumes;

@@ -136,27 +136,32 @@ async fn main() -> ExitCode {
 async fn work(task: Task) -> Result<()> {
     // systemd and runtimes leave a process 1,024; each stream is one, each connection of a pod two.
     rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
-    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
     match task {
-        Task::Tunnel(args) => FarEnd::new(args.into()).run(stop).await,
-        Task::Listener(args) => Listener::open(args.into())?.run(stop).await,
+        Task::Tunnel(args) => FarEnd::new(args.into()).run(stop()?).await,
+        Task::Listener(args) => Listener::open(args.into())?.run(stop()?).await,
         Task::Join(args) => host::join::join(args).await?,
         Task::Leave(args) => host::leave::leave(args).await?,
-        Task::Run => host::run::run(stop).await?,
+        Task::Run => host::run::run(stop()?).await?,
         Task::Gpu => print_devices().await?,
     }
     Ok(())
 }
 
+/// Until somebody has the process end. Only for tasks that end in good order by it: once this is called, a signal alone ends
+/// nothing.
+fn stop() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 async fn print_devices() -> Result<()> {
-    let machine = gpu::look(Path::new("/")).await;
+    let machine = gpu::Observer::default().look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
     let told = serde_json::json!({ "machine": machine, "labels": labels });
     writeln!(std::io::stdout(), "{told:#}").context("printing")

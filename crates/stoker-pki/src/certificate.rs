@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::Error;
+use crate::key::read_key;
 
 /// The first certificate of a PEM text, as DER.
 pub(crate) fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, Error> {
@@ -45,6 +46,44 @@ pub fn certificate_count(pem: &str) -> Result<usize, Error> {
         count += 1;
     }
     Ok(count)
+}
+
+/// Whether a PEM text is what the node `name` authenticates with at `now`: its first certificate is that node's and valid, one of
+/// `authorities` (PEM) has signed it, and the key beside it belongs to it.
+#[must_use]
+pub fn is_node_credential(pem: &str, name: &str, authorities: &str, now: OffsetDateTime) -> bool {
+    node_credential(pem, name, authorities, now).unwrap_or(false)
+}
+
+fn node_credential(
+    pem: &str,
+    name: &str,
+    authorities: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Error> {
+    let der = certificate_der(pem)?;
+    let leaf = parse(&der)?;
+    let names: Vec<_> = leaf.subject().iter_common_name().collect();
+    let [common_name] = names.as_slice() else {
+        return Ok(false);
+    };
+    let is_nodes = common_name
+        .as_str()
+        .is_ok_and(|text| text.strip_prefix("system:node:") == Some(name));
+    let (_, pair) = read_key(pem)?;
+    let has_key = leaf.public_key().subject_public_key.data.as_ref() == pair.public_key_raw();
+    if !is_nodes || !has_key || !leaf.validity().is_valid_at(now.into()) {
+        return Ok(false);
+    }
+    for der in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        let der = der.map_err(|_| Error::NotPem("certificate"))?;
+        let authority = parse(&der)?;
+        let is_named = leaf.issuer().as_raw() == authority.subject().as_raw();
+        if is_named && leaf.verify_signature(Some(authority.public_key())).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Parses one DER certificate; the result borrows from `der`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stoker_api::labels::{GPU_COUNT, GPU_HEALTHY, GPU_MEMORY, GPU_PRODUCT};
 
-use super::machine::Machine;
+use super::machine::{Health, Machine};
 
 const PRESENT: &str = "nvidia.com/gpu.present";
 const FAMILY: &str = "nvidia.com/gpu.family";
@@ -15,8 +15,7 @@ const DRIVER_MINOR: &str = "nvidia.com/cuda.driver.minor";
 const DRIVER_REVISION: &str = "nvidia.com/cuda.driver.rev";
 const DRIVER_VERSION: &str = "nvidia.com/cuda.driver-version.full";
 
-/// Labels that this agent writes, and takes away where they no longer hold. NVIDIA's GPU feature discovery writes all but
-/// [`GPU_HEALTHY`] too, to the same values; with MIG it may write others.
+/// Labels that this agent writes. NVIDIA's GPU feature discovery has names of its own among them: where it runs, these are left to it.
 pub const ALL: [&str; 12] = [
     PRESENT,
     GPU_COUNT,
@@ -48,7 +47,11 @@ pub fn labels(machine: &Machine) -> BTreeMap<&'static str, String> {
     };
     add(PRESENT, Some("true".to_owned()));
     add(GPU_COUNT, Some(devices.len().to_string()));
-    add(GPU_HEALTHY, Some(machine.healthy().to_string()));
+    // Where nobody can be asked, none would be said to be healthy.
+    let is_known = devices
+        .iter()
+        .all(|device| device.health != Health::Unknown);
+    add(GPU_HEALTHY, is_known.then(|| machine.healthy().to_string()));
     if !devices.iter().any(|device| device.mig) {
         let product = same(devices.iter().map(|device| device.product.clone()));
         add(GPU_PRODUCT, product.as_deref().and_then(label_value));

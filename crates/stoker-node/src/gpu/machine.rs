@@ -134,7 +134,7 @@ fn device(address: String, row: Option<&Row>, findings: &mut Vec<String>) -> Dev
     let trouble = row
         .trouble
         .clone()
-        .map(|said| format!("the driver says {said:?}: restart the machine"));
+        .map(|said| format!("the driver says {said:?}: reset it, or restart the machine"));
     let failed = row
         .remapping_failed
         .then(|| "rows of its memory could not be remapped: replace it".to_owned());

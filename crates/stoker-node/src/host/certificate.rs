@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
@@ -13,13 +13,28 @@ use k8s_openapi::api::certificates::v1::{
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use stoker_pki::{NodeRequest, SigningRequest};
+use time::OffsetDateTime;
 
-use super::paths::{CERTIFICATE, KEY, STATE, link, write};
+use super::paths::{CERTIFICATE, KEY, link, write};
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// The operator answers within the second; it may be starting.
 const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_millis(200);
+
+/// The tenant has refused this machine; of its attempt nothing stays here.
+#[derive(Debug, thiserror::Error)]
+#[error("this machine may not join: {message} ({reason})")]
+pub(crate) struct Denied {
+    message: String,
+    reason: String,
+}
+
+/// Whether the machine has a certificate of the node `name`, by one of `authorities` (PEM), and its key.
+pub(crate) fn is_held(name: &str, authorities: &str) -> bool {
+    let text = fs::read_to_string(CERTIFICATE).unwrap_or_default();
+    stoker_pki::is_node_credential(&text, name, authorities, OffsetDateTime::now_utc())
+}
 
 /// Gets the certificate of the node `name` and puts it where the kubelet renews it.
 pub(crate) async fn obtain(client: &Client, name: &str) -> Result<()> {
@@ -58,14 +73,12 @@ async fn ask(client: &Client, request: &NodeRequest) -> Result<String> {
         let status = found.status.unwrap_or_default();
         for condition in status.conditions.into_iter().flatten() {
             if ["Denied", "Failed"].contains(&condition.type_.as_str()) {
-                // The answer is for this key: another attempt needs another one, and of this one nothing stays.
+                // The answer is for this key: another attempt needs another one.
                 let _ = fs::remove_file(KEY);
-                let _ = fs::remove_dir(STATE);
-                bail!(
-                    "this machine may not join: {} ({})",
-                    condition.message.unwrap_or_default(),
-                    condition.reason.unwrap_or_default()
-                );
+                return Err(anyhow!(Denied {
+                    message: condition.message.unwrap_or_default(),
+                    reason: condition.reason.unwrap_or_default(),
+                }));
             }
         }
         if let Some(certificate) = status.certificate {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use stoker_pki::JoinCredential;
 
 use super::access::{Who, client};
+use super::certificate;
 
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
@@ -17,8 +18,10 @@ const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-in
 pub(crate) struct Tenant {
     /// Its authorities, PEM.
     pub(crate) authorities: String,
-    /// The way in, by the token.
+    /// The way in, by the token or by the certificate.
     pub(crate) client: Client,
+    /// Whether the machine has a certificate of its.
+    pub(crate) held: bool,
     /// `KubeletConfiguration` for its nodes.
     pub(crate) kubelet: Value,
     /// Its version, as `v1.36.3`.
@@ -27,8 +30,9 @@ pub(crate) struct Tenant {
     pub(crate) ahead: i64,
 }
 
-/// Asks for everything that the token opens.
-pub(crate) async fn discover(credential: &JoinCredential) -> Result<Tenant> {
+/// Asks for everything that the token opens, or the certificate of the node `name` that the machine has from a join that was
+/// cut off: the token may have ended since.
+pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<Tenant> {
     let server = &credential.server;
     // Who answers is not believed: only what the pins of the token are for.
     let stranger = client(server, None, &Who::Nobody)?;
@@ -39,13 +43,10 @@ pub(crate) async fn discover(credential: &JoinCredential) -> Result<Tenant> {
         credential.pins(&authorities),
         "{server} is not the tenant that the token is for: its authority is another one"
     );
-    let client = client(
-        server,
-        Some(&authorities),
-        &Who::Bearer(credential.token.text()),
-    )?;
-    let kubelet = config_map(&client, "kubelet-config", "kubelet").await?;
-    let kubeadm = config_map(&client, "kubeadm-config", "ClusterConfiguration").await?;
+    let held = certificate::is_held(name, &authorities);
+    let client = client(server, Some(&authorities), &asker(credential, held))?;
+    let kubelet = config_map(&client, held, "kubelet-config", "kubelet").await?;
+    let kubeadm = config_map(&client, held, "kubeadm-config", "ClusterConfiguration").await?;
     let version = kubeadm["kubernetesVersion"].as_str();
     let version = version
         .context("kubeadm-config names no version")?
@@ -53,10 +54,20 @@ pub(crate) async fn discover(credential: &JoinCredential) -> Result<Tenant> {
     Ok(Tenant {
         authorities,
         client,
+        held,
         kubelet,
         version,
         ahead,
     })
+}
+
+/// With a certificate the node, which may read what the token may (`kubeadm:kubelet-config`, `kubeadm:nodes-kubeadm-config`).
+fn asker(credential: &JoinCredential, held: bool) -> Who<'static> {
+    if held {
+        Who::this_node()
+    } else {
+        Who::Bearer(credential.token.text())
+    }
 }
 
 /// The authorities in `cluster-info`, and by how many seconds this machine's clock is ahead.
@@ -91,11 +102,16 @@ fn seconds_ahead(date: &str, now: Timestamp) -> Option<i64> {
     Some(now.as_second() - theirs.as_second())
 }
 
-/// A document of `kube-system`, which also tells whether the token is good.
-async fn config_map(client: &Client, name: &str, key: &str) -> Result<Value> {
+/// A document of `kube-system`, which also tells whether the token or the certificate is good.
+async fn config_map(client: &Client, held: bool, name: &str, key: &str) -> Result<Value> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
     let found = match maps.get(name).await {
         Ok(found) => found,
+        Err(kube::Error::Api(status)) if status.code == 401 && held => {
+            bail!(
+                "the tenant does not know the certificate that this machine has: stoker-node leave, and join by a new token"
+            )
+        }
         Err(kube::Error::Api(status)) if status.code == 401 => {
             bail!(
                 "the tenant does not know the token: it has ended, was revoked, or all its machines have come"
@@ -119,6 +135,17 @@ mod tests {
         assert_eq!(ahead("Fri, 01 May 2026 12:00:00 GMT"), Some(10));
         assert_eq!(ahead("Fri, 01 May 2026 13:00:10 GMT"), Some(-3600));
         assert_eq!(ahead("yesterday"), None);
+    }
+
+    #[test]
+    fn a_machine_that_has_its_certificate_asks_without_the_token() {
+        let credential = JoinCredential {
+            server: "a:6443".to_owned(),
+            ca_hashes: vec!["sha256:0".to_owned()],
+            token: stoker_pki::BootstrapToken::generate().unwrap(),
+        };
+        assert!(matches!(asker(&credential, true), Who::Node(_)));
+        assert!(matches!(asker(&credential, false), Who::Bearer(_)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use stoker_api::labels::JOINING;
 
 use super::paths::{AUTHORITY, CERTIFICATE, KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, write};
+use super::report;
 
 /// What is this machine's own of a kubelet's configuration.
 #[derive(Clone, Debug)]
@@ -47,7 +48,9 @@ impl Kept {
     pub(crate) fn of(node: &Node) -> Self {
         let taints = node.spec.iter().flat_map(|spec| &spec.taints).flatten();
         let labels = node.metadata.labels.iter().flatten();
-        let labels = labels.filter(|(key, _)| !is_kubernetes(key));
+        // What the agent tells of the machine is its to change.
+        let told = report::written(node);
+        let labels = labels.filter(|(key, _)| !is_kubernetes(key) && !told.contains(key.as_str()));
         Self {
             taints: taints
                 .filter(|taint| !is_kubernetes(&taint.key))
@@ -206,7 +209,13 @@ mod tests {
     #[test]
     fn a_node_that_registers_again_has_what_its_token_gave() {
         let node = json!({
-            "metadata": { "labels": { "pool": "gpu", "kubernetes.io/os": "linux", "node-restriction.kubernetes.io/pool": "gpu" } },
+            "metadata": {
+                "labels": {
+                    "pool": "gpu", "kubernetes.io/os": "linux", "node-restriction.kubernetes.io/pool": "gpu",
+                    "nvidia.com/gpu.count": "8",
+                },
+                "annotations": { "stoker.dev/node-agent-labels": "nvidia.com/gpu.count" },
+            },
             "spec": { "taints": [
                 { "key": "gpu", "value": "yes", "effect": "NoSchedule" },
                 { "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" },

@@ -11,10 +11,11 @@ use stoker_api::labels::JOINING;
 use stoker_pki::JoinCredential;
 
 use super::access::{Who, client};
+use super::certificate::{self, Denied};
 use super::files::{self, Kept, Local};
-use super::paths::{self, CERTIFICATE, Membership};
+use super::paths::{self, Membership};
 use super::preflight::{Facts, Finding, findings, findings_with};
-use super::{certificate, discover, service};
+use super::{discover, service};
 
 /// A kubelet registers within seconds; its first start may be slow.
 const COMES: Duration = Duration::from_mins(4);
@@ -43,7 +44,7 @@ pub(crate) struct JoinArgs {
     node_ip: Option<String>,
 
     /// Socket of the container runtime.
-    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    #[arg(long, default_value = paths::RUNTIME)]
     runtime: String,
 
     /// A file with a `KubeletConfiguration`, YAML or JSON, whose fields take the place of the tenant's.
@@ -70,7 +71,7 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
     }
     let facts = Facts::gather(&node, &args.runtime, before.as_ref());
     judge(&findings(&facts), &args.ignore)?;
-    let tenant = discover::discover(&credential).await?;
+    let tenant = discover::discover(&credential, &node).await?;
     judge(
         &findings_with(&facts, &tenant.version, tenant.ahead),
         &args.ignore,
@@ -91,17 +92,27 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
         node_ip: args.node_ip.clone(),
         patch: patch(&args)?,
     };
-    let member = Membership {
+    let was_let_in = before.is_some_and(|before| before.let_in);
+    let mut member = Membership {
         server: credential.server.clone(),
         node: node.clone(),
         tunnel: args.tunnel.clone(),
+        runtime: args.runtime.clone(),
+        let_in: was_let_in,
         joined: false,
     };
-    // Until it is let in, nothing but the key of the attempt is on the machine.
-    if !PathBuf::from(CERTIFICATE).exists() {
-        certificate::obtain(&tenant.client, &node).await?;
+    // Nothing is on the machine of which it does not say whose it is.
+    member.write()?;
+    if !tenant.held {
+        let obtained = certificate::obtain(&tenant.client, &node).await;
+        if !was_let_in && obtained.as_ref().is_err_and(anyhow::Error::is::<Denied>) {
+            // Nothing else is on the machine.
+            Membership::forget()?;
+        }
+        obtained?;
         tracing::info!("let in");
     }
+    member.let_in = true;
     member.write()?;
     let (server, authorities) = (&member.server, &tenant.authorities);
     let write = |kept: &Kept| files::write_all(server, authorities, &tenant.kubelet, &local, kept);

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -10,18 +9,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use stoker_api::labels::LEFT;
 
 use super::access::{Who, client};
 use super::join::authorities;
-use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership, STATE};
+use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, Membership};
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
+use super::{containers, volumes};
 
 const LOOK: Duration = Duration::from_millis(500);
-/// For a process to end and its mounts to be free.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// Takes this machine out of its tenant.
 #[derive(clap::Args, Debug)]
@@ -29,14 +26,27 @@ pub(crate) struct LeaveArgs {
     /// How long pods may take to go elsewhere, seconds; 0 does not ask them to.
     #[arg(long, default_value_t = 60)]
     drain_seconds: u64,
+
+    /// Leave the containers of its pods alone: for a machine whose container runtime is gone. What they have of their pods'
+    /// volumes is removed nevertheless.
+    #[arg(long)]
+    keep_containers: bool,
 }
 
 /// Leaves. What cannot be done with the API server away is left undone, and said.
 pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     let Some(member) = Membership::read()? else {
         tracing::info!("this machine has joined nothing");
-        return Ok(());
+        // The key of an attempt, perhaps.
+        return Membership::forget();
     };
+    if !member.let_in {
+        tracing::info!("this machine was not let in; its attempt is forgotten");
+        return Membership::forget();
+    }
+    let kubelet = volumes::real(Path::new(KUBELET))?;
+    // Of those that go elsewhere now, the runtime may keep something for a while.
+    let pods = kubelet.as_deref().map(containers::pods_of).transpose()?;
     let patience = Duration::from_secs(args.drain_seconds);
     if let Err(error) = say_goodbye(&member, patience).await {
         tracing::warn!(
@@ -47,9 +57,14 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     }
     // Before the kubelet goes, so that nobody starts it again.
     remove_file(super::paths::KUBELET_CONFIG)?;
-    service::stop()?;
-    end_pods();
-    free_mounts().await?;
+    service::stop().await?;
+    if let Some(kubelet) = &kubelet {
+        if !args.keep_containers {
+            let pods = pods.unwrap_or_default();
+            containers::remove_pods(kubelet, pods, &member.runtime).await?;
+        }
+        volumes::free_mounts(kubelet).await?;
+    }
     for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
         remove_file(path)?;
     }
@@ -57,8 +72,10 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
         remove_file(KUBELET_UNIT)?;
     }
     service::reload()?;
-    empty(KUBELET)?;
-    fs::remove_dir_all(STATE).with_context(|| format!("removing {STATE}"))?;
+    if let Some(kubelet) = &kubelet {
+        volumes::empty(kubelet)?;
+    }
+    Membership::forget()?;
     tracing::info!(
         node = member.node,
         "left; what remains of its Node is removed when a machine joins under its name, or by kubectl delete node"
@@ -132,49 +149,6 @@ fn belongs_to_node(pod: &Pod) -> bool {
         || phase.is_some_and(ended)
 }
 
-/// Ends what the kubelet has left running, by the runtime's own tools as far as they are there.
-fn end_pods() {
-    let script = "if command -v crictl >/dev/null 2>&1; then crictl rmp -af; \
-        elif command -v ctr >/dev/null 2>&1; then \
-        for task in $(ctr -n k8s.io tasks ls -q); do ctr -n k8s.io tasks kill -s SIGKILL \"$task\"; done; sleep 1; \
-        for one in $(ctr -n k8s.io containers ls -q); do ctr -n k8s.io tasks rm -f \"$one\"; ctr -n k8s.io containers rm \"$one\"; done; fi";
-    match Command::new("sh").args(["-c", script]).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => tracing::debug!(
-            said = %String::from_utf8_lossy(&output.stderr),
-            "not every container could be removed"
-        ),
-        Err(error) => tracing::warn!(error = %error, "containers are left running"),
-    }
-}
-
-/// Volumes of pods, deepest first.
-async fn free_mounts() -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
-        let mut points = mount_points(&mounts);
-        if points.is_empty() || begun.elapsed() > SETTLE {
-            return Ok(());
-        }
-        points.sort_by_key(|point| std::cmp::Reverse(point.len()));
-        for point in points {
-            if let Err(error) = umount2(Path::new(&point), MntFlags::MNT_DETACH) {
-                tracing::debug!(point, error = %error, "not unmounted yet");
-            }
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Those below the kubelet's directory; not itself, which may be a file system of the machine.
-fn mount_points(mounts: &str) -> Vec<String> {
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    let points = points.map(|point| point.replace("\\040", " "));
-    let below = format!("{KUBELET}/");
-    points.filter(|point| point.starts_with(&below)).collect()
-}
-
 fn remove_file(path: &str) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -184,35 +158,9 @@ fn remove_file(path: &str) -> Result<()> {
     }
 }
 
-/// Removes everything in a directory.
-fn empty(path: &str) -> Result<()> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(|| format!("reading {path}"))?,
-    };
-    for entry in entries {
-        let entry = entry.with_context(|| format!("reading {path}"))?;
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory {
-            fs::remove_dir_all(entry.path())
-        } else {
-            fs::remove_file(entry.path())
-        };
-        removed.with_context(|| format!("removing {}", entry.path().display()))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_mounts_below_the_kubelets_directory_are_freed() {
-        let mounts = "tmpfs /var/lib/kubelet/pods/a\\040b tmpfs rw 0 0\n\
-            /dev/sda /var/lib/kubelet ext4 rw 0 0\n/dev/sdb /var/lib/kubelets/x ext4 rw 0 0\n";
-        assert_eq!(mount_points(mounts), ["/var/lib/kubelet/pods/a b"]);
-    }
 
     #[test]
     fn pods_of_the_node_are_not_asked_to_go() {

@@ -31,7 +31,18 @@ const MEMBERSHIP: &str = "/var/lib/stoker-node/node.json";
 /// The key of a join that is under way.
 pub(crate) const KEY: &str = "/var/lib/stoker-node/join.key";
 
-/// What this machine is a node of.
+/// The container runtime's socket, where nobody says another one.
+pub(crate) const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
+
+fn default_runtime() -> String {
+    RUNTIME.to_owned()
+}
+
+fn always() -> bool {
+    true
+}
+
+/// What this machine is a node of, or asks to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Membership {
     /// `host:port` of the API server.
@@ -40,6 +51,12 @@ pub(crate) struct Membership {
     pub(crate) node: String,
     /// `host:port` of the tunnel, where this service keeps one.
     pub(crate) tunnel: Option<String>,
+    /// Socket of the container runtime. Files of earlier agents lack it.
+    #[serde(default = "default_runtime")]
+    pub(crate) runtime: String,
+    /// Whether the tenant has given it a certificate; before that nothing but a key is made. Earlier agents wrote this file after.
+    #[serde(default = "always")]
+    pub(crate) let_in: bool,
     /// Whether the Node has come, with what the token gives.
     pub(crate) joined: bool,
 }
@@ -58,6 +75,16 @@ impl Membership {
 
     pub(crate) fn write(&self) -> Result<()> {
         write(MEMBERSHIP, &serde_json::to_string_pretty(self)?, 0o600)
+    }
+
+    /// There is none any more, nor anything else of ours.
+    pub(crate) fn forget() -> Result<()> {
+        match fs::remove_dir_all(STATE) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {STATE}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -91,4 +118,16 @@ pub(crate) fn link(target: &Path, link: &str) -> Result<()> {
         fs::rename(&new, link)
     };
     turn().with_context(|| format!("linking {link}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_agent_wrote_is_read() {
+        let text = r#"{ "server": "a:6443", "node": "w1", "tunnel": null, "joined": true }"#;
+        let member: Membership = serde_json::from_str(text).unwrap();
+        assert_eq!((&*member.runtime, member.let_in), (RUNTIME, true));
+    }
 }

@@ -13,6 +13,8 @@ use stoker_api::is_node_name;
 
 use super::paths::{KUBECONFIG, MANIFESTS, Membership};
 
+/// Certificates and keys of a kubelet.
+const PKI: &str = "/var/lib/kubelet/pki";
 /// The kubelet's port.
 const PORT: u16 = 10250;
 /// A certificate that is valid from five minutes ago is not yet valid for a clock behind by more.
@@ -57,15 +59,7 @@ impl Facts {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let kubelet = Command::new("kubelet").arg("--version").output().ok();
         let kubelet = kubelet.filter(|output| output.status.success());
-        let occupied = [KUBECONFIG, "/etc/kubernetes/admin.conf"];
-        let mut foreign: Vec<String> = occupied
-            .into_iter()
-            .filter(|path| Path::new(path).exists())
-            .map(str::to_owned)
-            .collect();
-        if fs::read_dir(MANIFESTS).is_ok_and(|mut entries| entries.next().is_some()) {
-            foreign.push(MANIFESTS.to_owned());
-        }
+        let mut foreign = occupied(Path::new("/"));
         if member.is_some() {
             foreign.clear();
         }
@@ -86,6 +80,19 @@ impl Facts {
             foreign,
         }
     }
+}
+
+/// Files of a node below `root`, by their places.
+fn occupied(root: &Path) -> Vec<String> {
+    let is_there = |path: &&str| root.join(path.trim_start_matches('/')).exists();
+    let has_entries = |path: &&str| {
+        let entries = fs::read_dir(root.join(path.trim_start_matches('/')));
+        entries.is_ok_and(|mut entries| entries.next().is_some())
+    };
+    let files = [KUBECONFIG, "/etc/kubernetes/admin.conf"];
+    let files = files.into_iter().filter(is_there);
+    let folders = [MANIFESTS, PKI].into_iter().filter(has_entries);
+    files.chain(folders).map(str::to_owned).collect()
 }
 
 fn runtime_trouble(endpoint: &str) -> Option<String> {
@@ -179,7 +186,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         true,
         "occupied",
         format!(
-            "this machine is a node of something else ({}): kubeadm reset, or stoker-node leave",
+            "this machine is a node of something else ({}): kubeadm reset, or remove what is left of it",
             facts.foreign.join(", ")
         ),
     );
@@ -262,6 +269,18 @@ mod tests {
             spoil(&mut facts);
             assert_eq!(names(&facts), [name]);
         }
+    }
+
+    #[test]
+    fn what_another_node_has_left_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let pki = root.path().join("var/lib/kubelet/pki");
+        fs::create_dir_all(&pki).unwrap();
+        fs::create_dir_all(root.path().join("etc/kubernetes/manifests")).unwrap();
+        assert!(occupied(root.path()).is_empty());
+        fs::write(pki.join("kubelet-client-current.pem"), "").unwrap();
+        fs::write(root.path().join("etc/kubernetes/kubelet.conf"), "").unwrap();
+        assert_eq!(occupied(root.path()), [KUBECONFIG, PKI]);
     }
 
     #[test]

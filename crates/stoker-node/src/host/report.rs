@@ -1,12 +1,12 @@
 //! What the machine has, told as labels of its Node; and which agent runs on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_node::gpu;
 
@@ -16,48 +16,132 @@ use super::paths::Membership;
 
 /// Annotation: the agent's version.
 const AGENT: &str = "stoker.dev/node-agent";
+/// Annotation: the labels that the agent has written, by their names.
+const WRITTEN: &str = "stoker.dev/node-agent-labels";
+/// Label of a Node of which NVIDIA's GPU feature discovery tells.
+const FEATURE_DISCOVERY: &str = "nvidia.com/gfd.timestamp";
+/// Before the names that are its then.
+const NVIDIA: &str = "nvidia.com/";
 
-/// The labels that were told last.
-pub(crate) type Told = Option<BTreeMap<&'static str, String>>;
-
-/// Looks once, and tells what is new.
-pub(crate) async fn once(member: &Membership, told: &mut Told) -> Result<()> {
-    let labels = gpu::labels(&gpu::look(Path::new("/")).await);
-    if told.as_ref() == Some(&labels) {
-        return Ok(());
-    }
+/// Looks once, and tells what the Node does not say.
+pub(crate) async fn once(member: &Membership, observer: &mut gpu::Observer) -> Result<()> {
+    let labels = gpu::labels(&observer.look(Path::new("/")).await);
     let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
     let nodes: Api<Node> = Api::all(client);
-    let patch = Patch::Merge(patch(&labels));
-    nodes
-        .patch(&member.node, &PatchParams::default(), &patch)
-        .await
-        .context("writing labels of the Node")?;
-    *told = Some(labels);
+    let node = nodes.get(&member.node).await.context("reading the Node")?;
+    if let Some(patch) = patch(&node, &labels) {
+        nodes
+            .patch(&member.node, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .context("writing labels of the Node")?;
+    }
     Ok(())
 }
 
-/// What is no longer so is taken away.
-fn patch(labels: &BTreeMap<&'static str, String>) -> Value {
-    let known = gpu::LABELS.into_iter();
-    let all: BTreeMap<_, _> = known.map(|label| (label, labels.get(label))).collect();
-    json!({ "metadata": {
-        "labels": all,
-        "annotations": { AGENT: env!("CARGO_PKG_VERSION") },
-    }})
+/// The labels of a Node that this agent has written.
+pub(super) fn written(node: &Node) -> BTreeSet<&str> {
+    let names = node.annotations().get(WRITTEN);
+    let names = names.into_iter().flat_map(|names| names.split(','));
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+/// What makes a Node say this; `None` when it does. What is no longer so is taken away if this agent has written it, and what
+/// feature discovery tells is left to it.
+fn patch(node: &Node, labels: &BTreeMap<&'static str, String>) -> Option<Value> {
+    let is_theirs = node.labels().contains_key(FEATURE_DISCOVERY);
+    let is_ours = |name: &str| !(is_theirs && name.starts_with(NVIDIA));
+    let wanted: BTreeMap<_, _> = labels.iter().filter(|(name, _)| is_ours(name)).collect();
+    let mut changed = BTreeMap::new();
+    for (name, value) in &wanted {
+        if node.labels().get(**name) != Some(*value) {
+            changed.insert(**name, json!(value));
+        }
+    }
+    let written = written(node);
+    for name in &written {
+        let is_over = !wanted.contains_key(name) && is_ours(name);
+        if is_over && node.labels().contains_key(*name) {
+            changed.insert(name, Value::Null);
+        }
+    }
+    // Somebody else's stays theirs, as long as it is right.
+    let kept = wanted.into_keys().copied();
+    let kept = kept.filter(|name| written.contains(name) || changed.contains_key(name));
+    let kept = kept.collect::<Vec<_>>().join(",");
+    let mut annotations = BTreeMap::new();
+    for (name, value) in [(AGENT, env!("CARGO_PKG_VERSION")), (WRITTEN, &kept)] {
+        let value = (!value.is_empty()).then_some(value);
+        if node.annotations().get(name).map(String::as_str) != value {
+            annotations.insert(name, value);
+        }
+    }
+    let is_told = changed.is_empty() && annotations.is_empty();
+    (!is_told).then(|| json!({ "metadata": { "labels": changed, "annotations": annotations } }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PRESENT: &str = gpu::LABELS[0];
+    const COUNT: &str = gpu::LABELS[1];
+    const HEALTHY: &str = gpu::LABELS[2];
+
+    fn node(labels: &Value, written: &str) -> Node {
+        let annotations = json!({ AGENT: env!("CARGO_PKG_VERSION"), WRITTEN: written });
+        let metadata = json!({ "labels": labels, "annotations": annotations });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    fn labels<const N: usize>(labels: [(&'static str, &str); N]) -> BTreeMap<&'static str, String> {
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        labels.into()
+    }
+
+    /// What is written of labels, and the names that are the agent's then.
+    fn change(node: &Node, wanted: &BTreeMap<&'static str, String>) -> (Value, Value) {
+        let patch = patch(node, wanted).unwrap();
+        let metadata = &patch["metadata"];
+        let written = metadata["annotations"][WRITTEN].clone();
+        (metadata["labels"].clone(), written)
+    }
+
     #[test]
-    fn what_a_machine_has_no_more_is_taken_away() {
-        let some = [(gpu::LABELS[0], "true".to_owned())].into();
-        let patch = patch(&some);
-        let labels = patch["metadata"]["labels"].as_object().unwrap();
-        assert_eq!(labels.len(), gpu::LABELS.len());
-        assert_eq!(labels[gpu::LABELS[0]], "true");
-        assert!(labels[gpu::LABELS[1]].is_null());
+    fn a_node_is_told_what_it_does_not_say_and_nothing_twice() {
+        let wanted = labels([(PRESENT, "true"), (COUNT, "2")]);
+        let names = format!("{COUNT},{PRESENT}");
+        let (changed, written) = change(&Node::default(), &wanted);
+        assert_eq!(changed, json!({ PRESENT: "true", COUNT: "2" }));
+        assert_eq!(written, names);
+        let told = node(&json!({ PRESENT: "true", COUNT: "2" }), &names);
+        assert_eq!(patch(&told, &wanted), None);
+        // Somebody deleted one.
+        let (changed, _) = change(&node(&json!({ PRESENT: "true" }), &names), &wanted);
+        assert_eq!(changed, json!({ COUNT: "2" }));
+    }
+
+    #[test]
+    fn of_what_is_no_more_only_what_the_agent_wrote_is_taken_away() {
+        let both = node(
+            &json!({ PRESENT: "true", COUNT: "2", "pool": "gpu" }),
+            COUNT,
+        );
+        let (changed, written) = change(&both, &labels([]));
+        assert_eq!(changed, json!({ COUNT: null }));
+        assert!(written.is_null());
+        let others = json!({ PRESENT: "true" });
+        let others = serde_json::from_value(json!({ "metadata": { "labels": others } })).unwrap();
+        let (changed, written) = change(&others, &labels([(PRESENT, "true")]));
+        assert_eq!((changed, written), (json!({}), Value::Null));
+    }
+
+    #[test]
+    fn where_feature_discovery_tells_its_names_are_left_alone() {
+        let theirs = json!({ FEATURE_DISCOVERY: "1", PRESENT: "true", COUNT: "16", HEALTHY: "1" });
+        let names = format!("{PRESENT},{COUNT},{HEALTHY}");
+        let wanted = labels([(COUNT, "8"), (HEALTHY, "8")]);
+        let (changed, written) = change(&node(&theirs, &names), &wanted);
+        assert_eq!(changed, json!({ HEALTHY: "8" }));
+        assert_eq!(written, HEALTHY);
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use stoker_node::gpu;
 use stoker_node::tunnel::{Config, Egress, FarEnd, Files};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -61,7 +62,7 @@ fn tunnel(
 }
 
 async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
-    let mut told = None;
+    let mut observer = gpu::Observer::default();
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -74,7 +75,7 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
             Ok(false) => {}
             Err(error) => tracing::warn!(error = format!("{error:#}"), "authorities not looked at"),
         }
-        if let Err(error) = report::once(member, &mut told).await {
+        if let Err(error) = report::once(member, &mut observer).await {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "not told what the machine has"

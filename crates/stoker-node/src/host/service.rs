@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::paths::{KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, write};
 
@@ -18,6 +21,9 @@ const KUBELET: &str = "kubelet.service";
 const AGENT: &str = "stoker-node.service";
 /// By this the kubelet's unit that join wrote is known.
 const DESCRIPTION: &str = "Description=The kubelet\n";
+/// A kubelet ends within a second or two.
+const ENDS: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether systemd supervises this machine.
 pub(crate) fn has_systemd() -> bool {
@@ -46,14 +52,29 @@ pub(crate) fn start(program: &Path) -> Result<()> {
     must(&["restart", KUBELET, AGENT])
 }
 
-/// Stops both for good.
-pub(crate) fn stop() -> Result<()> {
+/// Stops both for good; returns when no kubelet runs by our configuration.
+pub(crate) async fn stop() -> Result<()> {
     if has_systemd() {
         // One that is not there is stopped.
         systemctl(&["disable", "--now", AGENT])?;
         systemctl(&["disable", "--now", KUBELET])?;
     }
-    end_kubelets()
+    let ending = end_kubelets()?;
+    let begun = Instant::now();
+    loop {
+        let mut running = kubelets()?;
+        // Another one is its supervisor's, and ends at once: its configuration is gone.
+        running.retain(|process| ending.contains(process));
+        if running.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < ENDS,
+            "the kubelet (process {}) has not ended within {ENDS:?}, and mounts volumes as long as it runs: end it, and run this again",
+            running[0]
+        );
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// After the units were removed.
@@ -64,13 +85,18 @@ pub(crate) fn reload() -> Result<()> {
     Ok(())
 }
 
-/// Has the kubelet read again what it reads at its start.
-pub(crate) fn restart_kubelet() -> Result<()> {
+/// Has the kubelet read again what it reads at its start. Others go on meanwhile: the tunnel among them.
+pub(crate) async fn restart_kubelet() -> Result<()> {
     if has_systemd() {
-        return must(&["restart", KUBELET]);
+        let mut command = tokio::process::Command::new("systemctl");
+        let output = command.args(["restart", KUBELET]).output().await;
+        let output = output.context("running systemctl")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "systemctl: {}", said.trim());
+        return Ok(());
     }
     // Whoever supervises it starts it again.
-    end_kubelets()
+    end_kubelets().map(drop)
 }
 
 fn kubelet_line(kubelet: &str) -> String {
@@ -105,30 +131,40 @@ fn agent(program: &Path) -> String {
     )
 }
 
-/// Ends the kubelets that run by our configuration, without systemd.
-fn end_kubelets() -> Result<()> {
-    let wanted = format!("--config={KUBELET_CONFIG}");
+/// Has the kubelets that run by our configuration end, without systemd, and says which these are.
+fn end_kubelets() -> Result<Vec<Pid>> {
+    let running = kubelets()?;
+    for process in &running {
+        // One that has just ended is ended.
+        let _ = kill(*process, Signal::SIGTERM);
+    }
+    Ok(running)
+}
+
+/// The kubelets that run by our configuration.
+fn kubelets() -> Result<Vec<Pid>> {
+    let mut found = Vec::new();
     let entries = std::fs::read_dir("/proc").context("looking for the kubelet")?;
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
+        // Empty once it has ended.
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0);
-        let program = words
-            .next()
-            .map(|word| String::from_utf8_lossy(word).into_owned());
-        let is_kubelet = program.is_some_and(|program| Path::new(&program).ends_with("kubelet"));
-        if is_kubelet && words.any(|word| word == wanted.as_bytes()) {
-            // One that has just ended is ended.
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(id),
-                nix::sys::signal::Signal::SIGTERM,
-            );
+        if is_our_kubelet(&line) {
+            found.push(Pid::from_raw(id));
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+fn is_our_kubelet(line: &[u8]) -> bool {
+    let wanted = format!("--config={KUBELET_CONFIG}");
+    let mut words = line.split(|byte| *byte == 0);
+    let program = words.next().map(String::from_utf8_lossy);
+    program.is_some_and(|program| Path::new(&*program).ends_with("kubelet"))
+        && words.any(|word| word == wanted.as_bytes())
 }
 
 /// A program by `PATH`.

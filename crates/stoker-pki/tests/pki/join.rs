@@ -1,4 +1,7 @@
-use stoker_pki::{BootstrapToken, JoinCredential, NodeRequest, SigningRequest, ca_hash};
+use stoker_pki::{
+    Authority, BootstrapToken, JoinCredential, LeafRequest, LeafUsage, NodeRequest, SigningRequest,
+    ca_hash, is_node_credential,
+};
 use time::{Duration, OffsetDateTime};
 
 fn authority() -> String {
@@ -73,4 +76,35 @@ fn an_attempt_that_is_resumed_asks_with_the_same_key() {
     assert_eq!(asked.key_hash, resumed.key_hash);
     let another = read(&NodeRequest::new("w1", None).unwrap()).unwrap();
     assert_ne!(asked.key_hash, another.key_hash);
+}
+
+#[test]
+fn a_node_has_a_certificate_of_its_own_of_its_tenant_and_its_key_until_it_ends() {
+    let now = OffsetDateTime::now_utc();
+    let made = || Authority::generate("kubernetes", Duration::days(9), now).unwrap();
+    let (one, other) = (made(), made());
+    let request = LeafRequest {
+        common_name: "system:node:w1".to_owned(),
+        organizations: vec!["system:nodes".to_owned()],
+        usage: LeafUsage::Client,
+        dns_names: Vec::new(),
+        ip_addresses: Vec::new(),
+        lifetime: Duration::days(1),
+    };
+    let issued = one.issue(&request, now).unwrap();
+    let again = one.issue(&request, now).unwrap();
+    let file = format!("{}{}", issued.certificate, issued.key.as_pem());
+    let both = format!("{}{}", other.certificate(), one.certificate());
+    assert!(is_node_credential(&file, "w1", one.certificate(), now));
+    assert!(is_node_credential(&file, "w1", &both, now));
+    // Of the same name as the other, and another one.
+    assert!(!is_node_credential(&file, "w1", other.certificate(), now));
+    assert!(!is_node_credential(&file, "w2", one.certificate(), now));
+    let later = now + Duration::days(2);
+    assert!(!is_node_credential(&file, "w1", one.certificate(), later));
+    let swapped = format!("{}{}", issued.certificate, again.key.as_pem());
+    assert!(!is_node_credential(&swapped, "w1", one.certificate(), now));
+    let keyless = &issued.certificate;
+    assert!(!is_node_credential(keyless, "w1", one.certificate(), now));
+    assert!(!is_node_credential("", "w1", one.certificate(), now));
 }

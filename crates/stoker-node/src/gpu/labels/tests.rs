@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::super::{Health, look};
+use super::super::{Health, Observer};
 use super::*;
 
 /// A machine's files with this many H200 on the bus.
@@ -45,13 +45,13 @@ fn tools(root: &Path, lines: &str) {
 }
 
 fn h200(number: u8) -> String {
-    format!("00000000:{number:02X}:00.0, GPU-{number}, NVIDIA H200, 143771, Disabled, 9.0\n")
+    format!("00000000:{number:02X}:00.0, GPU-{number}, NVIDIA H200, 143771, Disabled, P0, 9.0\n")
 }
 
 #[tokio::test]
 async fn a_machine_without_devices_has_no_labels_and_nothing_to_say() {
     let root = machine_with(0);
-    let machine = look(root.path()).await;
+    let machine = Observer::default().look(root.path()).await;
     assert_eq!(machine, Machine::default());
     assert!(labels(&machine).is_empty());
 }
@@ -65,7 +65,7 @@ async fn labels_are_those_of_feature_discovery() {
         &root.path().join("etc/containerd/conf.d/99-nvidia.toml"),
         "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.nvidia]\n",
     );
-    let machine = look(root.path()).await;
+    let machine = Observer::default().look(root.path()).await;
     assert_eq!(machine.findings, Vec::<String>::new());
     let expected = [
         ("nvidia.com/cuda.driver-version.full", "570.86.15"),
@@ -90,7 +90,7 @@ async fn a_device_that_the_driver_has_lost_is_unhealthy_and_the_others_keep_thei
     let root = machine_with(3);
     let lost = "Unable to determine the device handle for GPU 0000:02:00.0: GPU is lost.\n";
     tools(root.path(), &[h200(0), lost.to_owned(), h200(1)].concat());
-    let machine = look(root.path()).await;
+    let machine = Observer::default().look(root.path()).await;
     assert_eq!(machine.healthy(), 2);
     assert_eq!(machine.devices[2].health, Health::Unhealthy);
     assert!(
@@ -107,11 +107,25 @@ async fn a_device_that_the_driver_has_lost_is_unhealthy_and_the_others_keep_thei
 #[tokio::test]
 async fn without_a_driver_the_devices_are_told_and_what_to_do() {
     let root = machine_with(1);
-    let machine = look(root.path()).await;
+    let machine = Observer::default().look(root.path()).await;
     assert_eq!(machine.healthy(), 0);
     assert!(machine.findings[0].contains("driver is not loaded"));
     assert!(machine.findings[1].contains("toolkit is not installed"));
     assert_eq!(labels(&machine)["nvidia.com/gpu.present"], "true");
+}
+
+#[tokio::test]
+async fn where_nobody_can_be_asked_no_device_is_called_unhealthy() {
+    let root = machine_with(1);
+    write(
+        &root.path().join("sys/module/nvidia/version"),
+        "570.86.15\n",
+    );
+    let machine = Observer::default().look(root.path()).await;
+    assert_eq!(machine.devices[0].health, Health::Unknown);
+    let labels = labels(&machine);
+    assert!(!labels.contains_key("stoker.dev/gpu.healthy"));
+    assert_eq!(labels["nvidia.com/gpu.count"], "1");
 }
 
 #[test]
