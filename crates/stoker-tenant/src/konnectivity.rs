@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent, Resources};
 
 use crate::component::KONNECTIVITY;
+use crate::node_listener::successor_first;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, TenantObjects, TunnelAgents};
 
@@ -60,6 +61,7 @@ pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Ac
             spec: Some(DaemonSetSpec {
                 selector,
                 template,
+                update_strategy: Some(successor_first()),
                 ..DaemonSetSpec::default()
             }),
             ..DaemonSet::default()
