@@ -13,6 +13,7 @@ use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent};
 
 use crate::component::KONNECTIVITY;
 use crate::node_container;
+use crate::node_listener::successor_first;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, TenantObjects, TunnelAgents};
 
@@ -56,6 +57,7 @@ pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Ac
             spec: Some(DaemonSetSpec {
                 selector,
                 template,
+                update_strategy: Some(successor_first()),
                 ..DaemonSetSpec::default()
             }),
             ..DaemonSet::default()

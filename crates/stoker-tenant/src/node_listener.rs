@@ -48,8 +48,9 @@ pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access
     });
 }
 
-/// A node's next listener is there before its last one ends: both may listen at the same address.
-fn successor_first() -> DaemonSetUpdateStrategy {
+/// A node's next pod is there before its last one ends. Both listeners may listen at the same address; an agent of the tunnel lets
+/// open streams run on for a while, in which it takes no new ones.
+pub(crate) fn successor_first() -> DaemonSetUpdateStrategy {
     DaemonSetUpdateStrategy {
         type_: Some("RollingUpdate".to_owned()),
         rolling_update: Some(RollingUpdateDaemonSet {

@@ -228,13 +228,13 @@ impl Agents {
     /// A stream to the target, through the agent that shall have it; through another when that one has
     /// just gone or has no way there.
     pub(super) async fn open(&self, target: &Target) -> Result<Opened, Refusal> {
-        self.arrival().await;
         let mut tried = Vec::new();
         let mut refusal = Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
             reason: "no tunnel agent of this cluster is connected".to_owned(),
         };
         while tried.len() < TRIES {
+            self.arrival().await;
             let Some(link) = self.choose(target, &tried) else {
                 break;
             };
@@ -247,16 +247,19 @@ impl Agents {
         Err(refusal)
     }
 
-    /// Waits while there is nobody, if somebody may come soon.
+    /// Waits while nobody takes streams, if somebody may come soon.
     async fn arrival(&self) {
         let mut arrived = pin!(self.arrivals.notified());
         arrived.as_mut().enable();
         let until = {
             let links = self.links();
-            if !links.all.is_empty() {
+            if links.all.iter().any(Link::takes_streams) {
                 return;
             }
-            links.alone + HOPE
+            // An agent that lets its last streams run on is about to be replaced.
+            let drains = !links.all.is_empty();
+            let since = if drains { Instant::now() } else { links.alone };
+            since + HOPE
         };
         let _ = timeout_at(until, arrived).await;
     }
@@ -266,7 +269,7 @@ impl Agents {
         let candidates: Vec<Candidate<'_>> = links
             .all
             .iter()
-            .filter(|link| !link.superseded && !link.leaving.load(Ordering::Relaxed))
+            .filter(|link| link.takes_streams())
             .map(|link| link.candidate(target, tried))
             .collect();
         let id = choose(&candidates)?;
@@ -291,6 +294,10 @@ impl Links {
 }
 
 impl Link {
+    fn takes_streams(&self) -> bool {
+        !self.superseded && !self.leaving.load(Ordering::Relaxed)
+    }
+
     fn candidate(&self, target: &Target, tried: &[u64]) -> Candidate<'_> {
         let serves = |served: &&Arc<Served>| match &target.host {
             Host::Address(address) => served.addresses.contains(address),

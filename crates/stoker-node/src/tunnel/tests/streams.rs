@@ -182,7 +182,7 @@ async fn whoever_does_not_read_holds_up_only_the_one_who_writes_to_him() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_stopped_lets_open_streams_run_on() {
+async fn an_agent_that_is_stopped_lets_open_streams_run_on_and_the_next_one_gets_the_new() {
     let tenant = Tenant::new();
     let near = tenant.near("near").await;
     let mut a = tenant.agent("a", &["127.0.0.1"], near.port);
@@ -190,7 +190,14 @@ async fn an_agent_that_is_stopped_lets_open_streams_run_on() {
     let mut open = opened(&near.socket, &address.to_string()).await;
     ask(&mut open, "before").await.unwrap();
     a.stop();
-    refused(&near.socket, &address.to_string(), "503 ").await;
+    // Whoever asks before the next one is there waits for it.
+    let target = address.to_string();
+    let next = async {
+        sleep(Duration::from_millis(300)).await;
+        tenant.agent("a", &["127.0.0.1"], near.port)
+    };
+    let (asked, _next) = tokio::join!(super::ground::open(&near.socket, &target), next);
+    ask(&mut asked.unwrap(), "new").await.unwrap();
     ask(&mut open, "after").await.unwrap();
     assert!(!a.task.is_finished());
     open.shutdown().await.unwrap();
