@@ -18,7 +18,9 @@ use crate::component::NODE_LISTENER;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, NodeListeners, TenantObjects};
 
-const NAME: &str = "stoker-node-listener";
+/// Name of the `DaemonSet`, in `kube-system`.
+pub const NODE_LISTENER_NAME: &str = "stoker-node-listener";
+const NAME: &str = NODE_LISTENER_NAME;
 const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
 /// It asks for little.
 const CPU: &str = "1m";
@@ -27,6 +29,7 @@ const MEMORY: &str = "8Mi";
 /// that time.
 const DRAIN_SECONDS: i64 = 600;
 
+/// None while nothing is known that it could lead to: what is there is to stay then.
 pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access: &Access) {
     if listeners.servers.is_empty() {
         return;
