@@ -194,7 +194,12 @@ async fn an_address_beyond_is_refused(tenant: &Guarded, inside: &Client) {
     let params = PatchParams::default();
     nodes.patch_status("w1", &params, &patch).await.unwrap();
     let client = tenant.user("system:node:w1", "system:nodes").await;
-    let cases: [(&[&str], &str); 2] = [(&["10.1.0.1"], "Approved"), (&["10.2.0.1"], "Denied")];
+    let cases: [(&[&str], &str); 3] = [
+        (&["10.1.0.1"], "Approved"),
+        (&["10.2.0.1"], "Denied"),
+        // What a name leads to is not known.
+        (&["w1"], "Denied"),
+    ];
     for (hosts, expected) in cases {
         let asked = Asked {
             signer: "kubernetes.io/kubelet-serving",

@@ -123,9 +123,14 @@ impl FromStr for Cron {
     }
 }
 
-/// As in cron, a step over all days limits nothing for the rule of the two kinds of day.
+/// Whether a field names all days: for the rule of the two kinds of day it limits nothing then. As `CronJob`s have it
+/// (`github.com/robfig/cron`), one of a list is enough, and a step makes it a limit.
 fn is_star(text: &str) -> bool {
-    text.starts_with(['*', '?'])
+    let is_all = |part: &str| {
+        let (range, step) = part.split_once('/').unwrap_or((part, "1"));
+        ["*", "?"].contains(&range) && step.parse() == Ok(1u8)
+    };
+    text.split(',').any(is_all)
 }
 
 impl Field {

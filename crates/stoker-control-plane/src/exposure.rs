@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
-use stoker_api::tenant::{
-    API_SERVER_PORT, API_SERVER_PORT_NAME, Hibernation, TUNNEL_PORT_NAME, Tenant,
-};
+use stoker_api::tenant::{API_SERVER_PORT, API_SERVER_PORT_NAME, TUNNEL_PORT_NAME, Tenant};
 use stoker_api::v1alpha1::ServiceType;
 use stoker_api::wake::PREFIX;
 
@@ -81,15 +79,13 @@ pub struct Exposure {
     pub load_balancer: Vec<String>,
 }
 
-/// The name by which a connection wakes the tenant if it sleeps, where a gateway can tell by a name whom it is for. Nodes,
-/// which dial all the time, do not use it.
+/// The name by which a connection wakes the tenant if it sleeps and may be woken so, where a gateway can tell by a name
+/// whom it is for. It is the tenant's for good: kubeconfigs that ask for it outlive what is wanted now. Nodes, which dial all
+/// the time, do not use it.
 #[must_use]
-pub(crate) fn waking_name(tenant: &Tenant, exposure: &Exposure) -> Option<String> {
-    let wakes = |hibernation: &Hibernation| hibernation.wake_on_connection;
+pub(crate) fn waking_name(exposure: &Exposure) -> Option<String> {
     let stable_name = exposure.stable_name.as_ref();
-    stable_name
-        .filter(|_| tenant.hibernation.as_deref().is_some_and(wakes))
-        .map(|name| format!("{PREFIX}{name}"))
+    stable_name.map(|name| format!("{PREFIX}{name}"))
 }
 
 impl Exposure {

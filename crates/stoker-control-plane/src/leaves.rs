@@ -246,7 +246,7 @@ pub fn serving_names(tenant: &Tenant, exposure: &Exposure) -> (BTreeSet<String>,
     ip_addresses.extend(network.address);
     ip_addresses.extend(network.advertise_address);
     dns_names.extend(exposure.stable_name.clone());
-    dns_names.extend(waking_name(tenant, exposure));
+    dns_names.extend(waking_name(exposure));
     let endpoint = exposure.endpoint.iter().map(|endpoint| &endpoint.host);
     let asked = network.cert_sans.iter().map(|name| match name.parse() {
         Ok(address) => Host::Address(address),

@@ -183,7 +183,9 @@ fn wakes_at(inputs: &Inputs<'_>, host: &Host) -> Option<String> {
         return None;
     };
     let is_stable = inputs.exposure.stable_name.as_ref() == Some(host);
-    waking_name(inputs.tenant, inputs.exposure).filter(|_| is_stable)
+    let plan = inputs.tenant.hibernation.as_deref();
+    let wakes = plan.is_some_and(|plan| plan.wake_on_connection);
+    waking_name(inputs.exposure).filter(|_| is_stable && wakes)
 }
 
 /// A kubeconfig that refers to files beside it, which client-go reloads when they change.

@@ -16,6 +16,7 @@ pub mod build;
 pub mod decision;
 mod nodes;
 pub mod reconcile;
+mod requests;
 pub mod state;
 pub mod status;
 pub mod work;

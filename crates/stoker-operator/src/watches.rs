@@ -143,4 +143,4 @@ fn broken<T, E: std::fmt::Display>(kind: &str, event: Result<T, E>) -> Option<T>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

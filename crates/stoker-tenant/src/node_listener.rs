@@ -16,12 +16,15 @@ use crate::node_container;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, NodeListeners, TenantObjects};
 
-const NAME: &str = "stoker-node-listener";
+/// Name of the `DaemonSet`, in `kube-system`.
+pub const NODE_LISTENER_NAME: &str = "stoker-node-listener";
+const NAME: &str = NODE_LISTENER_NAME;
 const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
 /// Open connections live on for so long when a node's listener is replaced; watches are renewed by their clients in
 /// that time.
 const DRAIN_SECONDS: i64 = 600;
 
+/// None while nothing is known that it could lead to: what is there is to stay then.
 pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access: &Access) {
     if listeners.servers.is_empty() {
         return;

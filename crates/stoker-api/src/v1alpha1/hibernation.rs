@@ -95,7 +95,7 @@ pub enum HibernationState {
 /// What asked for sleep or waking.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HibernationReason {
-    /// Nothing has yet: it is awake since it was made.
+    /// Nothing has yet: it is awake since it was made, or since it has replicas again.
     Made,
     /// `schedule`.
     Schedule,
@@ -105,4 +105,6 @@ pub enum HibernationReason {
     Idle,
     /// A connection, as `wakeOnConnection` allows.
     Connection,
+    /// `replicas: 0`.
+    NoReplicas,
 }

@@ -116,8 +116,8 @@ pub struct JoinTokenSpec {
     #[x_kube(validation = Rule::new(format!("self.all(name, name.matches('{DNS_NAME}'))"))
         .message("nodeNames: a node's name is a DNS name in lower case"))]
     pub node_names: Vec<String>,
-    /// Networks, in CIDR notation, that hold the addresses of nodes that join by it; left out, any. A kubelet gets no
-    /// serving certificate for an address beyond them, as long as this object is there.
+    /// Networks, in CIDR notation, that hold the addresses of nodes that join by it; left out, any. A kubelet gets a
+    /// serving certificate only for addresses in them, one at least, and for no name but its node's, as long as this object is there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 49)))]
     #[x_kube(validation = Rule::new(format!("self.all(network, network.matches('{NETWORK}'))"))

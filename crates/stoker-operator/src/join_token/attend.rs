@@ -3,7 +3,6 @@
 //! One task per connection into a tenant. While the tenant has no tokens it sleeps; while it has some it watches the names
 //! of requests, reads what is asked, and looks for the Nodes of those that were let in.
 
-use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +15,16 @@ use stoker_api::v1alpha1::{JoinToken, JoinTokenStatus, JoinedNode, TenantControl
 use stoker_kube::{Answer, Change, KUBELET_CLIENT, KubeletRequest, OwnedWatch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::decision::{Decision, asked, decide, is_new};
+use super::decision::{Decision, asked, decide, is_latest, is_new, of_id};
 use super::nodes::{equip, lacks, make_room};
 use super::reconcile::Error;
+use super::requests::{BATCH, Requests};
 use super::state::Connection;
 use super::status;
 use crate::context::Context;
-use crate::tenant::damper::Damper;
 
 /// [`KUBELET_CLIENT`].
 const SELECTED: &str = "spec.signerName=kubernetes.io/kube-apiserver-client-kubelet";
-/// Requests that are looked at together; of more, whoever asks anew is heard.
-const ROOM: usize = 256;
 /// Until what is not done yet is looked at again; it doubles.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
@@ -45,11 +42,9 @@ struct Attendance {
     tenant: ObjectRef<TenantControlPlane>,
     ctx: Arc<Context>,
     connection: Connection,
-    /// Names of requests that may be unanswered.
-    pending: BTreeSet<String>,
+    requests: Requests,
     due: Option<Instant>,
     pause: Duration,
-    damper: Damper,
     told: Option<Instant>,
 }
 
@@ -72,10 +67,9 @@ pub(crate) async fn follow(
         tenant,
         ctx,
         connection,
-        pending: BTreeSet::new(),
+        requests: Requests::default(),
         due: None,
         pause: AGAIN,
-        damper: Damper::default(),
         told: None,
     };
     loop {
@@ -95,25 +89,26 @@ impl Attendance {
     /// Until there is no token left.
     async fn attend(&mut self) {
         let watch = OwnedWatch::signing_requests(SELECTED);
-        let mut requests = pin!(stoker_kube::watch_owned(self.client.clone(), watch));
-        let changed = Arc::clone(&self.connection.changed);
-        self.soon();
+        let mut changes = pin!(stoker_kube::watch_owned(self.client.clone(), watch));
+        let tokens_changed = Arc::clone(&self.connection.changed);
+        self.soon(Duration::ZERO);
         loop {
             let due = self.due;
             let at = due.unwrap_or_else(Instant::now);
             tokio::select! {
-                change = requests.next() => match change {
+                // More wait in the watch.
+                change = changes.next(), if !self.requests.is_full() => match change {
                     Some(Ok(change)) => self.note(&change),
                     Some(Err(error)) => {
                         tracing::debug!(tenant = %self.tenant, error = %error, "watch broken, resuming");
                     }
                     None => return,
                 },
-                () = changed.notified() => {
+                () = tokens_changed.notified() => {
                     if self.tokens().is_empty() {
                         return;
                     }
-                    self.soon();
+                    self.soon(BATCH);
                 }
                 () = sleep_until(at), if due.is_some() => self.look().await,
             }
@@ -121,25 +116,20 @@ impl Attendance {
     }
 
     fn note(&mut self, change: &Change) {
-        let name = change.key.name();
-        if change.deleted {
-            self.pending.remove(name);
-        } else if self.pending.len() < ROOM {
-            self.pending.insert(name.to_owned());
-            self.soon();
+        if let Some(delay) = self.requests.note(change, Instant::now().into_std()) {
+            self.soon(delay);
         }
     }
 
-    fn soon(&mut self) {
-        let now = Instant::now();
+    fn soon(&mut self, delay: Duration) {
         self.pause = AGAIN;
-        let soon = now + self.damper.delay(now.into_std());
+        let soon = Instant::now() + delay;
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
     async fn look(&mut self) {
         let looked = timeout(LIMIT, async {
-            self.answer_all().await?;
+            self.answer_all().await;
             self.equip_all().await
         });
         let pause = match looked.await {
@@ -150,7 +140,7 @@ impl Attendance {
             }
             Err(_) => Some(LATE),
         };
-        let waits = (!self.pending.is_empty()).then_some(self.pause);
+        let waits = (!self.requests.is_empty()).then_some(self.pause);
         self.due = pause
             .into_iter()
             .chain(waits)
@@ -159,24 +149,23 @@ impl Attendance {
         self.pause = (self.pause * 2).min(AGAIN_AT_MOST);
     }
 
-    async fn answer_all(&mut self) -> Result<(), Error> {
-        for name in self.pending.clone() {
+    async fn answer_all(&mut self) {
+        for name in self.requests.names() {
             let request = stoker_kube::kubelet_request(&self.client, &name, KUBELET_CLIENT).await;
-            let Some(request) = request.map_err(Error::Inside)? else {
-                self.pending.remove(&name);
-                continue;
+            let answered = match request {
+                Ok(Some(request)) => self.answer(&request).await,
+                // Answered, or gone.
+                Ok(None) => Ok(()),
+                Err(error) => Err(Error::Inside(error)),
             };
-            match self.answer(&request).await {
-                Ok(()) => {
-                    self.pending.remove(&name);
-                }
+            match answered {
+                Ok(()) => self.requests.settle(&name),
                 // It waits, and holds up no other.
                 Err(error) => {
                     tracing::debug!(tenant = %self.tenant, error = %error, "request not answered");
                 }
             }
         }
-        Ok(())
     }
 
     async fn answer(&mut self, request: &KubeletRequest) -> Result<(), Error> {
@@ -185,24 +174,11 @@ impl Attendance {
             Some(Ok(asked)) => asked,
             Some(Err((reason, why))) => return self.deny(request, None, reason, &why).await,
         };
-        let tokens = self.tokens();
-        let of_id = |token: &&Arc<JoinToken>| {
-            let status = token.status.as_ref();
-            status.and_then(|status| status.token_id.as_deref()) == Some(&asked.token_id)
-        };
-        // What is counted is never taken from a cache.
-        let latest = match tokens.iter().find(of_id) {
-            Some(token) => status::read(token, &self.ctx).await?,
-            None => None,
-        };
-        let others = tokens.iter().map(AsRef::as_ref);
-        let others = others.filter(|other: &&JoinToken| {
-            latest
-                .as_ref()
-                .is_none_or(|latest| latest.uid() != other.uid())
-        });
-        let all: Vec<&JoinToken> = others.chain(latest.as_ref()).collect();
-        let decided = |exists| decide(&asked, latest.as_ref(), &all, exists, Timestamp::now());
+        // Neither who may join nor who has is taken from a cache.
+        let tokens = status::of_tenant(&self.tenant, &self.ctx).await?;
+        let all: Vec<&JoinToken> = tokens.iter().collect();
+        let token = of_id(&all, &asked.token_id);
+        let decided = |exists| decide(&asked, token, &all, exists, Timestamp::now());
         let decision = match decided(false) {
             // Only who would be let in learns whether there is such a node.
             Decision::Admit(_) | Decision::Again => {
@@ -211,15 +187,13 @@ impl Attendance {
             }
             denied @ Decision::Deny(..) => denied,
         };
-        match (decision, &latest) {
+        match (decision, token) {
             (Decision::Again, _) => self.approve(request).await,
             (Decision::Admit(node), Some(token)) => {
                 self.record(token, node).await?;
                 self.approve(request).await
             }
-            (Decision::Deny(reason, why), token) => {
-                self.deny(request, token.as_ref(), reason, &why).await
-            }
+            (Decision::Deny(reason, why), token) => self.deny(request, token, reason, &why).await,
             (Decision::Admit(_), None) => Ok(()),
         }
     }
@@ -303,13 +277,16 @@ impl Attendance {
     async fn equip_all(&self) -> Result<Option<Duration>, Error> {
         let now = Timestamp::now();
         let mut next = None;
-        for token in self.tokens() {
+        let tokens = self.tokens();
+        let all: Vec<&JoinToken> = tokens.iter().map(AsRef::as_ref).collect();
+        for token in &tokens {
             let status = token.status.iter();
             let nodes = status.flat_map(|status| &status.nodes);
-            let missing = nodes.filter(|node| lacks(&token, node));
+            // Whoever has come under the name since, by another token, is given what that one gives.
+            let missing = nodes.filter(|node| lacks(token, node) && is_latest(&all, node));
             for node in missing {
                 let age = now.duration_since(node.admission_time.0);
-                if age > GIVEN_UP || equip(&token, node, &self.client, &self.ctx).await? {
+                if age > GIVEN_UP || equip(token, node, &self.client, &self.ctx).await? {
                     continue;
                 }
                 let pause = if is_new(node, now) { self.pause } else { LATE };

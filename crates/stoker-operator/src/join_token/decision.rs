@@ -3,6 +3,9 @@
 //! Who asks is what the API server has authenticated; which tokens there are, and what they let in, is what their
 //! `JoinToken`s say. Nothing that a tenant's admin or the machine itself can write counts.
 
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use stoker_api::is_node_name;
@@ -137,6 +140,56 @@ pub fn decide(
         registration_time: None,
         devices: None,
     })
+}
+
+/// The one of `all` whose public half is `id`.
+#[must_use]
+pub fn of_id<'a>(all: &[&'a JoinToken], id: &str) -> Option<&'a JoinToken> {
+    let is_it = |token: &&&JoinToken| {
+        let status = token.status.as_ref();
+        status.and_then(|status| status.token_id.as_deref()) == Some(id)
+    };
+    all.iter().find(is_it).copied()
+}
+
+/// Whether `node`, of one of a tenant's tokens, is the last machine that was let in under its name by any of them.
+#[must_use]
+pub fn is_latest(all: &[&JoinToken], node: &JoinedNode) -> bool {
+    latest(all, &node.name) == Some(node)
+}
+
+/// The networks that addresses of nodes must be in, by the nodes' names, where the token by which the last machine of the name was
+/// let in, of `all` of a tenant, says so.
+#[must_use]
+pub fn networks(all: &[&JoinToken]) -> BTreeMap<String, Vec<IpNet>> {
+    let mut last: BTreeMap<&String, (&JoinedNode, &Vec<String>)> = BTreeMap::new();
+    for token in all {
+        for node in token.status.iter().flat_map(|status| &status.nodes) {
+            let newer = |(known, _): &(&JoinedNode, &Vec<String>)| {
+                known.admission_time.0 <= node.admission_time.0
+            };
+            if last.get(&node.name).is_none_or(newer) {
+                last.insert(&node.name, (node, &token.spec.node_networks));
+            }
+        }
+    }
+    let bound = last.into_iter().filter(|(_, (_, texts))| !texts.is_empty());
+    let bound = bound.map(|(name, (_, texts))| {
+        let networks = texts.iter().filter_map(|text| text.parse().ok());
+        (name.clone(), networks.collect())
+    });
+    bound.collect()
+}
+
+/// When nobody is waited for any more, of a token that has no use left and would be exhausted but for those.
+#[must_use]
+pub fn gives_up_at(token: &JoinToken) -> Option<Timestamp> {
+    let status = token.status.as_ref();
+    let status = status.filter(|status| status.used >= token.spec.uses)?;
+    let nodes = status.nodes.iter();
+    let missing = nodes.filter(|node| node.registration_time.is_none());
+    let last = missing.map(|node| node.admission_time.0).max()?;
+    last.checked_add(COMES_WITHIN).ok()
 }
 
 /// The last machine that was let in as `name`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -18,7 +18,7 @@ use stoker_pki::{BootstrapToken, JoinCredential, ca_hash};
 use stoker_tenant::{JoinSecret, join_rights, join_secret, join_secret_name};
 
 use super::build;
-use super::decision::is_awaited;
+use super::decision::{gives_up_at, is_awaited};
 use super::state::{Published, tenant_of};
 use super::status::{
     self, AVAILABLE, EXHAUSTED, EXPIRED, REVOCATION_PENDING, SECRET_NAME_TAKEN, Standing,
@@ -95,12 +95,19 @@ pub async fn reconcile(token: Arc<JoinToken>, ctx: Arc<Context>) -> Result<Actio
     Ok(next_look(&token, reason, Timestamp::now()))
 }
 
-/// At its end; everything else tells by itself.
+/// At its end, and when its last machine has not come; everything else tells by itself.
 fn next_look(token: &JoinToken, reason: Option<&str>, now: Timestamp) -> Action {
+    let wait = |at: Timestamp| {
+        let wait = at.duration_since(now).max(SignedDuration::ZERO);
+        wait.unsigned_abs() + Duration::from_millis(50)
+    };
     let end = token.expiration().filter(|end| *end > now);
-    let end = end.map(|end| end.duration_since(now).unsigned_abs() + Duration::from_millis(50));
+    // It may have come to that since the token was looked at.
+    let stands = [Some(AVAILABLE), Some(TENANT_NOT_READY)].contains(&reason);
+    let given_up = gives_up_at(token).filter(|_| stands);
     let blocked = (reason == Some(SECRET_NAME_TAKEN)).then_some(RECHECK_BLOCKED);
-    let next = blocked.into_iter().chain(end).min();
+    let times = end.into_iter().chain(given_up).map(wait);
+    let next = blocked.into_iter().chain(times).min();
     next.map_or_else(Action::await_change, Action::requeue)
 }
 
@@ -385,4 +392,39 @@ async fn leave(token: &JoinToken, ctx: &Context) -> Result<Option<Standing>, Err
     .await
     .map_err(|error| Error::Adopt(Box::new(error)))?;
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decision::COMES_WITHIN;
+    use super::*;
+
+    #[test]
+    fn a_token_whose_last_machine_does_not_come_is_looked_at_when_nobody_waits_for_it_any_more() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let token = |used: i32| -> JoinToken {
+            let node = json!({ "name": "w1", "key": "k", "admissionTime": now.to_string() });
+            serde_json::from_value(json!({
+                "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
+                "metadata": { "name": "workers", "creationTimestamp": now.to_string() },
+                "spec": { "tenantControlPlane": "one", "uses": 2 },
+                "status": { "used": used, "nodes": [node] },
+            }))
+            .unwrap()
+        };
+        let in_seconds = |seconds: i64| {
+            let wait = Duration::from_secs(seconds.unsigned_abs());
+            Action::requeue(wait + Duration::from_millis(50))
+        };
+        let comes = COMES_WITHIN.as_secs();
+        let look = |used, reason| next_look(&token(used), reason, now);
+        assert_eq!(look(2, Some(AVAILABLE)), in_seconds(comes));
+        assert_eq!(look(2, Some(TENANT_NOT_READY)), in_seconds(comes));
+        // Others may come until it ends; of one that is exhausted nobody does.
+        assert_eq!(look(1, Some(AVAILABLE)), in_seconds(3600));
+        assert_eq!(look(2, Some(EXHAUSTED)), in_seconds(3600));
+        let late = now.checked_add(COMES_WITHIN).unwrap();
+        let looked = next_look(&token(2), Some(AVAILABLE), late);
+        assert_eq!(looked, in_seconds(0), "it was waited for a moment ago");
+    }
 }

@@ -1,7 +1,7 @@
 //! What is kept in memory between passes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
@@ -12,6 +12,7 @@ use stoker_api::v1alpha1::{JoinToken, TenantControlPlane};
 use stoker_kube::Change;
 use tokio::sync::{Notify, mpsc};
 
+use super::decision::networks;
 use crate::retry::Backoff;
 use crate::tenant::state::lock;
 
@@ -19,6 +20,10 @@ use crate::tenant::state::lock;
 pub struct JoinTokens {
     /// All tokens.
     pub tokens: Store<JoinToken>,
+    /// Their names, by tenant.
+    by_tenant: Mutex<HashMap<ObjectRef<TenantControlPlane>, BTreeSet<String>>>,
+    /// Whether these are all that there are.
+    known: AtomicBool,
     /// Failures in a row, per token.
     pub failures: Backoff<ObjectRef<JoinToken>>,
     wake: mpsc::UnboundedSender<ObjectRef<JoinToken>>,
@@ -61,6 +66,8 @@ impl JoinTokens {
         let (wake, woken) = mpsc::unbounded_channel();
         let new = Self {
             tokens,
+            by_tenant: Mutex::default(),
+            known: AtomicBool::default(),
             failures: Backoff::default(),
             wake,
             connections: Mutex::default(),
@@ -77,23 +84,48 @@ impl JoinTokens {
 
     /// The tokens of `tenant`.
     pub fn of(&self, tenant: &ObjectRef<TenantControlPlane>) -> Vec<Arc<JoinToken>> {
-        let mut tokens = self.tokens.state();
-        tokens.retain(|token| tenant_of(token) == *tenant);
-        tokens
+        let names = lock(&self.by_tenant).get(tenant).cloned();
+        let namespace = tenant.namespace.as_deref().unwrap_or_default();
+        let names = names.iter().flatten();
+        let tokens = names.filter_map(|name| {
+            let token = ObjectRef::new(name).within(namespace);
+            self.tokens.get(&token)
+        });
+        tokens.filter(|token| tenant_of(token) == *tenant).collect()
     }
 
-    /// The networks that the addresses of nodes must be in, of those that joined `tenant` by a token that says so.
-    pub fn networks(&self, tenant: &ObjectRef<TenantControlPlane>) -> BTreeMap<String, Vec<IpNet>> {
-        let mut networks = BTreeMap::new();
-        for token in self.of(tenant) {
-            let allowed = token.spec.node_networks.iter();
-            let allowed: Vec<IpNet> = allowed.filter_map(|text| text.parse().ok()).collect();
-            let nodes = token.status.iter().flat_map(|status| &status.nodes);
-            if !token.spec.node_networks.is_empty() {
-                networks.extend(nodes.map(|node| (node.name.clone(), allowed.clone())));
+    /// A token is there, or no longer: to be told before anything else of it.
+    pub fn index(&self, token: &JoinToken, exists: bool) {
+        let mut by_tenant = lock(&self.by_tenant);
+        let tenant = tenant_of(token);
+        let names = by_tenant.entry(tenant.clone()).or_default();
+        if exists {
+            names.insert(token.name_any());
+        } else {
+            names.remove(&token.name_any());
+            if names.is_empty() {
+                by_tenant.remove(&tenant);
             }
         }
-        networks
+    }
+
+    /// All tokens were told of, or there is no such kind and so there are none.
+    pub fn all_known(&self) {
+        self.known.store(true, Ordering::Release);
+    }
+
+    /// The networks that the addresses of nodes must be in, of those that joined `tenant` by a token that says so; `None` while
+    /// not all tokens are known.
+    pub fn networks(
+        &self,
+        tenant: &ObjectRef<TenantControlPlane>,
+    ) -> Option<BTreeMap<String, Vec<IpNet>>> {
+        if !self.known.load(Ordering::Acquire) {
+            return None;
+        }
+        let tokens = self.of(tenant);
+        let all: Vec<&JoinToken> = tokens.iter().map(AsRef::as_ref).collect();
+        Some(networks(&all))
     }
 
     /// A token changed, or is gone: also whoever attends to its tenant looks.
@@ -111,10 +143,8 @@ impl JoinTokens {
 
     /// A tenant changed, or is gone.
     pub fn saw_tenant(&self, tenant: &ObjectRef<TenantControlPlane>) {
-        if !self.tokens.is_empty() {
-            for token in self.of(tenant) {
-                self.wake(ObjectRef::from_obj(token.as_ref()));
-            }
+        for token in self.of(tenant) {
+            self.wake(ObjectRef::from_obj(token.as_ref()));
         }
     }
 
@@ -189,4 +219,51 @@ impl JoinTokens {
 pub fn tenant_of(token: &JoinToken) -> ObjectRef<TenantControlPlane> {
     let namespace = token.namespace().unwrap_or_default();
     ObjectRef::new(&token.spec.tenant_control_plane).within(&namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+
+    fn token(name: &str, tenant: &str) -> JoinToken {
+        serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
+            "metadata": { "name": name, "namespace": "a" },
+            "spec": { "tenantControlPlane": tenant, "nodeNetworks": ["10.7.0.0/16"] },
+            "status": { "nodes": [
+                { "name": name, "key": "k", "admissionTime": "2026-01-01T00:00:00Z" }
+            ] },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_tenants_tokens_are_found_by_the_tenant_and_bind_nobody_before_all_are_known() {
+        let (store, mut writer) = reflector::store();
+        let (tokens, _woken) = JoinTokens::new(store);
+        for token in [token("x", "one"), token("y", "two"), token("z", "one")] {
+            writer.apply_watcher_event(&Event::Apply(token.clone()));
+            tokens.index(&token, true);
+        }
+        let one = ObjectRef::new("one").within("a");
+        let names = || {
+            let found = tokens.of(&one).into_iter();
+            found.map(|token| token.name_any()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(), ["x", "z"]);
+        assert!(tokens.of(&ObjectRef::new("one").within("b")).is_empty());
+
+        assert_eq!(tokens.networks(&one), None);
+        tokens.all_known();
+        let bound: Vec<_> = tokens.networks(&one).unwrap().into_keys().collect();
+        assert_eq!(bound, ["x", "z"]);
+
+        writer.apply_watcher_event(&Event::Delete(token("x", "one")));
+        tokens.index(&token("x", "one"), false);
+        assert_eq!(names(), ["z"]);
+    }
 }

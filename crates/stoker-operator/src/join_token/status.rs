@@ -2,11 +2,14 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use stoker_api::v1alpha1::{JoinToken, JoinTokenStatus};
+use stoker_api::v1alpha1::{JoinToken, JoinTokenStatus, TenantControlPlane};
 use stoker_kube::conditions;
 
 use super::reconcile::Error;
+use super::state::tenant_of;
 use crate::context::Context;
 
 /// The token can be used.
@@ -121,6 +124,22 @@ pub async fn write(token: &JoinToken, standing: &Standing, ctx: &Context) -> Res
             .await;
     }
     Ok(())
+}
+
+/// The tokens of `tenant` as they are now.
+///
+/// # Errors
+/// The management API refused.
+pub async fn of_tenant(
+    tenant: &ObjectRef<TenantControlPlane>,
+    ctx: &Context,
+) -> Result<Vec<JoinToken>, Error> {
+    let namespace = tenant.namespace.as_deref().unwrap_or_default();
+    let tokens: Api<JoinToken> = Api::namespaced(ctx.client.clone(), namespace);
+    let found = tokens.list(&ListParams::default()).await;
+    let mut found = found.map_err(|error| Error::Read(Box::new(error)))?.items;
+    found.retain(|token| tenant_of(token) == *tenant);
+    Ok(found)
 }
 
 /// The token as it is now; `None` when it is gone, or another one has its name.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use stoker_control_plane::{Exposure, Host};
 use stoker_kube::ObjectKey;
-
+use stoker_tenant::{NODE_LISTENER_NAME, NodeListeners, TenantObjects};
 use tokio::time::timeout;
 
 use super::error::Error;
@@ -73,8 +74,24 @@ async fn resolve_by(
     Ok(try_join_all(all).await?.concat())
 }
 
+/// What stays inside the tenant as it is while it is not known how it would have to be: pods and nodes go on with it.
+pub(super) fn left_alone(
+    objects: &TenantObjects,
+    listeners: Option<&NodeListeners>,
+) -> Vec<ObjectKey> {
+    let mut keys = Vec::new();
+    if objects.endpoints.is_empty() {
+        keys.extend(endpoints_keys());
+    }
+    if listeners.is_some_and(|listeners| listeners.servers.is_empty()) {
+        let listener = ObjectKey::of::<DaemonSet>(Some("kube-system"), NODE_LISTENER_NAME);
+        keys.push(listener);
+    }
+    keys
+}
+
 /// What the tenant's pods find its API server by.
-pub(super) fn endpoints_keys() -> [ObjectKey; 4] {
+fn endpoints_keys() -> [ObjectKey; 4] {
     let slice = |name| ObjectKey::of::<EndpointSlice>(Some("default"), name);
     [
         ObjectKey::of::<Endpoints>(Some("default"), "kubernetes"),
@@ -137,5 +154,22 @@ mod tests {
         let hosts = [Host::Address(ip("192.0.2.9")), name("a.example")];
         let found = resolve_by(&hosts, look).await.unwrap();
         assert_eq!(found, ["192.0.2.9", "192.0.2.1", "192.0.2.2"].map(ip));
+    }
+
+    #[test]
+    fn listeners_stay_while_it_is_not_known_what_they_lead_to_and_go_when_nobody_asks_for_them() {
+        let listener = ObjectKey::of::<DaemonSet>(Some("kube-system"), "stoker-node-listener");
+        let of = |servers: &[&str]| NodeListeners {
+            servers: servers.iter().map(|server| (*server).to_owned()).collect(),
+            name: None,
+            image: "image".to_owned(),
+        };
+        let left = |listeners: Option<NodeListeners>| {
+            let keys = left_alone(&TenantObjects::default(), listeners.as_ref());
+            keys.contains(&listener)
+        };
+        assert!(left(Some(of(&[]))));
+        assert!(!left(Some(of(&["192.0.2.1:6443"]))));
+        assert!(!left(None));
     }
 }

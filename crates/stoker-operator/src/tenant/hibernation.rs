@@ -10,6 +10,7 @@
 
 mod activity;
 mod next;
+mod no_replicas;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -30,10 +31,12 @@ use next::{Seen, next};
 /// When an API server did not tell who was there.
 const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// Lets the tenant sleep where it is to, and returns when to look again.
+/// Lets the tenant sleep where it is to, and returns when to look again. `wanted` says whether somebody wanted it as the pass
+/// began.
 pub(super) async fn decide(
     object: &TenantControlPlane,
     tenant: &mut Tenant,
+    wanted: bool,
     state: &TenantState,
     ctx: &Context,
     findings: &mut Findings,
@@ -46,8 +49,13 @@ pub(super) async fn decide(
         .or(object.status.as_ref())
         .and_then(|status| status.hibernation.clone());
     let recorded = recorded.unwrap_or_else(|| made(object, now));
+    if tenant.replicas == 0 {
+        findings.hibernation = Some(no_replicas::status(plan, recorded, now));
+        return None;
+    }
+    let recorded = no_replicas::ended(plan, recorded, now);
     let mut seen = Seen {
-        wanted: state.is_wanted(),
+        wanted,
         activity: *lock(&state.activity),
         is_fresh: false,
     };
@@ -59,8 +67,8 @@ pub(super) async fn decide(
             (seen.activity, seen.is_fresh) = (Some(last), true);
             step = next(plan, &recorded, seen, now);
             look_at = step.look_at;
-        } else {
-            // Nobody sleeps on doubt.
+        } else if !lock(&state.pods).serving().is_empty() {
+            // Nobody sleeps on doubt. A pod that begins to serve tells by itself.
             let again = now.checked_add(ASK_AGAIN).ok();
             look_at = look_at.into_iter().chain(again).min();
         }
@@ -72,21 +80,24 @@ pub(super) async fn decide(
     look_at
 }
 
-/// Whoever wanted the tenant is heard: it is awake, or nobody may wake it.
+/// Whoever wanted the tenant as the pass began is heard: it is awake, or nobody may wake it. Who has come since is
+/// heard by the next pass.
 ///
 /// # Errors
 /// The API server refused.
 pub(super) async fn hear(
     object: &TenantControlPlane,
+    wanted: bool,
     state: &TenantState,
     ctx: &Context,
 ) -> Result<(), Error> {
-    if !state.set_wanted(false) {
+    if !wanted {
         return Ok(());
     }
+    state.set_wanted(false);
     let namespace = object.namespace().unwrap_or_default();
     let entry = wake::entry(&namespace, &object.name_any());
-    let answered = wake_requests::answered(&entry, ctx).await;
+    let answered = wake_requests::answered(&[&entry], ctx).await;
     answered.map_err(|error| {
         state.set_wanted(true);
         Error::AnswerWakeRequest(Box::new(error))
@@ -108,15 +119,19 @@ fn made(object: &TenantControlPlane, now: Timestamp) -> HibernationStatus {
 /// Why it sleeps, for people.
 #[must_use]
 pub fn why_asleep(status: Option<&HibernationStatus>) -> String {
-    let Some(status) = status.filter(|status| status.state == HibernationState::Asleep) else {
+    let by_plan = |status: &&HibernationStatus| {
+        status.state == HibernationState::Asleep && status.reason != HibernationReason::NoReplicas
+    };
+    let Some(status) = status.filter(by_plan) else {
         return "no replicas are wanted; data and keys are kept".to_owned();
     };
     let why = match status.reason {
         HibernationReason::ByHand => "spec.hibernation.sleepAt",
         HibernationReason::Idle => "spec.hibernation.idleAfter",
-        HibernationReason::Schedule | HibernationReason::Connection | HibernationReason::Made => {
-            "its schedule"
-        }
+        HibernationReason::Schedule
+        | HibernationReason::Connection
+        | HibernationReason::Made
+        | HibernationReason::NoReplicas => "its schedule",
     };
     let or = if status.wakes_on_connection {
         "connect to it through the gateway by the name that wakes, or "
@@ -140,8 +155,33 @@ pub fn why_awake(status: Option<&HibernationStatus>) -> &'static str {
         Some(HibernationReason::Schedule) => "woken by its schedule",
         Some(HibernationReason::ByHand) => "woken by spec.hibernation.wakeAt",
         Some(HibernationReason::Connection) => "woken by a connection through the gateway",
-        Some(HibernationReason::Made | HibernationReason::Idle) | None => {
-            "woken by a change of spec"
-        }
+        Some(HibernationReason::Made | HibernationReason::Idle | HibernationReason::NoReplicas)
+        | None => "woken by a change of spec",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_during_a_pass_is_left_to_the_next() {
+        let (parts, _server) = crate::watches::tests::operator(&[]);
+        let object: TenantControlPlane = serde_json::from_value(serde_json::json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": { "name": "one", "namespace": "a" },
+            "spec": {
+                "controlPlane": { "service": { "serviceType": "ClusterIP" } },
+                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+            },
+        }))
+        .unwrap();
+        let state = TenantState::default();
+        let wanted = state.is_wanted();
+        state.set_wanted(true);
+        let heard = hear(&object, wanted, &state, &parts.ctx);
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(1), heard).await;
+        assert!(matches!(heard, Ok(Ok(()))), "the entry stays");
+        assert!(state.is_wanted());
     }
 }

@@ -16,7 +16,7 @@ use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
 use stoker_tenant::{Access, NodeListeners, TenantObjects, TunnelAgents};
 use time::OffsetDateTime;
 
-use super::addresses::{endpoints_keys, is_name, missing_family, resolve};
+use super::addresses::{is_name, left_alone, missing_family, resolve};
 use super::connection::{
     Connection, Task, answers, await_ready, connect, mint, owned_kinds, watch, watched,
 };
@@ -371,10 +371,7 @@ async fn apply_inside(
     });
     outcomes.extend(apply(others(&objects)?).await.map_err(Error::Inside)?);
     let mut keep: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
-    if objects.endpoints.is_empty() {
-        // Pods go on with what is there.
-        keep.extend(endpoints_keys());
-    }
+    keep.extend(left_alone(&objects, access.listeners.as_ref()));
     writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
     if first {
         // Left over from before this process knew the tenant: an add-on taken out of the spec since.

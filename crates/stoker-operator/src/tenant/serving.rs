@@ -279,7 +279,7 @@ enum Known {
     Reserved(Reserved),
     /// The spec says that kubelets ask for no certificates: whoever has them ask anyway answers.
     NotOurs,
-    /// Where the API server is reached is not known.
+    /// Where the API server is reached is not known, or to which networks nodes are bound.
     NotYet,
 }
 
@@ -290,7 +290,8 @@ fn reserved(reference: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
     let exposure = exposure.filter(|exposure| exposure.endpoint.is_some());
     let object = ctx.stores.tenants.get(reference);
     let checked = object.and_then(|object| Tenant::validate(&object).ok());
-    let (Some(exposure), Some(tenant)) = (exposure, checked) else {
+    let networks = ctx.join_tokens.networks(reference);
+    let (Some(exposure), Some(tenant), Some(networks)) = (exposure, checked, networks) else {
         return Known::NotYet;
     };
     if tenant.kubelet.serving_certificates() == Some(false) {
@@ -306,7 +307,7 @@ fn reserved(reference: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
             .collect(),
         service_networks: tenant.network.service_cidrs,
         cluster_domain: tenant.network.cluster_domain,
-        networks: ctx.join_tokens.networks(reference),
+        networks,
     })
 }
 

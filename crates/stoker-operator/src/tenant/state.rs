@@ -256,8 +256,8 @@ impl Tenants {
             .clone()
     }
 
-    /// The state of the object `uid` named `tenant`. Of a former object of that name only the pods and what
-    /// was said of routes, which watches alone keep, are carried over.
+    /// The state of the object `uid` named `tenant`. Of a former object of that name, or of what was kept before a pass
+    /// saw any, only what watches alone keep is carried over: the pods, what was said of routes, and that somebody wants it.
     pub fn state_of(
         &self,
         tenant: &ObjectRef<TenantControlPlane>,
@@ -275,6 +275,7 @@ impl Tenants {
             uid: Mutex::new(uid.map(str::to_owned)),
             pods: Mutex::new(pods),
             routes: Mutex::new(routes),
+            wanted: AtomicBool::new(state.is_wanted()),
             ..TenantState::default()
         });
         tenants.insert(tenant.clone(), fresh.clone());
@@ -351,6 +352,14 @@ mod tests {
         first.set_claimed(true);
         assert!(tenants.state_of(&name, Some("1")).is_claimed());
         assert!(!tenants.state_of(&name, Some("2")).is_claimed());
+    }
+
+    #[test]
+    fn who_is_wanted_before_the_first_pass_is_wanted_in_it() {
+        let tenants = Tenants::default();
+        let name = ObjectRef::new("one").within("a");
+        tenants.state(&name).set_wanted(true);
+        assert!(tenants.state_of(&name, Some("1")).is_wanted());
     }
 
     #[test]

@@ -18,8 +18,12 @@ pub(super) async fn watch_tokens(cache: Writer<JoinToken>, ctx: Arc<Context>) {
     let stream = events(ctx.client.clone(), watcher::Config::default());
     let mut stream = std::pin::pin!(cached(cache, stream));
     while let Some(event) = stream.next().await {
+        if matches!(&event, Err(error) if is_no_kind(error)) {
+            ctx.join_tokens.all_known();
+        }
         match broken("JoinToken", event) {
             Some(Event::Apply(token) | Event::InitApply(token)) => {
+                ctx.join_tokens.index(&token, true);
                 let nodes = token.status.iter().flat_map(|status| &status.nodes);
                 let now = (
                     token.uid(),
@@ -41,16 +45,28 @@ pub(super) async fn watch_tokens(cache: Writer<JoinToken>, ctx: Arc<Context>) {
             Some(Event::Delete(token)) => {
                 let reference = ObjectRef::from_obj(&token);
                 known.remove(&reference);
+                ctx.join_tokens.index(&token, false);
                 ctx.join_tokens.forget(&reference);
                 ctx.join_tokens.failures.succeeded(&reference);
                 ctx.join_tokens.saw(&token);
             }
             Some(Event::InitDone) => {
+                ctx.join_tokens.all_known();
                 for token in ctx.join_tokens.tokens.state() {
                     ctx.join_tokens.saw(&token);
                 }
             }
             Some(Event::Init) | None => {}
         }
+    }
+}
+
+/// Whether the kind is not installed, as the API server says once it knows which are.
+fn is_no_kind(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status)) => status.is_not_found(),
+        _ => false,
     }
 }

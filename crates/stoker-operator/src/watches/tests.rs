@@ -24,7 +24,7 @@ const SERVICES: &str = "/api/v1/services";
 const PODS: &str = "/api/v1/pods";
 
 /// An API server that answers one request at a time as the test says.
-pub(super) struct Server(Handle<Request<Body>, Response<Body>>);
+pub(crate) struct Server(Handle<Request<Body>, Response<Body>>);
 
 /// A request that waits for its answer.
 pub(super) struct Call {
@@ -87,7 +87,7 @@ impl Call {
 }
 
 /// The parts of an operator whose API server is the other.
-pub(super) fn operator(flags: &[&str]) -> (Parts, Server) {
+pub(crate) fn operator(flags: &[&str]) -> (Parts, Server) {
     let (service, handle) = mock::pair();
     let args = [&["stoker-operator"], flags].concat();
     let parts = parts(

@@ -160,3 +160,38 @@ fn a_token_that_ended_or_is_for_others_lets_nobody_in() {
     let unknown = decide(&of("w1"), None, &[], false, now());
     assert!(matches!(unknown, Decision::Deny("TokenRevoked", _)));
 }
+
+#[test]
+fn what_a_token_gives_is_for_the_last_machine_of_a_name_over_all_tokens() {
+    let of = |networks: &[&str], nodes: Value| {
+        token(
+            json!({ "nodeNetworks": networks }),
+            json!({ "nodes": nodes }),
+        )
+    };
+    let former = of(
+        &["10.7.0.0/16"],
+        json!([node("w1", "1", 900, false), node("w2", "2", 900, true)]),
+    );
+    let latter = of(&["10.8.0.0/16"], json!([node("w1", "3", 30, false)]));
+    let last = of(
+        &[],
+        json!([node("w2", "4", 20, true), node("w3", "5", 20, true)]),
+    );
+    for all in [[&former, &latter, &last], [&last, &latter, &former]] {
+        let nodes = all.iter().flat_map(|token| &token.status);
+        let nodes = nodes.flat_map(|status| &status.nodes);
+        let mut keys: Vec<_> = nodes
+            .filter(|node| is_latest(&all, node))
+            .map(|node| &*node.key)
+            .collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["3", "4", "5"]);
+        let bound = [("w1".to_owned(), vec!["10.8.0.0/16".parse().unwrap()])];
+        assert_eq!(
+            networks(&all),
+            bound.into(),
+            "w2 came by a token that binds none"
+        );
+    }
+}

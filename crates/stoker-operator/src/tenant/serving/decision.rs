@@ -38,7 +38,8 @@ pub(super) struct Reserved {
     pub(super) service_networks: Vec<IpNet>,
     /// Of Services and pods.
     pub(super) cluster_domain: String,
-    /// In which all addresses of a node are, by its name, if the token that it joined by says so.
+    /// In which all addresses of a node are, by its name, if the token that it joined by says so. Such a node serves under
+    /// no other name than its own either: what another name leads to is not known here.
     pub(super) networks: BTreeMap<String, Vec<IpNet>>,
 }
 
@@ -57,10 +58,8 @@ pub(super) fn decide(
     if let Some(why) = wanted.offence(reserved) {
         return Decision::Deny(why);
     }
-    if let Some(address) = reserved.beyond_networks(name, &wanted.addresses) {
-        return Decision::Deny(format!(
-            "{address} is in no network of the JoinToken that the node joined by"
-        ));
+    if let Some(why) = reserved.offence_of_bound(name, &wanted) {
+        return Decision::Deny(why);
     }
     let Some(node) = nodes.iter().find(|node| node.name == name) else {
         return Decision::Wait(format!("there is no Node {name:?} yet"));
@@ -232,11 +231,24 @@ impl Reserved {
         }
     }
 
-    /// The first address that the node `name` may not have.
-    fn beyond_networks(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    /// What is wrong for the node `name` if it is bound to networks.
+    fn offence_of_bound(&self, name: &str, wanted: &Hosts) -> Option<String> {
         let allowed = self.networks.get(name)?;
+        let of_token = "of the JoinToken that the node joined by";
         let within = |address: &&IpAddr| allowed.iter().any(|net| net.contains(*address));
-        addresses.iter().find(|address| !within(address)).copied()
+        if let Some(address) = wanted.addresses.iter().find(|address| !within(address)) {
+            return Some(format!("{address} is in no network {of_token}"));
+        }
+        if wanted.addresses.is_empty() {
+            return Some(format!(
+                "it names no address, and must name one in a network {of_token}"
+            ));
+        }
+        let own = name.to_ascii_lowercase();
+        let other = wanted.names.iter().find(|other| **other != own)?;
+        Some(format!(
+            "{other:?} is not the node's name, and a network {of_token} binds no name but that"
+        ))
     }
 
     fn offence_of_address(&self, address: IpAddr) -> Option<&'static str> {

@@ -66,7 +66,10 @@ fn asleep_by(hibernation: Option<&HibernationStatus>) -> &'static str {
         Some(HibernationReason::Schedule) => "Schedule",
         Some(HibernationReason::ByHand) => "ByHand",
         Some(HibernationReason::Idle) => "Idle",
-        Some(HibernationReason::Made | HibernationReason::Connection) | None => "NoReplicas",
+        Some(
+            HibernationReason::Made | HibernationReason::Connection | HibernationReason::NoReplicas,
+        )
+        | None => "NoReplicas",
     }
 }
 

@@ -235,3 +235,27 @@ fn addresses_of_unknown_kinds_prove_nothing() {
     let decision = decide(&asks(&["10.1.0.1"]), &nodes, &reserved(), now());
     assert!(matches!(decision, Decision::Deny(_)), "{decision:?}");
 }
+
+#[test]
+fn a_node_that_is_bound_to_networks_asks_for_an_address_in_them_and_no_name_but_its_own() {
+    let bound = Reserved {
+        networks: [("w1".to_owned(), vec!["10.1.0.0/16".parse().unwrap()])].into(),
+        ..reserved()
+    };
+    let decided = |hosts: &[&str]| decide(&asks(hosts), &nodes(), &bound, now());
+    assert_eq!(decided(&["10.1.0.1", "w1"]), Decision::Approve);
+    assert_eq!(decided(&["10.1.0.1"]), Decision::Approve);
+    for (hosts, why) in [
+        (&["10.1.0.1", "203.0.113.1"][..], "is in no network"),
+        (&["w1"], "it names no address"),
+        (&["10.1.0.1", "w1.rack.example"], "is not the node's name"),
+    ] {
+        let Decision::Deny(said) = decided(hosts) else {
+            panic!("{hosts:?}");
+        };
+        assert!(said.contains(why), "{hosts:?}: {said}");
+        // Of others nothing is asked.
+        let free = decide(&asks(hosts), &nodes(), &reserved(), now());
+        assert_eq!(free, Decision::Approve, "{hosts:?}");
+    }
+}
