@@ -91,12 +91,11 @@ impl Door {
             "GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            match stream.read_u8().await {
-                Ok(byte) => head.push(byte),
-                Err(_) => break,
-            }
+            let byte = stream.read_u8().await;
+            head.push(byte.context("the connection ended before its answer")?);
         }
         let head = String::from_utf8_lossy(&head);
         let line = head.lines().next().unwrap_or_default();
@@ -108,6 +107,7 @@ impl Door {
 /// A line there and back.
 pub(crate) async fn echoes(stream: &mut Stream, line: &str) -> Result<()> {
     stream.write_all(line.as_bytes()).await?;
+    stream.flush().await?;
     let mut back = vec![0; line.len()];
     stream.read_exact(&mut back).await?;
     ensure!(back == line.as_bytes(), "something else came back");

@@ -24,8 +24,6 @@ const BACK: Duration = Duration::from_secs(20);
 const WATCHED: Duration = Duration::from_secs(2);
 /// A rollout of one pod.
 const SOON: Duration = Duration::from_mins(1);
-/// How long the agents that come let streams run on, less than by default.
-const DRAIN: Duration = Duration::from_secs(20);
 /// Calls at a time, all the time.
 const LOAD: usize = 2;
 
@@ -85,8 +83,7 @@ pub(crate) async fn an_upgrade_of_agents_cuts_no_stream_and_costs_no_call(
     let mut kept = echo(&door).await?;
     let begun = Instant::now();
     let before = walled.agent().await?.uid();
-    let argument = format!("--drain-seconds={}", DRAIN.as_secs());
-    let mut tunnel = json!({ "agent": { "extraArgs": [argument] } });
+    let mut tunnel = json!({ "agent": { "extraArgs": ["--deny=192.0.2.0/24"] } });
     // Once more, where it was upgraded already.
     let spec = spec_of_the_tunnel(world).await?.unwrap_or_default();
     let arguments = spec["agent"]["extraArgs"].as_array();
