@@ -48,7 +48,7 @@ pub(crate) fn network_policy(
     let mut egress = pool(peers);
     egress.extend((are_names(endpoints) || dials_names(tenant)).then(cluster_dns));
     // With a tunnel too: webhooks by URL are dialled from here (`k8s.io/apiserver`, egress `controlplane`).
-    egress.extend(outside(management_networks));
+    egress.extend(outside(management_networks, peers));
     NetworkPolicy {
         metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
         spec: Some(NetworkPolicySpec {
@@ -141,11 +141,16 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     }
 }
 
-/// Everything but the management networks, per IP family. A family that is management as a whole
+/// Everything but the management networks and the hosts of the pool, whose other ports are nobody's business, per IP family. A family that is management as a whole
 /// gets no rule: an exception must be smaller than what it is taken from.
-fn outside(management: &[IpNet]) -> Option<NetworkPolicyEgressRule> {
+fn outside(management: &[IpNet], peers: &[StoragePeer]) -> Option<NetworkPolicyEgressRule> {
     let never = NEVER.iter().filter_map(|network| network.parse().ok());
-    let closed: Vec<IpNet> = management.iter().map(IpNet::trunc).chain(never).collect();
+    let pool = peers.iter().filter_map(|peer| match peer {
+        StoragePeer::Address { ip, .. } => Some(IpNet::from(*ip)),
+        StoragePeer::Pods { .. } => None,
+    });
+    let closed = management.iter().map(IpNet::trunc).chain(never).chain(pool);
+    let closed: Vec<IpNet> = closed.collect();
     let closed: BTreeSet<IpNet> = IpNet::aggregate(&closed).into_iter().collect();
     let to: Vec<_> = ["0.0.0.0/0", "::/0"]
         .iter()

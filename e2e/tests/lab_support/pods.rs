@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
+use stoker_lab::host::Host;
 
 use crate::world::World;
 
@@ -19,30 +20,34 @@ impl World {
 
     /// The first process of a pod's container, as the management host numbers it.
     pub(crate) async fn pid(&self, pod: &Pod, container: &str) -> Result<String> {
-        let statuses = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_ref());
-        let id = statuses
-            .into_iter()
-            .flatten()
-            .find(|status| status.name == container)
-            .and_then(|status| {
-                status
-                    .container_id
-                    .as_deref()?
-                    .strip_prefix("containerd://")
-            })
-            .with_context(|| format!("{} has no running container {container}", pod.name_any()))?;
-        let tasks = self
-            .host()?
-            .run(["ctr", "--namespace", "k8s.io", "tasks", "list"])
-            .await?;
-        let line = tasks.lines().find(|line| line.starts_with(id));
-        let pid = line.and_then(|line| line.split_whitespace().nth(1));
-        pid.map(str::to_owned)
-            .with_context(|| format!("containerd has no task {id}"))
+        pid_on(&self.host()?, pod, container).await
     }
+}
+
+/// The first process of a pod's container, as its host numbers it.
+pub(crate) async fn pid_on(host: &Host, pod: &Pod, container: &str) -> Result<String> {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let id = statuses
+        .into_iter()
+        .flatten()
+        .find(|status| status.name == container)
+        .and_then(|status| {
+            status
+                .container_id
+                .as_deref()?
+                .strip_prefix("containerd://")
+        })
+        .with_context(|| format!("{} has no running container {container}", pod.name_any()))?;
+    let tasks = host
+        .run(["ctr", "--namespace", "k8s.io", "tasks", "list"])
+        .await?;
+    let line = tasks.lines().find(|line| line.starts_with(id));
+    let pid = line.and_then(|line| line.split_whitespace().nth(1));
+    pid.map(str::to_owned)
+        .with_context(|| format!("containerd has no task {id}"))
 }
 
 /// Restarts of all containers of these pods.

@@ -61,6 +61,8 @@ fn the_pool_and_the_world_are_reached_and_management_is_not() {
     }
     for (address, port) in [
         ("192.0.2.10", 2380),
+        ("2001:db8::10", 2380),
+        ("2001:db8::10", 10250),
         ("192.0.2.10", 6443),
         ("192.0.2.11", 2379),
         ("10.100.0.1", 443),

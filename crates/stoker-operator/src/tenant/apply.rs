@@ -18,7 +18,7 @@ use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{self as control_plane, Exposure, Keys, Names};
 use stoker_etcd::Pool;
-use stoker_kube::{Desired, Error as KubeError, ObjectKey};
+use stoker_kube::{Desired, Error as KubeError, ObjectKey, Outcome};
 use time::OffsetDateTime;
 
 use super::build::Wanted;
@@ -356,7 +356,12 @@ impl Pass<'_> {
             writer.write_once(key, stored.as_ref(), ledger).await?;
         }
         let mounted = std::mem::take(&mut wanted.mounted);
-        writer.apply_all(mounted, ledger, CONCURRENCY).await?;
+        // After a start of this process everything is written once, and need not differ.
+        let known = mounted.iter().map(Desired::key);
+        let known: Vec<_> = known.filter(|key| ledger.knows(key)).cloned().collect();
+        let written = writer.apply_all(mounted, ledger, CONCURRENCY).await?;
+        let differs = |one: &Outcome| one.changed && known.contains(&one.key);
+        wanted.changes_mounted |= written.iter().any(differs);
         self.tell_restored(&existing).await;
         Ok(wanted)
     }

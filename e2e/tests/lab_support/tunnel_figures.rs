@@ -1,0 +1,201 @@
+//! What the tunnel costs: the same calls through it and, with the wall down, without it. Printed; nothing here fails but for what is
+//! not there.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use stoker_lab::command::{program, run};
+use stoker_lab::management::HOST;
+use tokio::io::AsyncReadExt as _;
+
+use crate::door::{Door, Stream, echoes};
+use crate::far_server::PORT;
+use crate::pods::pid_on;
+use crate::walled::{FAR, PROGRAM, TENANT, Walled, memory, tenant, tunnel as spec_of_the_tunnel};
+use crate::world::{World, eventually};
+
+const REQUESTS: usize = 1000;
+const MEBIBYTES: usize = 256;
+const STREAMS: usize = 1000;
+/// Streams that are being opened at a time.
+const OPENING: usize = 50;
+const SOON: Duration = Duration::from_mins(1);
+
+/// Of one way.
+struct Figures {
+    /// Of a small request, half of them and 99 %, and of one that needs a stream of its own.
+    requests: [Duration; 2],
+    streams: [Duration; 2],
+    /// MiB/s.
+    throughput: f64,
+}
+
+pub(crate) async fn what_the_tunnel_costs(world: &World) -> Result<()> {
+    let walled = Walled::of(world).await?;
+    replaced(&walled, true).await?;
+    let pod = walled.control_plane().await?.remove(0);
+    let through = figures(&walled, &walled.door(&pod).await?).await?;
+    through.show("through the tunnel");
+    crowd(&walled, &pod).await?;
+
+    walled.lower().await?;
+    replaced(&walled, false).await?;
+    let pod = walled.control_plane().await?.remove(0);
+    let direct = figures(&walled, &walled.door(&pod).await?).await?;
+    direct.show("without it");
+    let added =
+        |at: usize| (through.requests[at].as_secs_f64() - direct.requests[at].as_secs_f64()) * 1e3;
+    println!(
+        "the tunnel adds {:.2} ms (p50) and {:.2} ms (p99) to a small request; a copy has {:.0} % of its throughput",
+        added(0),
+        added(1),
+        through.throughput / direct.throughput * 100.0
+    );
+    Ok(())
+}
+
+/// One replica, with the tunnel or without.
+async fn replaced(walled: &Walled<'_>, tunnel: bool) -> Result<()> {
+    let world = walled.world;
+    // As it is, so that no agent is replaced.
+    let present = spec_of_the_tunnel(world).await?;
+    tenant(world, present.filter(|_| tunnel).as_ref(), 1).await?;
+    let is = |pod: &Pod| {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
+        arguments.any(|word| word.starts_with("--egress-selector-config-file"))
+    };
+    eventually(SOON * 2, "one pod, as wanted", async || {
+        let pods = world.pods(TENANT).await?;
+        ensure!(
+            pods.len() == 1 && is(&pods[0]) == tunnel,
+            "{} pods",
+            pods.len()
+        );
+        Ok(())
+    })
+    .await?;
+    let deployment = format!("deployment/{TENANT}");
+    world.lab.rolled_out(HOST, TENANT, &deployment).await?;
+    let logs = ["logs", FAR, "--tail=1"];
+    eventually(SOON, "the node is reached", async || {
+        walled.kubectl(&logs).await.map(drop)
+    })
+    .await
+}
+
+async fn figures(walled: &Walled<'_>, door: &Door) -> Result<Figures> {
+    let small = format!("/api/v1/nodes/{}/proxy/healthz", walled.worker.name());
+    let mut took = Vec::new();
+    for number in 0..REQUESTS + 50 {
+        let begun = Instant::now();
+        door.get(&small).await?;
+        if number >= 50 {
+            took.push(begun.elapsed());
+        }
+    }
+    let mut opened = Vec::new();
+    for _ in 0..200 {
+        let begun = Instant::now();
+        open(door).await?;
+        opened.push(begun.elapsed());
+    }
+    let mut throughput: f64 = 0.0;
+    for _ in 0..2 {
+        throughput = throughput.max(copy(walled).await?);
+    }
+    Ok(Figures {
+        requests: percentiles(took),
+        streams: percentiles(opened),
+        throughput,
+    })
+}
+
+fn percentiles(mut took: Vec<Duration>) -> [Duration; 2] {
+    took.sort();
+    [50, 99].map(|percent| took[(took.len() - 1) * percent / 100])
+}
+
+impl Figures {
+    fn show(&self, way: &str) {
+        let [half, most] = self.requests;
+        println!("{way}: nodes/proxy/healthz p50 {half:.2?}, p99 {most:.2?}");
+        let [half, most] = self.streams;
+        println!("{way}: a new stream and a line back p50 {half:.2?}, p99 {most:.2?}");
+        println!(
+            "{way}: {MEBIBYTES} MiB by kubectl exec, {:.0} MiB/s",
+            self.throughput
+        );
+    }
+}
+
+async fn open(door: &Door) -> Result<Stream> {
+    let path = format!("/api/v1/namespaces/default/pods/{FAR}:{PORT}/proxy/echo");
+    let mut stream = door.upgraded(&path, "echo").await?;
+    echoes(&mut stream, "hello\n").await?;
+    Ok(stream)
+}
+
+/// MiB/s from a pod to whoever copies from it.
+async fn copy(walled: &Walled<'_>) -> Result<f64> {
+    let size = MEBIBYTES.to_string();
+    let begun = Instant::now();
+    let mut kubectl = walled
+        .kubectl_command(&["exec", FAR, "--", PROGRAM, "far", "zeros", &size])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut out = kubectl.stdout.take().context("no output")?;
+    let (mut came, mut block) = (0, vec![0; 1 << 20]);
+    loop {
+        match out.read(&mut block).await? {
+            0 => break,
+            read => came += read,
+        }
+    }
+    kubectl.wait().await?;
+    ensure!(came == MEBIBYTES << 20, "{came} bytes came");
+    let mebibytes = u32::try_from(MEBIBYTES)?;
+    Ok(f64::from(mebibytes) / begun.elapsed().as_secs_f64())
+}
+
+/// Many streams at a time, each used; and what they cost both ends.
+async fn crowd(walled: &Walled<'_>, pod: &Pod) -> Result<()> {
+    let own = std::process::id().to_string();
+    run(&mut program("prlimit", ["--nofile=8192:", "--pid", &own])).await?;
+    let host = walled.world.host()?;
+    let agent = walled.agent().await?;
+    let agent = pid_on(&walled.worker, &agent, "konnectivity-agent").await?;
+    let warden = pid_on(&host, pod, "stoker-warden").await?;
+    let look = async || {
+        let (warden, agent) = (
+            memory(&host, &warden).await?,
+            memory(&walled.worker, &agent).await?,
+        );
+        Ok::<_, anyhow::Error>(format!(
+            "warden PSS {} KiB RSS {} KiB, agent PSS {} KiB RSS {} KiB",
+            warden.0, warden.1, agent.0, agent.1
+        ))
+    };
+    println!("before: {}", look().await?);
+    let door = walled.door(pod).await?;
+    let begun = Instant::now();
+    let mut streams = Vec::new();
+    while streams.len() < STREAMS {
+        streams.extend(try_join_all((0..OPENING).map(|_| open(&door))).await?);
+    }
+    println!(
+        "{} streams open after {:.1?}",
+        streams.len(),
+        begun.elapsed()
+    );
+    println!("with them: {}", look().await?);
+    let begun = Instant::now();
+    try_join_all(streams.iter_mut().map(|stream| echoes(stream, "again\n"))).await?;
+    println!("a line through each and back: {:.2?}", begun.elapsed());
+    drop(streams);
+    Ok(())
+}
