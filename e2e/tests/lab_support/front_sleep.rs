@@ -19,7 +19,7 @@ use crate::world::{BIRTH, World, eventually};
 
 /// A tenant that sleeps and wakes all the time; its machine, should it have one, is behind NAT.
 pub(crate) const OTHER: &str = "other";
-const NAPS: usize = 4;
+const NAPS: usize = 2;
 /// People who come at the same time.
 const CROWD: usize = 20;
 
