@@ -62,6 +62,6 @@ suite api 5 api
 suite tunnel 5 tunnel
 suite operator 26 operator
 suite gateway 6 gateway
-suite lab 30 lab
+suite lab 35 lab
 
 printf '%s\n' "--- minutes by suite" "${report[@]}" "total $(((SECONDS - began) / 60)) min"

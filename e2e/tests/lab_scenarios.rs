@@ -53,6 +53,8 @@ mod sleep;
 mod tampering;
 #[path = "support/tenants.rs"]
 mod tenants;
+#[path = "lab_support/tokens.rs"]
+mod tokens;
 #[path = "lab_support/two_tenants.rs"]
 mod two_tenants;
 #[path = "lab_support/versions.rs"]

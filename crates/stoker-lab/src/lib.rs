@@ -27,6 +27,7 @@ mod logs;
 pub mod machine;
 pub mod management;
 mod names;
+mod nat;
 pub mod network;
 mod network_link;
 mod node;

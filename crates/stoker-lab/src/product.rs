@@ -1,6 +1,8 @@
 //! Stoker itself on the lab: its image, `manifests/install.yaml`, and a `DataStore` for the lab's pool. Everything goes
 //! through what users have: buildah, kubectl and the files of the repository.
 
+mod gateway;
+
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 

@@ -1,22 +1,20 @@
 //! A machine that joins by a `JoinToken`, with a real kubelet and containerd, and leaves again.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use stoker_api::labels::{JOINING, LEFT};
-use stoker_api::v1alpha1::JoinToken;
-use stoker_lab::command::{cargo, run};
 use stoker_lab::demo::TENANT;
 use stoker_lab::host::Host;
 use stoker_lab::host::supervisor::Program;
 use stoker_lab::images::pause_reference;
 
-use crate::world::{Tenant, World, eventually, text};
+use crate::tokens;
+use crate::world::{Tenant, World, eventually};
 
 const WORKER: u8 = 7;
 const NAME: &str = "worker-7";
@@ -37,14 +35,14 @@ pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
 ) -> Result<()> {
     let tenant = world.main_tenant().await?;
     let worker = world.lab.add_worker(WORKER, world.lab.kubernetes()).await?;
-    let program = built().await?;
+    let program = tokens::built().await?;
     let stoker_node = program.display().to_string();
     let spec = json!({
         "labels": { "pool": "gpu", "node-restriction.kubernetes.io/pool": "gpu" },
         "taints": [{ "key": "gpu", "value": "yes", "effect": "NoSchedule" }],
         "nodeNames": [NAME],
     });
-    let first = issue(world, "first", &spec).await?;
+    let first = tokens::issue(world, TENANT, "first", &spec).await?;
     let look = [&*stoker_node, "join", &first, "--preflight-only"];
     worker
         .run(look)
@@ -84,7 +82,7 @@ pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
     ensure!(refused.contains("all its machines have come"), "{refused}");
     nothing_is_left(&worker).await?;
 
-    let second = issue(world, "second", &spec).await?;
+    let second = tokens::issue(world, TENANT, "second", &spec).await?;
     join(second).await?;
     let again = nodes.get(NAME).await?;
     ensure!(again.uid() != node.uid(), "it is the Node of before");
@@ -95,45 +93,9 @@ pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
     world.lab.remove_worker(WORKER).await?;
     for token in ["first", "second"] {
         let params = DeleteParams::default();
-        tokens(world).delete(token, &params).await?;
+        tokens::of(world, TENANT).delete(token, &params).await?;
     }
     Ok(())
-}
-
-fn tokens(world: &World) -> Api<JoinToken> {
-    Api::namespaced(world.management.clone(), TENANT)
-}
-
-async fn built() -> Result<PathBuf> {
-    let build = cargo(["build", "--quiet", "--package", "stoker-node"]);
-    run(&mut build.into()).await?;
-    let test = std::env::current_exe().context("finding this program")?;
-    let directory = test.parent().and_then(|deps| deps.parent());
-    Ok(directory
-        .context("a program in target")?
-        .join("stoker-node"))
-}
-
-/// What is typed on the machine.
-async fn issue(world: &World, name: &str, spec: &Value) -> Result<String> {
-    let mut object = json!({
-        "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
-        "metadata": { "name": name }, "spec": spec,
-    });
-    object["spec"]["tenantControlPlane"] = json!(TENANT);
-    let params = PatchParams::apply("e2e").force();
-    let tokens = tokens(world);
-    tokens.patch(name, &params, &Patch::Apply(object)).await?;
-    let secret: Secret = eventually(SOON, "the token is there", async || {
-        let status = tokens.get(name).await?.status.unwrap_or_default();
-        let mut conditions = status.conditions.iter();
-        let ready = conditions.any(|found| found.type_ == "Ready" && found.status == "True");
-        ensure!(ready, "{:?}", status.conditions);
-        let secret = status.secret_name.context("no Secret")?;
-        Ok(world.secrets(TENANT).get(&secret).await?)
-    })
-    .await?;
-    text(&secret, "token")
 }
 
 fn is_equipped(node: &Node) -> Result<()> {

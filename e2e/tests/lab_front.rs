@@ -1,0 +1,56 @@
+//! The front door with real nodes and real clients: everybody reaches tenants through two gateways behind one address, by
+//! name. On a lab of its own, `front`.
+//!
+//! `cargo test -p e2e --test lab_front [-- PART_OF_A_NAME …]`, with the environment of `lab_scenarios`, and
+//! `STOKER_GATEWAY=PATH` for another gateway than this tree's.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a test prints what it does and its figures"
+)]
+
+#[path = "support/conditions.rs"]
+mod conditions;
+#[path = "lab_support/front.rs"]
+mod front;
+#[path = "lab_support/front_address.rs"]
+mod front_address;
+#[path = "lab_support/front_kept.rs"]
+mod front_kept;
+#[path = "lab_support/front_kills.rs"]
+mod front_kills;
+#[path = "lab_support/front_load.rs"]
+mod front_load;
+#[path = "lab_support/front_nat.rs"]
+mod front_nat;
+#[path = "lab_support/front_sleep.rs"]
+mod front_sleep;
+#[path = "lab_support/pods.rs"]
+mod pods;
+#[path = "lab_support/scenarios.rs"]
+mod scenarios;
+#[path = "support/tenants.rs"]
+mod tenants;
+#[path = "lab_support/tokens.rs"]
+mod tokens;
+#[path = "lab_support/world.rs"]
+#[expect(dead_code, reason = "nobody looks into the pool here")]
+mod world;
+
+use std::process::ExitCode;
+
+use scenarios::{Scenario, scenarios};
+use stoker_lab::lab::LabOptions;
+
+/// In this order; each also works alone on a lab that is up.
+const SCENARIOS: [Scenario; 5] = scenarios![
+    front::people_nodes_and_pods_reach_their_api_server_through_the_gateway,
+    front_sleep::a_tenant_sleeps_whatever_its_node_dials_and_wakes_by_the_first_request,
+    front_kills::gateways_are_killed_and_replaced_under_load,
+    front_address::another_address_of_the_gateway_is_found_by_its_name,
+    front_nat::a_machine_behind_nat_joins_and_is_reached,
+];
+
+fn main() -> ExitCode {
+    scenarios::run_chosen(&SCENARIOS, LabOptions::named("front"))
+}
