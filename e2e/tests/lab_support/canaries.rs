@@ -48,6 +48,8 @@ pub(crate) async fn whatever_a_tenant_has_its_api_server_dial_nothing_of_managem
     world.tenant(OTHER).await?;
     let pod = walled.control_plane().await?.remove(0);
     let door = walled.door(&pod).await?;
+    // Of a run that was interrupted.
+    remove(&door).await?;
     let canaries = canaries(world).await?;
     let counts = Counts::begin(&walled, &pod).await?;
 
