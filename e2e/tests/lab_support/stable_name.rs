@@ -75,6 +75,11 @@ pub(crate) async fn a_node_that_joined_by_the_stable_name_notices_no_change_of_a
     let tenant = Addressed::of(world, name).await?;
     tenant.named_everywhere(&format!("{host}:6443")).await?;
     let joined = Joined::seen(&tenant.inside, &worker).await?;
+    // A kubelet that asks for it before its Node is registered asks again ten seconds later.
+    eventually(RENEWED, "the node has a lease", async || {
+        joined.lease_age().await
+    })
+    .await?;
     let before = published(world, name).await?;
     let [old] = before[..] else {
         anyhow::bail!("the load balancer publishes {before:?}")
