@@ -25,6 +25,10 @@ mod front_load;
 mod front_nat;
 #[path = "lab_support/front_sleep.rs"]
 mod front_sleep;
+#[path = "lab_support/node_dials.rs"]
+mod node_dials;
+#[path = "lab_support/node_lease.rs"]
+mod node_lease;
 #[path = "lab_support/pods.rs"]
 mod pods;
 #[path = "lab_support/scenarios.rs"]

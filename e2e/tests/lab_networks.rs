@@ -14,6 +14,10 @@ mod addressed;
 mod conditions;
 #[path = "lab_support/families.rs"]
 mod families;
+#[path = "lab_support/node_dials.rs"]
+mod node_dials;
+#[path = "lab_support/node_lease.rs"]
+mod node_lease;
 #[path = "lab_support/pods.rs"]
 #[expect(dead_code, reason = "nobody looks into processes here")]
 mod pods;

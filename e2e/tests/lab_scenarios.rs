@@ -35,6 +35,8 @@ mod kubelets;
 mod main_job;
 #[path = "lab_support/network.rs"]
 mod network;
+#[path = "lab_support/node_lease.rs"]
+mod node_lease;
 #[path = "lab_support/people.rs"]
 mod people;
 #[path = "lab_support/pods.rs"]

@@ -141,8 +141,8 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     }
 }
 
-/// Everything but the management networks and the hosts of the pool, whose other ports are nobody's business, per IP family. A family that is management as a whole
-/// gets no rule: an exception must be smaller than what it is taken from.
+/// Everything but the management networks and the hosts of the pool, whose other ports are nobody's business, per IP family.
+/// A family that is management as a whole gets no rule: an exception must be smaller than what it is taken from.
 fn outside(management: &[IpNet], peers: &[StoragePeer]) -> Option<NetworkPolicyEgressRule> {
     let never = NEVER.iter().filter_map(|network| network.parse().ok());
     let pool = peers.iter().filter_map(|peer| match peer {

@@ -3,19 +3,19 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::coordination::v1::Lease;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_lab::host::Host;
 use stoker_lab::images::agnhost_reference;
 use stoker_lab::product::NAMESPACE;
 
 use crate::front::{DOMAIN, Front, GATEWAY, TENANT, looked_up};
+use crate::node_dials::talks_to;
+use crate::node_lease::renewed;
 use crate::world::{World, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -66,13 +66,11 @@ pub(crate) async fn another_address_of_the_gateway_is_found_by_its_name(
 /// What was connected by the old address is being cut.
 async fn goes_on_at(front: &Front<'_>, new: IpAddr) -> Result<()> {
     let (world, worker, begun) = (front.world, front.worker()?, Instant::now());
-    let leases: Api<Lease> = Api::namespaced(front.tenant.client.clone(), "kube-node-lease");
     let found_out = "the node is alive by the new address";
     eventually(LIVES, found_out, async || {
         ensure!(talks_to(&worker, new).await?, "it does not dial it");
-        let lease = leases.get(worker.name()).await?.spec;
-        let renewed = lease.and_then(|lease| lease.renew_time);
-        let age = Timestamp::now().duration_since(renewed.context("nobody's lease")?.0);
+        let renewed = renewed(&front.tenant.client, worker.name()).await?;
+        let age = Timestamp::now().duration_since(renewed);
         ensure!(age.unsigned_abs() < begun.elapsed(), "not since");
         Ok(())
     })
@@ -131,12 +129,4 @@ async fn runs_a_pod(world: &World) -> Result<()> {
     kubectl(&["delete", "pod", "afterwards", "--now"])
         .await
         .map(drop)
-}
-
-/// Whether anything of the node, its listener included, has a connection to the address.
-async fn talks_to(worker: &Host, address: IpAddr) -> Result<bool> {
-    let to = format!("dst {address}");
-    let list = "ss --no-header --tcp --numeric state established";
-    let found = worker.run(list.split(' ').chain([to.as_str()])).await?;
-    Ok(!found.trim().is_empty())
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use stoker_lab::demo::TENANT;
 use stoker_lab::product::{DATA_STORE, NAMESPACE};
 
+use crate::node_lease::renewed;
 use crate::pods::{restarts, uids};
 use crate::world::{Tenant, World, eventually};
 
@@ -133,16 +133,11 @@ async fn node_is_seen(tenant: &Tenant) -> Result<()> {
     let nodes: Api<Node> = Api::all(tenant.client.clone());
     let listed = nodes.list(&ListParams::default()).await?.items;
     ensure!(!listed.is_empty(), "the tenant has lost its node");
-    let leases: Api<Lease> = Api::namespaced(tenant.client.clone(), "kube-node-lease");
-    let renewed = async |name: &str| -> Result<_> {
-        let spec = leases.get(name).await?.spec.context("an empty lease")?;
-        spec.renew_time.context("a lease that nobody holds")
-    };
     for node in &listed {
         let name = node.name_any();
-        let first = renewed(&name).await?;
+        let first = renewed(&tenant.client, &name).await?;
         eventually(SEEN_AGAIN, "the node renews its lease", async || {
-            ensure!(renewed(&name).await?.0 > first.0, "not yet");
+            ensure!(renewed(&tenant.client, &name).await? > first, "not yet");
             let node = nodes.get(&name).await?;
             ensure!(crate::sleep::is_ready(&node), "{name} is not Ready");
             ensure!(!crate::sleep::is_tainted(&node), "{name} is tainted");

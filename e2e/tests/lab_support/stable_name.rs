@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -13,6 +12,8 @@ use serde_json::json;
 use stoker_lab::host::Host;
 
 use crate::addressed::{Addressed, published};
+use crate::node_dials::talks_to;
+use crate::node_lease::renewed;
 use crate::pods::{restarts, uids};
 use crate::world::{BIRTH, World, eventually};
 
@@ -84,7 +85,10 @@ pub(crate) async fn a_node_that_joined_by_the_stable_name_notices_no_change_of_a
     let [old] = before[..] else {
         anyhow::bail!("the load balancer publishes {before:?}")
     };
-    ensure!(joined.talks_to(old).await?, "the node does not dial {old}");
+    ensure!(
+        talks_to(joined.worker, old).await?,
+        "the node does not dial {old}"
+    );
     let new = world.lab.addresses().load_balancers().1.into();
     let moved = moves(world, &tenant, &joined, &host, (old, new));
     let oldest = joined.lives_while(moved).await?;
@@ -156,7 +160,10 @@ async fn moves(
     );
     joined.runs_another_pod(world).await?;
     world.lab.check_workload(TENANT).await?;
-    ensure!(joined.talks_to(old).await?, "what was connected was cut");
+    ensure!(
+        talks_to(joined.worker, old).await?,
+        "what was connected was cut"
+    );
     Ok(())
 }
 
@@ -173,7 +180,10 @@ async fn is_cut(world: &World, joined: &Joined<'_>, (old, new): (IpAddr, IpAddr)
     world.host()?.run(connections).await?;
     let found_out = "the node has left the old address for the new one";
     eventually(Duration::from_mins(2), found_out, async || {
-        let talks = (joined.talks_to(old).await?, joined.talks_to(new).await?);
+        let talks = (
+            talks_to(joined.worker, old).await?,
+            talks_to(joined.worker, new).await?,
+        );
         ensure!(talks == (false, true), "it talks to (old, new): {talks:?}");
         Ok(())
     })
@@ -223,29 +233,8 @@ impl<'a> Joined<'a> {
     }
 
     async fn lease_age(&self) -> Result<Duration> {
-        let leases: Api<Lease> = Api::namespaced(self.inside.clone(), "kube-node-lease");
-        let lease = leases.get(self.worker.name()).await?;
-        let renewed = lease.spec.and_then(|spec| spec.renew_time);
-        let renewed = renewed.context("a lease that nobody holds")?.0;
+        let renewed = renewed(self.inside, self.worker.name()).await?;
         Ok(Timestamp::now().duration_since(renewed).unsigned_abs())
-    }
-
-    /// Whether the kubelet, or anything else of the host itself, has a connection to the address.
-    async fn talks_to(&self, address: IpAddr) -> Result<bool> {
-        let to = format!("dst {address}");
-        let sockets = [
-            "ss",
-            "--no-header",
-            "--tcp",
-            "--numeric",
-            "state",
-            "established",
-        ];
-        let found = self
-            .worker
-            .run(sockets.iter().chain(&[to.as_str()]))
-            .await?;
-        Ok(!found.trim().is_empty())
     }
 
     /// The kubelet hears of a new pod, and its address reaches the control plane.
