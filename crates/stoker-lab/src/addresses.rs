@@ -7,7 +7,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Labs that fit into the address plan.
-const LABS: u64 = 64;
+const LABS: usize = 64;
+/// Labs of this repository, each by its place: they never collide.
+const OURS: [&str; 6] = ["demo", "e2e", "bench", "front", "networks", "tunnel"];
 /// First host number of workers.
 const FIRST_WORKER: u8 = 10;
 /// Workers of one lab.
@@ -32,18 +34,19 @@ enum Use {
 }
 
 impl Addresses {
-    /// The plan of the lab `name`: `demo` and `e2e` never collide, others by their hash.
+    /// The plan of the lab `name`: those of this repository have numbers of their own, others one by their hash.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        let index = match name {
-            "demo" => 0,
-            "e2e" => 1,
-            other => {
+        let number = OURS
+            .iter()
+            .position(|ours| *ours == name)
+            .unwrap_or_else(|| {
                 let mut hasher = DefaultHasher::new();
-                other.hash(&mut hasher);
-                u8::try_from(2 + hasher.finish() % (LABS - 2)).unwrap_or(2)
-            }
-        };
+                name.hash(&mut hasher);
+                let others = LABS - OURS.len();
+                OURS.len() + usize::try_from(hasher.finish() % others as u64).unwrap_or_default()
+            });
+        let index = u8::try_from(number).unwrap_or_default();
         Self {
             index,
             dual_stack: false,
@@ -178,12 +181,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_usual_labs_and_tenants_do_not_overlap() {
-        let (demo, e2e) = (Addresses::of("demo"), Addresses::of("e2e"));
-        assert_ne!(demo.pods(), e2e.pods());
-        assert_ne!(demo.services(), e2e.services());
-        assert_ne!(demo.gateway(), e2e.gateway());
-        assert_eq!(demo.worker(1), Ipv4Addr::new(172, 30, 0, 10));
+    fn labs_of_this_repository_and_tenants_do_not_overlap() {
+        for (number, name) in OURS.iter().enumerate() {
+            let plan = Addresses::of(name);
+            let others = OURS.iter().skip(number + 1).chain(&["selftest", "x"]);
+            for other in others.map(|other| Addresses::of(other)) {
+                assert!(!plan.are_those_of(other), "{name} and {other:?}");
+                assert_ne!(plan.pods(), other.pods());
+                assert_ne!(plan.services(), other.services());
+            }
+        }
+        assert_eq!(
+            Addresses::of("demo").worker(1),
+            Ipv4Addr::new(172, 30, 0, 10)
+        );
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::host::{Host, HostPlan};
 use crate::images;
 use crate::machine::Machine;
 use crate::network_link;
-use crate::paths::Paths;
+use crate::paths::{Paths, labs};
+use crate::process::Process;
 use crate::requirements;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
@@ -107,7 +108,8 @@ impl Lab {
         );
         if !self.is_up() {
             self.meet_requirements().await?;
-            network_link::ensure_free(self.addresses, self.paths.lab()).await?;
+            let others = other_labs_that_run(self.paths.lab());
+            network_link::ensure_free(self.addresses, self.paths.lab(), &others).await?;
         }
         Box::pin(self.build(self.kubernetes())).await?;
         self.install_program()?;
@@ -363,4 +365,19 @@ impl Lab {
         let _ = std::fs::remove_dir(&directory);
         Ok(())
     }
+}
+
+/// Labs of this machine with a host that runs, but for this one; what a killed lab left does not count.
+fn other_labs_that_run(this: &str) -> Vec<String> {
+    let runs = |lab: &String| {
+        let paths = Paths::of(lab).ok()?;
+        let mut hosts = std::fs::read_dir(paths.state().join("hosts"))
+            .ok()?
+            .flatten();
+        hosts.find_map(|host| {
+            Process::load(&host.path().join("process.json")).filter(Process::is_running)
+        })
+    };
+    let others = labs().into_iter().filter(|lab| lab != this);
+    others.filter(|lab| runs(lab).is_some()).collect()
 }

@@ -7,21 +7,21 @@ use ipnet::IpNet;
 
 use crate::addresses::Addresses;
 use crate::command::{program, run};
-use crate::paths::labs;
 
 /// Name of the lab's bridge in the machine's root namespace (at most 15 characters).
 pub(crate) fn bridge(addresses: Addresses) -> String {
     format!("stoker{}", addresses.gateway().octets()[2])
 }
 
-/// Checks that no other lab and no other network of this machine uses the lab's addresses.
-pub(crate) async fn ensure_free(addresses: Addresses, lab: &str) -> Result<()> {
-    let others = labs().into_iter().filter(|other| other != lab);
-    if let Some(other) = others
-        .into_iter()
-        .find(|other| addresses.are_those_of(Addresses::of(other)))
-    {
-        bail!("the labs `{lab}` and `{other}` would use the same addresses; choose another name");
+/// Checks that no other lab that runs and no other network of this machine uses the lab's addresses. `running` are the
+/// others; what a lab left that was killed is in nobody's way.
+pub(crate) async fn ensure_free(addresses: Addresses, lab: &str, running: &[String]) -> Result<()> {
+    let mut others = running.iter();
+    if let Some(other) = others.find(|other| addresses.are_those_of(Addresses::of(other))) {
+        bail!(
+            "the labs `{lab}` and `{other}` would use the same addresses; take `{other}` down, or choose another name \
+             with --lab or STOKER_LAB_NAME"
+        );
     }
     let mut routes = run(&mut program("ip", ["-4", "route", "show"])).await?;
     routes += &run(&mut program("ip", ["-6", "route", "show"])).await?;
