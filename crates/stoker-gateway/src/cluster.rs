@@ -1,11 +1,14 @@
 //! Routes from the management cluster: the names of the tenants that are there, and the addresses of their API servers
-//! that are ready. Two watches; of each object only what a route needs is read, and no object is kept.
+//! that are ready. Two watches; of each object only what a route needs is read, and no object is kept. Of tenants that wake,
+//! the API servers themselves are asked as well: a kubelet looks once a second.
 
 mod directory;
 mod objects;
+mod readiness;
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -16,6 +19,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE};
 
 use self::directory::Directory;
 use self::objects::{Slice, Tenant};
+use self::readiness::Questions;
 use crate::metrics::Metrics;
 use crate::routes::Routes;
 
@@ -51,8 +55,17 @@ pub async fn follow(
     let slices = watch::<Slice>(&client, watcher::Config::default().labels(&ours)).map(Seen::Slice);
     let mut seen = std::pin::pin!(futures::stream::select(tenants, slices));
     let mut directory = Directory::new(domain, routes);
+    let mut questions = Questions::new()?;
     let mut listed = Some(listed);
-    while let Some(seen) = seen.next().await {
+    loop {
+        questions.ask(directory.starting());
+        let seen = tokio::select! {
+            seen = seen.next() => seen.context("the watches ended")?,
+            ready = questions.answered() => {
+                directory.is_ready(&ready);
+                continue;
+            }
+        };
         match seen {
             Seen::Tenant(Ok(event)) => directory.tenant(event),
             Seen::Slice(Ok(event)) => directory.slice(event),
@@ -67,7 +80,6 @@ pub async fn follow(
             listed()?;
         }
     }
-    anyhow::bail!("the watches ended")
 }
 
 /// What a watch tells.

@@ -1,7 +1,7 @@
 //! What the watches have told, joined by tenant: its name comes from one object and its addresses from others.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use kube::runtime::watcher::Event;
@@ -17,6 +17,16 @@ pub(super) struct Directory<'a> {
     known: HashMap<Key, Known>,
     tenants: Round,
     slices: Round,
+    /// Where tenants that wake will serve, of those that have nothing that serves.
+    starting: BTreeSet<Starting>,
+}
+
+/// An API server of a tenant that wakes, which may be ready before its pod is said to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Starting {
+    pub(super) tenant: Key,
+    /// Where it is asked.
+    pub(super) address: SocketAddr,
 }
 
 /// What is known of one.
@@ -27,6 +37,8 @@ struct Known {
     /// The list that named the tenant last.
     round: u32,
     slices: Vec<KnownSlice>,
+    /// Of those that start, the ones that said themselves that they are ready.
+    early: Vec<SocketAddr>,
 }
 
 struct KnownSlice {
@@ -34,6 +46,7 @@ struct KnownSlice {
     round: u32,
     ready: Box<[IpAddr]>,
     ending: Box<[IpAddr]>,
+    starting: Box<[IpAddr]>,
     ports: Ports,
 }
 
@@ -52,6 +65,22 @@ impl<'a> Directory<'a> {
             known: HashMap::new(),
             tenants: Round::default(),
             slices: Round::default(),
+            starting: BTreeSet::new(),
+        }
+    }
+
+    /// API servers to ask whether they are ready: connections are held for them.
+    pub(super) const fn starting(&self) -> &BTreeSet<Starting> {
+        &self.starting
+    }
+
+    /// One of them is. Nothing happens if it is none of them any more.
+    pub(super) fn is_ready(&mut self, found: &Starting) {
+        if let Some(known) = self.known.get_mut(&found.tenant)
+            && self.starting.contains(found)
+        {
+            known.early.push(found.address);
+            self.publish(&found.tenant);
         }
     }
 
@@ -124,6 +153,7 @@ impl<'a> Directory<'a> {
             round: self.slices.number,
             ready: slice.ready.into(),
             ending: slice.ending.into(),
+            starting: slice.starting.into(),
             ports: slice.ports,
         });
         self.publish(&key);
@@ -138,6 +168,7 @@ impl<'a> Directory<'a> {
     }
 
     fn tenant_gone(&mut self, key: &str) {
+        self.starting.retain(|start| *start.tenant != *key);
         let id = self.known.get_mut(key).and_then(|known| known.id.take());
         if let Some(id) = id
             && self.holder(&id).is_some_and(|holder| *holder == *key)
@@ -173,12 +204,9 @@ impl<'a> Directory<'a> {
     }
 
     /// Makes the tenant's route what is known of it. A name stays with the tenant that has it as long as that one says so.
-    fn publish(&self, key: &str) {
-        let Some((id, known)) = self
-            .known
-            .get(key)
-            .and_then(|known| Some((known.id.as_ref()?, known)))
-        else {
+    fn publish(&mut self, key: &str) {
+        let id = self.known.get(key).and_then(|known| known.id.clone());
+        let Some(id) = &id else {
             return;
         };
         let says_so = |holder: &Key| {
@@ -189,30 +217,62 @@ impl<'a> Directory<'a> {
             tracing::warn!(tenant = key, %holder, storage_id = %id, "the storage id of another tenant: not led to");
             return;
         }
-        let none_ready = known.slices.iter().all(|slice| slice.ready.is_empty());
-        let serving = |port: fn(&Ports) -> Option<u16>| {
-            let slices = known.slices.iter();
-            let addresses = slices.flat_map(|slice| {
-                // As kube-proxy does: those that end are better than none.
-                let pods = if none_ready {
-                    &slice.ending
-                } else {
-                    &slice.ready
-                };
-                let port = port(&slice.ports);
-                pods.iter()
-                    .filter_map(move |pod| Some(SocketAddr::new(*pod, port?)))
-            });
-            addresses.collect()
+        let Some(known) = self.known.get_mut(key) else {
+            return;
         };
+        let served = known.served(|ports| ports.api);
+        let starting = match known.rest {
+            Rest::Asleep | Rest::Waking if served.is_empty() => {
+                known.at(|slice| &slice.starting, |ports| ports.api)
+            }
+            Rest::Asleep | Rest::Waking | Rest::None => Vec::new(),
+        };
+        let early = |address: &SocketAddr| known.early.contains(address);
+        let (early, starting): (Vec<_>, Vec<_>) = starting.into_iter().partition(early);
         let target = Target {
             tenant: key.into(),
-            backends: serving(|ports| ports.api),
-            tunnel: serving(|ports| ports.tunnel),
+            backends: [served, early.clone()].concat(),
+            tunnel: known.served(|ports| ports.tunnel),
             proxy_protocol: false,
             rest: known.rest,
         };
         self.routes.set(&self.domain.name_of(id), &target);
+        known.early = early;
+        self.starting.retain(|start| *start.tenant != *key);
+        let starting = starting.into_iter().map(|address| Starting {
+            tenant: key.into(),
+            address,
+        });
+        self.starting.extend(starting);
+    }
+}
+
+impl Known {
+    /// Where its pods serve on a port. As kube-proxy does: those that end are better than none.
+    fn served(&self, port: fn(&Ports) -> Option<u16>) -> Vec<SocketAddr> {
+        let none_ready = self.slices.iter().all(|slice| slice.ready.is_empty());
+        let pods: fn(&KnownSlice) -> &[IpAddr] = if none_ready {
+            |slice| &slice.ending
+        } else {
+            |slice| &slice.ready
+        };
+        self.at(pods, port)
+    }
+
+    fn at(
+        &self,
+        pods: fn(&KnownSlice) -> &[IpAddr],
+        port: fn(&Ports) -> Option<u16>,
+    ) -> Vec<SocketAddr> {
+        let slices = self
+            .slices
+            .iter()
+            .filter_map(|slice| Some((slice, port(&slice.ports)?)));
+        let addresses = slices.flat_map(|(slice, port)| {
+            let pods = pods(slice).iter();
+            pods.map(move |pod| SocketAddr::new(*pod, port))
+        });
+        addresses.collect()
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Slice {
     pub(super) ready: Vec<IpAddr>,
     /// Pods that end and still serve.
     pub(super) ending: Vec<IpAddr>,
+    /// Pods that do not serve yet, as far as their kubelets have seen.
+    pub(super) starting: Vec<IpAddr>,
     /// Where all of them serve.
     pub(super) ports: Ports,
 }
@@ -173,11 +175,12 @@ struct SentEndpoint {
     conditions: SentConditions,
 }
 
-/// What is unknown counts as said in `discovery/v1`: ready, and serving if ready.
+/// What is unknown counts as said in `discovery/v1`: ready, serving if ready, and not ending.
 #[derive(Default, Deserialize)]
 struct SentConditions {
     ready: Option<bool>,
     serving: Option<bool>,
+    terminating: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -200,15 +203,18 @@ impl From<SentSlice> for Slice {
             metadata: sent.metadata.into(),
             ready: Vec::new(),
             ending: Vec::new(),
+            starting: Vec::new(),
             ports,
         };
         for endpoint in sent.endpoints.iter().flatten() {
             let ready = endpoint.conditions.ready.unwrap_or(true);
             let serving = endpoint.conditions.serving.unwrap_or(ready);
-            let list = match (ready, serving) {
-                (true, _) => &mut slice.ready,
-                (false, true) => &mut slice.ending,
-                (false, false) => continue,
+            let terminating = endpoint.conditions.terminating.unwrap_or(false);
+            let list = match (ready, serving, terminating) {
+                (true, ..) => &mut slice.ready,
+                (false, true, _) => &mut slice.ending,
+                (false, false, false) => &mut slice.starting,
+                (false, false, true) => continue,
             };
             // All of them are the same pod.
             let address = endpoint.addresses.first();

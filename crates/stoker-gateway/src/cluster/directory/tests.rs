@@ -226,3 +226,43 @@ fn only_pods_of_the_tenants_own_service_are_led_to() {
     directory.slice(changed(&|_| {}));
     assert_eq!(backends(&routes), addresses(&[1]));
 }
+
+/// The tenant, which wakes or not.
+fn resting(status: &str) -> Tenant {
+    let object = json!({
+        "metadata": { "namespace": "a", "name": "one" },
+        "status": {
+            "storage": { "setup": { "schema": ID } },
+            "kubernetesResources": { "version": { "status": status } },
+        },
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn a_tenant_that_wakes_is_reached_before_its_pod_is_ready() {
+    let routes = Routes::default();
+    let mut directory = directory(&routes);
+    directory.slice(Event::Apply(slice("x", &[], &[])));
+    directory.tenant(Event::Apply(resting("Provisioning")));
+    assert!(directory.starting().is_empty(), "it does not wake");
+    directory.tenant(Event::Apply(resting("Waking")));
+    let start = directory.starting().first().unwrap().clone();
+    assert_eq!(start.address, SocketAddr::from(([192, 0, 2, 99], 6443)));
+    assert_eq!(backends(&routes), addresses(&[]));
+
+    directory.is_ready(&start);
+    assert_eq!(backends(&routes), addresses(&[99]));
+    assert!(directory.starting().is_empty(), "it is asked no more");
+    directory.tenant(Event::Apply(resting("Waking")));
+    assert_eq!(backends(&routes), addresses(&[99]), "it stays so");
+
+    directory.slice(Event::Apply(slice("x", &[1], &[])));
+    assert_eq!(backends(&routes), addresses(&[1]), "now it is said");
+    directory.slice(Event::Apply(slice("x", &[], &[])));
+    assert_eq!(backends(&routes), addresses(&[]), "it answered long ago");
+    directory.tenant(Event::Delete(resting("Waking")));
+    assert!(directory.starting().is_empty());
+    directory.is_ready(&start);
+    assert_eq!(routes.len(), 0);
+}
