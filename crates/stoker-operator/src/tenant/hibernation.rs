@@ -62,7 +62,8 @@ pub(super) async fn decide(
     let mut step = next(plan, &recorded, seen, now);
     let mut look_at = step.look_at;
     if step.asks {
-        if let Some(last) = activity::last(tenant, state, ctx, now).await {
+        let idle_since = now.checked_sub(plan.idle_after?).ok()?;
+        if let Some(last) = activity::last(tenant, state, ctx, idle_since, now).await {
             *lock(&state.activity) = Some(last);
             (seen.activity, seen.is_fresh) = (Some(last), true);
             step = next(plan, &recorded, seen, now);
