@@ -24,7 +24,7 @@ mod tenant_server;
 
 use std::time::{Duration, Instant};
 
-use bare::{Bare, until};
+use bare::{Bare, built, until};
 use guarded::Guarded;
 use joining::{Asked, answer, authenticates, bearer, condition, credential, joined, make, node};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -77,6 +77,7 @@ async fn a_token_lets_its_machines_in_gives_them_what_it_says_and_ends() {
         credential(&bare, "workers").await,
     );
     println!("published after {:?}", begun.elapsed());
+    stokerctl_prints_the_line(&bare).await;
     let joiner = bearer(&tenant.api_server, &workers.token.text()).await;
 
     let first = Asked::of("w1");
@@ -116,6 +117,39 @@ async fn a_token_lets_its_machines_in_gives_them_what_it_says_and_ends() {
     .await;
     ends(&bare, &tenant, &short, begun).await;
     told(&bare).await;
+}
+
+async fn stokerctl_prints_the_line(bare: &Bare) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bare.kubeconfig()).unwrap();
+    let mut command = tokio::process::Command::new(built("stokerctl"));
+    command.arg("--kubeconfig").arg(file.path());
+    let arguments = [
+        "-n",
+        "a",
+        "join",
+        "one",
+        "--ttl=30m",
+        "--uses=3",
+        "--kubeadm",
+    ];
+    let output = command.args(arguments).output().await.unwrap();
+    let note = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{note}");
+    assert!(note.contains("3 machines"), "{note}");
+    let tokens: Api<JoinToken> = Api::namespaced(bare.client.clone(), "a");
+    let tokens = tokens.list(&ListParams::default()).await.unwrap().items;
+    let mut tokens = tokens.iter();
+    let made = tokens
+        .find(|token| token.name_any().starts_with("one-"))
+        .unwrap();
+    assert_eq!((made.spec.expiration_seconds, made.spec.uses), (1800, 3));
+    let token = credential(bare, &made.name_any()).await.token.text();
+    let line = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        line.starts_with("kubeadm join ") && line.contains(&token),
+        "{line}"
+    );
 }
 
 /// It registers with the taint that `stoker-node join` gives it, and gets labels and taints for it.

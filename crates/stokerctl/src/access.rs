@@ -140,12 +140,6 @@ impl Door {
                 .context("reading the tenant's certificate authority")?,
         })
     }
-
-    /// PEM of what clients check the API server against.
-    pub(crate) fn authority(&self) -> &str {
-        self.authority.certificate()
-    }
-
     /// A kubeconfig, and when it ends.
     ///
     /// # Errors

@@ -33,14 +33,8 @@ enum Command {
     },
     /// Show the logs of a tenant's control-plane pods.
     Logs(LogArguments),
-    /// Print a `kubeadm join` command with a new bootstrap token.
-    Join {
-        /// Name of the tenant.
-        tenant: String,
-        /// How long the token lets machines in, such as 30m, 8h or 2d.
-        #[arg(long, default_value = "2h")]
-        ttl: Length,
-    },
+    /// Make a `JoinToken`, and print what to type on the machines that join by it.
+    Join(JoinArguments),
     /// Set the number of control-plane replicas; 0 puts the tenant to sleep.
     Scale {
         /// Name of the tenant.
@@ -152,6 +146,22 @@ pub(crate) struct LogArguments {
     pub(crate) since: Option<Length>,
 }
 
+/// Of `join`. Labels, taints, devices and who may join are for a `JoinToken` of your own.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArguments {
+    /// Name of the tenant.
+    pub(crate) tenant: String,
+    /// How long it lets machines in, such as 30m, 8h or 2d; a week at most.
+    #[arg(long, default_value = "1h")]
+    pub(crate) ttl: Length,
+    /// How many machines may join by it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) uses: u16,
+    /// Print a `kubeadm join` command instead of `stoker-node join`.
+    #[arg(long)]
+    pub(crate) kubeadm: bool,
+}
+
 /// Of `convert`.
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArguments {
@@ -174,7 +184,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Kubeconfig(wanted) => access::kubeconfig(&target, &wanted).await?,
         Command::Events { tenant } => events::events(&target, &tenant).await?,
         Command::Logs(wanted) => logs::logs(&target, &wanted).await?,
-        Command::Join { tenant, ttl } => join::join(&target, &tenant, ttl).await?,
+        Command::Join(wanted) => join::join(&target, &wanted).await?,
         Command::Scale { tenant, replicas } => steer::scale(&target, &tenant, replicas).await?,
         Command::Sleep { tenant } => steer::sleep(&target, &tenant).await?,
         Command::Wake { tenant } => steer::wake(&target, &tenant).await?,

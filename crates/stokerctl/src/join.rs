@@ -1,160 +1,86 @@
-//! How a machine gets into a tenant: a bootstrap token, and the line that uses it.
+//! How machines get into a tenant: a `JoinToken`, and the line that uses it.
 
-use anyhow::{Context as _, Result, ensure};
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use stoker_control_plane::entry::ADMIN;
-use stoker_pki::ca_hash;
-use time::OffsetDateTime;
+use stoker_api::v1alpha1::{JoinToken, JoinTokenStatus};
 
-use crate::access::{Door, Wanted, default_user};
+use crate::cli::JoinArguments;
 use crate::connect::{Target, explain};
-use crate::duration::Length;
 use crate::print::{note, out};
 
-/// Of a token (`k8s.io/cluster-bootstrap/token/api`): `[a-z0-9]{6}.[a-z0-9]{16}`.
-const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-const SHORTEST: i64 = 60;
-/// A token that outlives everybody is a standing invitation, seconds.
-const LONGEST: i64 = 365 * 24 * 3600;
-/// Is not asked again and again: a person waits.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// A person waits; a token whose tenant sleeps would be waited for all night.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(200);
+/// As the API says, seconds.
+const LENGTHS: std::ops::RangeInclusive<i64> = 60..=604_800;
 
-/// What lets machines in.
-struct Token {
-    id: String,
-    secret: String,
-}
-
-/// Prints a `kubeadm join` command.
+/// Makes a token and prints what to type on the machines.
 ///
 /// # Errors
-/// The tenant cannot be reached, or has no address yet.
-pub(crate) async fn join(target: &Target, tenant: &str, ttl: Length) -> Result<()> {
+/// The tenant is not there, its API server is not up, or the token may not be made.
+pub(crate) async fn join(target: &Target, wanted: &JoinArguments) -> Result<()> {
     ensure!(
-        (SHORTEST..=LONGEST).contains(&ttl.seconds),
-        "--ttl: from 1m to 365d"
+        LENGTHS.contains(&wanted.ttl.seconds),
+        "--ttl: from 1m to 7d; let machines that come later join by another token"
     );
     let connection = target.connect().await?;
-    let tenant = connection.tenant(tenant).await?;
-    let door = Door::of(&connection, &tenant, ADMIN).await?;
-    let wanted = Wanted {
-        user: default_user(&connection.client).await?,
-        groups: vec!["kubeadm:cluster-admins".to_owned()],
-        lifetime: "10m".parse().map_err(anyhow::Error::msg)?,
+    let tenant = connection.tenant(&wanted.tenant).await?.name_any();
+    let namespace = &connection.namespace;
+    let tokens: Api<JoinToken> = Api::namespaced(connection.client.clone(), namespace);
+    let token = serde_json::from_value(json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
+        "metadata": { "generateName": format!("{tenant}-") },
+        "spec": {
+            "tenantControlPlane": tenant,
+            "expirationSeconds": wanted.ttl.seconds,
+            "uses": wanted.uses,
+        },
+    }))?;
+    let made = tokens.create(&PostParams::default(), &token).await;
+    let name = made.map_err(explain)?.name_any();
+    let status = usable(&tokens, &name).await?;
+    let secret = status.secret_name.context("the token has no Secret")?;
+    let secrets: Api<Secret> = Api::namespaced(connection.client.clone(), namespace);
+    let secret = secrets.get(&secret).await.map_err(explain)?;
+    let entry = if wanted.kubeadm { "kubeadm" } else { "join" };
+    let line = secret.data.and_then(|mut data| data.remove(entry));
+    let line = line.with_context(|| format!("the token's Secret has no `{entry}`"))?;
+    let machines = match wanted.uses {
+        1 => "one machine".to_owned(),
+        uses => format!("{uses} machines"),
     };
-    let (kubeconfig, _) = door.open(&wanted, OffsetDateTime::now_utc())?;
-    let token = Token {
-        id: random(6)?,
-        secret: random(16)?,
-    };
-    let end = Timestamp::now() + SignedDuration::from_secs(ttl.seconds);
-    let secret = token.object(end, &wanted.user);
-    let secrets: Api<Secret> = Api::namespaced(inside(&kubeconfig).await?, "kube-system");
-    let created = secrets.create(&PostParams::default(), &secret).await;
-    created
-        .map_err(explain)
-        .with_context(|| format!("making a token in the tenant at {}", door.place.server))?;
+    let end = status.expiration_time.map_or(Timestamp::MAX, |end| end.0);
     note(&format!(
-        "on each machine, as root; machines get in until {end:.0}"
+        "as root, on {machines}, until {end:.0}; `kubectl -n {namespace} delete jointoken {name}` revokes it"
     ));
-    out(&command(
-        &door.place.server,
-        &token,
-        &ca_hash(door.authority())?,
-    ))
+    out(&format!("{}\n", String::from_utf8_lossy(&line.0).trim()))
 }
 
-async fn inside(kubeconfig: &str) -> Result<Client> {
-    let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
-    let mut config =
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.default_retry = false;
-    config.connect_timeout = Some(PATIENCE);
-    config.read_timeout = Some(PATIENCE);
-    Ok(Client::try_from(config)?)
-}
-
-fn command(server: &str, token: &Token, hash: &str) -> String {
-    let address = server.trim_start_matches("https://");
-    format!(
-        "kubeadm join {address} --token {}.{} --discovery-token-ca-cert-hash {hash}\n",
-        token.id, token.secret
-    )
-}
-
-impl Token {
-    /// As kubeadm stores it; kube-controller-manager removes it when it has ended.
-    fn object(&self, end: Timestamp, maker: &str) -> Secret {
-        let object = json!({
-            "metadata": { "name": format!("bootstrap-token-{}", self.id), "namespace": "kube-system" },
-            "type": "bootstrap.kubernetes.io/token",
-            "stringData": {
-                "token-id": self.id,
-                "token-secret": self.secret,
-                "expiration": format!("{end:.0}"),
-                "usage-bootstrap-authentication": "true",
-                "usage-bootstrap-signing": "true",
-                "auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token",
-                "description": format!("stokerctl join, by {maker}"),
-            },
-        });
-        // It is written as a Secret is.
-        serde_json::from_value(object).unwrap_or_default()
-    }
-}
-
-fn random(length: usize) -> Result<String> {
-    let mut text = String::new();
-    while text.len() < length {
-        let mut byte = [0];
-        getrandom::fill(&mut byte).context("the operating system gives no randomness")?;
-        // Every letter as likely as any other: what is beyond seven alphabets is drawn again.
-        if usize::from(byte[0]) < LETTERS.len() * 7 {
-            text.push(char::from(LETTERS[usize::from(byte[0]) % LETTERS.len()]));
+/// Waits until machines can join by it.
+async fn usable(tokens: &Api<JoinToken>, name: &str) -> Result<JoinTokenStatus> {
+    let begun = Instant::now();
+    loop {
+        let status = tokens.get_status(name).await.map_err(explain)?.status;
+        let status = status.unwrap_or_default();
+        let ready = status
+            .conditions
+            .iter()
+            .find(|found| found.type_ == "Ready");
+        if ready.is_some_and(|ready| ready.status == "True") {
+            return Ok(status);
         }
-    }
-    Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_is_kubeadms() {
-        let token = Token {
-            id: "abcdef".to_owned(),
-            secret: "0123456789abcdef".to_owned(),
-        };
-        let said = command("https://[fd00::1]:6443", &token, "sha256:00");
-        assert_eq!(
-            said,
-            "kubeadm join [fd00::1]:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash sha256:00\n"
-        );
-    }
-
-    #[test]
-    fn the_token_is_as_the_api_server_reads_it() {
-        let token = Token {
-            id: random(6).unwrap(),
-            secret: random(16).unwrap(),
-        };
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        assert!(token.id.chars().all(plain) && token.secret.chars().all(plain));
-        let end = "2026-01-01T00:00:00.123456789Z".parse().unwrap();
-        let secret = token.object(end, "ann");
-        let data = secret.string_data.unwrap();
-        // Go's RFC 3339 reads it; kubeadm writes no fraction.
-        assert_eq!(data["expiration"], "2026-01-01T00:00:00Z");
-        assert_eq!(secret.type_.unwrap(), "bootstrap.kubernetes.io/token");
-        assert_eq!(
-            secret.metadata.name.unwrap(),
-            format!("bootstrap-token-{}", data["token-id"])
-        );
+        if begun.elapsed() > PATIENCE {
+            let why = ready.map_or("the operator has not looked at it", |ready| &ready.message);
+            bail!(
+                "no machine can join by the JoinToken {name} yet: {why}. It stays, and its Secret has the line once it is Ready"
+            );
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
