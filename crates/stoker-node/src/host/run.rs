@@ -7,17 +7,19 @@ use anyhow::{Context as _, Result};
 use stoker_node::gpu;
 use stoker_node::tunnel::{Config, Egress, FarEnd, Files};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::paths::{AUTHORITY, CERTIFICATE, Membership, SERVING};
 use super::{follow, report};
 
 /// Between two looks at the tenant's authorities, and at the machine.
 const LOOK: Duration = Duration::from_mins(1);
+/// Between two looks whether the machine still is this node.
+const WATCH: Duration = Duration::from_secs(1);
 /// How long open streams may run on at the end.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// Runs until `stop`.
+/// Runs until `stop`, or until the machine is no longer this node: then at once, with whatever the tunnel still carries.
 pub(crate) async fn run(stop: impl Future<Output = ()>) -> Result<()> {
     let member = Membership::read()?;
     let member = member.context("this machine has joined nothing: stoker-node join")?;
@@ -27,8 +29,39 @@ pub(crate) async fn run(stop: impl Future<Output = ()>) -> Result<()> {
         stop.await;
         stopping.send_replace(true);
     };
-    tokio::join!(tunnel, look(&member, stopped), stop);
+    let work = async { tokio::join!(tunnel, look(&member, stopped), stop) };
+    tokio::select! {
+        _ = work => {}
+        () = no_longer(&member, Membership::read) => {
+            let (server, node) = (&member.server, &member.node);
+            tracing::info!(server, node, "this machine is no longer this node with this tunnel");
+        }
+    }
     Ok(())
+}
+
+/// Until what is `read` says that the machine is not this node any more. What cannot be read says nothing.
+async fn no_longer(member: &Membership, read: impl Fn() -> Result<Option<Membership>>) {
+    loop {
+        sleep(WATCH).await;
+        match read() {
+            Ok(Some(now)) if is_same(member, &now) => {}
+            Ok(_) => return,
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "not known what it is"),
+        }
+    }
+}
+
+/// A machine whose Node is marked as left is none.
+fn is_same(member: &Membership, now: &Membership) -> bool {
+    let is_marked = |member: &Membership| {
+        let leaving = member.leaving.as_ref();
+        leaving.is_some_and(|leaving| leaving.marked)
+    };
+    member.server == now.server
+        && member.node == now.node
+        && member.tunnel == now.tunnel
+        && !is_marked(now)
 }
 
 /// Where the join asked for one.
@@ -81,5 +114,60 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
                 "not told what the machine has"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use anyhow::bail;
+    use tokio::time::timeout;
+
+    use super::super::paths::Leaving;
+    use super::*;
+
+    #[tokio::test]
+    async fn it_ends_with_the_membership_that_it_began_with() {
+        let text = r#"{ "server": "a:6443", "node": "w1", "tunnel": "a:8132", "joined": false }"#;
+        let member: Membership = serde_json::from_str(text).unwrap();
+        let joined = Membership {
+            joined: true,
+            ..member.clone()
+        };
+        let others = [
+            None,
+            Some(Membership {
+                server: "b:6443".to_owned(),
+                ..joined.clone()
+            }),
+            Some(Membership {
+                tunnel: None,
+                ..joined.clone()
+            }),
+            Some(Membership {
+                leaving: Some(Leaving {
+                    uid: "u".to_owned(),
+                    cordoned: true,
+                    marked: true,
+                }),
+                ..joined.clone()
+            }),
+        ];
+        for other in others {
+            assert!(!other.as_ref().is_some_and(|other| is_same(&member, other)));
+        }
+        let now = RefCell::new(Some(joined));
+        let read = || match &*now.borrow() {
+            Some(member) => Ok(Some(member.clone())),
+            None => bail!("it is being written"),
+        };
+        let mut ended = Box::pin(no_longer(&member, read));
+        assert!(timeout(WATCH * 3 / 2, &mut ended).await.is_err());
+        now.replace(None);
+        assert!(timeout(WATCH, &mut ended).await.is_err());
+        drop(ended);
+        let ended = no_longer(&member, || Ok(None));
+        assert!(timeout(WATCH * 2, ended).await.is_ok());
     }
 }
