@@ -9,6 +9,8 @@ use stoker_node::tunnel::{Config, Egress, FarEnd, Files};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::Told;
+
 use super::paths::{AUTHORITY, CERTIFICATE, Membership, SERVING};
 use super::{follow, report};
 
@@ -19,19 +21,28 @@ const WATCH: Duration = Duration::from_secs(1);
 /// How long open streams may run on at the end.
 const DRAIN: Duration = Duration::from_secs(25);
 
+/// Goes on as long as the machine is a node.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    told: Told,
+}
+
 /// Runs until `stop`, or until the machine is no longer this node: then at once, with whatever the tunnel still carries.
-pub(crate) async fn run(stop: impl Future<Output = ()>) -> Result<()> {
+pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Result<()> {
     let member = Membership::read()?;
     let member = member.context("this machine has joined nothing: stoker-node join")?;
     let (stopping, stopped) = watch::channel(false);
-    let tunnel = tunnel(&member, stopped.clone())?;
+    let far_end = far_end(&member)?;
+    let metrics = far_end.as_ref().map(FarEnd::metrics).unwrap_or_default();
+    let tunnel = tunnel(far_end, stopped.clone());
     let stop = async {
         stop.await;
         stopping.send_replace(true);
     };
     let work = async { tokio::join!(tunnel, look(&member, stopped), stop) };
     tokio::select! {
-        _ = work => {}
+        worked = args.told.while_running(metrics, work) => worked.map(drop)?,
         () = no_longer(&member, Membership::read) => {
             let (server, node) = (&member.server, &member.node);
             tracing::info!(server, node, "this machine is no longer this node with this tunnel");
@@ -65,13 +76,10 @@ fn is_same(member: &Membership, now: &Membership) -> bool {
 }
 
 /// Where the join asked for one.
-fn tunnel(
-    member: &Membership,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<impl Future<Output = ()> + use<>> {
+fn far_end(member: &Membership) -> Result<Option<FarEnd>> {
     let server = member.tunnel.as_deref().map(str::parse).transpose();
     let server = server.with_context(|| format!("{:?} is no tunnel", member.tunnel))?;
-    let far_end = server.map(|server| {
+    Ok(server.map(|server| {
         FarEnd::new(Config {
             server,
             files: Files {
@@ -82,16 +90,17 @@ fn tunnel(
             egress: Egress::new(Vec::new(), Vec::new()),
             drain: DRAIN,
         })
-    });
-    Ok(async move {
-        let stop = async {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        match far_end {
-            Some(far_end) => far_end.run(stop).await,
-            None => stop.await,
-        }
-    })
+    }))
+}
+
+async fn tunnel(far_end: Option<FarEnd>, mut stopped: watch::Receiver<bool>) {
+    let stop = async {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    match far_end {
+        Some(far_end) => far_end.run(stop).await,
+        None => stop.await,
+    }
 }
 
 async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
