@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  join ──► preflight ──► discover (authority pinned by the token) ──► certificate (key made here) ──► files ──► kubelet ──► its Node
-//!  run  ──► tunnel, authorities that rotate, what the machine has       leave ──► Node marked, pods evicted ──► stopped, removed
+//!  run  ──► tunnel, authorities that rotate, what the machine has       leave ──► pods evicted, all stopped ──► Node marked, files removed
 //! ```
 //! Everything that join writes is listed in [`paths`], and is what leave removes. A join that was cut off goes on where it
 //! was: the key stays, so that the token is not used twice.
@@ -13,6 +13,7 @@ mod containers;
 mod discover;
 mod files;
 mod follow;
+mod goodbye;
 pub(crate) mod join;
 pub(crate) mod leave;
 pub(crate) mod paths;

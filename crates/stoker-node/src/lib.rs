@@ -3,7 +3,7 @@
 //! Owns: the tunnel's far end, by which the tenant's API servers reach this node, and from it the pods and
 //! Services of its cluster; and the API server's address on this node, for pods, whose clients dial addresses.
 //!
-//! Must not: listen for anybody but this machine, have the tunnel dial an address that its egress rules refuse, or send a key
+//! Must not: listen for anybody but this machine (unless it is told where its metrics are to be asked for), have the tunnel dial an address that its egress rules refuse, or send a key
 //! anywhere.
 //!
 //! ```text
@@ -15,6 +15,7 @@
 
 mod dial;
 pub mod gpu;
+pub mod health;
 pub mod listener;
 mod sockets;
 pub mod tunnel;

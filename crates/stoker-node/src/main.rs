@@ -6,14 +6,15 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
-use stoker_node::gpu;
 use stoker_node::listener::{self, Listener};
-use stoker_node::tunnel::{Config, Egress, FarEnd, Files, Server};
+use stoker_node::tunnel::{Config, Egress, FarEnd, Files, Metrics, Server};
+use stoker_node::{gpu, health};
 use tokio::signal::unix::{SignalKind, signal};
 
 use host::paths::{AUTHORITY, CERTIFICATE, SERVING};
@@ -37,7 +38,7 @@ enum Task {
     /// Takes this machine out of its tenant: what join made is removed, and nothing else.
     Leave(host::leave::LeaveArgs),
     /// Goes on as long as the machine is a node: its tunnel, authorities that rotate, what it reports.
-    Run,
+    Run(host::run::RunArgs),
     /// Prints the NVIDIA devices of this machine, what keeps them from being used, and the labels of its node, as JSON.
     Gpu,
 }
@@ -84,6 +85,36 @@ struct TunnelArgs {
     /// How long open streams may run on after SIGTERM, seconds.
     #[arg(long, env = "STOKER_TUNNEL_DRAIN_SECONDS", default_value_t = 25)]
     drain_seconds: u64,
+
+    #[command(flatten)]
+    told: Told,
+}
+
+/// Where the tunnel's metrics are to be asked for.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Told {
+    /// `/metrics`, `/livez` and `/readyz` of the tunnel are answered at this `address:port`, over HTTP. Default: nowhere.
+    #[arg(long, env = "STOKER_TUNNEL_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
+}
+
+impl Told {
+    /// Answers as long as `work` takes.
+    pub(crate) async fn while_running<T>(
+        &self,
+        metrics: Arc<Metrics>,
+        work: impl Future<Output = T>,
+    ) -> Result<T> {
+        let Some(address) = self.metrics_listen else {
+            return Ok(work.await);
+        };
+        let listener = health::listen(address).await;
+        let listener = listener.with_context(|| format!("listening at {address}"))?;
+        tokio::select! {
+            done = work => Ok(done),
+            () = health::serve(listener, metrics) => anyhow::bail!("metrics are no longer answered"),
+        }
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -137,11 +168,15 @@ async fn work(task: Task) -> Result<()> {
     // systemd and runtimes leave a process 1,024; each stream is one, each connection of a pod two.
     rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
     match task {
-        Task::Tunnel(args) => FarEnd::new(args.into()).run(stop()?).await,
+        Task::Tunnel(args) => {
+            let (told, far_end) = args.parts();
+            told.while_running(far_end.metrics(), far_end.run(stop()?))
+                .await?;
+        }
         Task::Listener(args) => Listener::open(args.into())?.run(stop()?).await,
         Task::Join(args) => host::join::join(args).await?,
         Task::Leave(args) => host::leave::leave(args).await?,
-        Task::Run => host::run::run(stop()?).await?,
+        Task::Run(args) => host::run::run(&args, stop()?).await?,
         Task::Gpu => print_devices().await?,
     }
     Ok(())
@@ -167,18 +202,19 @@ async fn print_devices() -> Result<()> {
     writeln!(std::io::stdout(), "{told:#}").context("printing")
 }
 
-impl From<TunnelArgs> for Config {
-    fn from(args: TunnelArgs) -> Self {
-        Self {
-            server: args.server,
+impl TunnelArgs {
+    fn parts(self) -> (Told, FarEnd) {
+        let config = Config {
+            server: self.server,
             files: Files {
-                server_ca: args.server_ca,
-                client_certificate: args.client_certificate,
-                node_certificate: args.node_certificate,
+                server_ca: self.server_ca,
+                client_certificate: self.client_certificate,
+                node_certificate: self.node_certificate,
             },
-            egress: Egress::new(args.allow, args.deny),
-            drain: Duration::from_secs(args.drain_seconds),
-        }
+            egress: Egress::new(self.allow, self.deny),
+            drain: Duration::from_secs(self.drain_seconds),
+        };
+        (self.told, FarEnd::new(config))
     }
 }
 

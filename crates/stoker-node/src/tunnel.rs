@@ -11,6 +11,7 @@ mod backoff;
 mod credentials;
 mod egress;
 mod link;
+mod metrics;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -27,6 +28,8 @@ use backoff::Backoff;
 use credentials::Credentials;
 pub use credentials::Files;
 pub use egress::Egress;
+pub use metrics::Metrics;
+use metrics::Unconnected;
 
 /// Between two looks at the certificates.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
@@ -94,6 +97,7 @@ pub struct FarEnd {
     wanted: usize,
     backoff: Backoff,
     next_dial: Instant,
+    metrics: Arc<Metrics>,
 }
 
 /// A connection to a warden.
@@ -134,7 +138,14 @@ impl FarEnd {
             wanted: 1,
             backoff: Backoff::default(),
             next_dial: Instant::now(),
+            metrics: Arc::default(),
         }
+    }
+
+    /// What it counts, for whoever asks.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
     }
 
     /// Keeps links up until `stop`, then lets open streams run on for a while.
@@ -212,6 +223,7 @@ impl FarEnd {
             credentials,
             greetings: greetings.clone(),
             draining,
+            metrics: self.metrics.clone(),
         };
         links.spawn(async move { (id, task.run().await) });
     }
@@ -241,11 +253,13 @@ impl FarEnd {
         self.dialling = None;
         let _ = greeting.wanted.send(!known);
         if known {
+            self.metrics.not_connected(Unconnected::Known);
             self.next_dial = Instant::now() + self.backoff.next();
             return;
         }
         self.links.values().filter(is_same).for_each(Held::leave);
         info!(server = greeting.server, "connected");
+        self.metrics.connected(&greeting.server);
         if let Some(held) = self.links.get_mut(&greeting.link) {
             held.server = Some(greeting.server);
         }
@@ -257,18 +271,22 @@ impl FarEnd {
         let Some(held) = self.links.remove(&link) else {
             return;
         };
+        let why = ended.as_ref().err().map(link::Error::reason);
         let reason = ended
             .err()
             .map(|error| format!("{:#}", anyhow::Error::from(error)));
         if self.dialling == Some(link) {
             self.dialling = None;
             self.next_dial = Instant::now() + self.backoff.next();
+            self.metrics
+                .not_connected(why.unwrap_or(Unconnected::Protocol));
             warn!(reason, "no connection");
         } else if let Some(server) = held.server {
             // A warden that ends has many agents; they do not all come back in the same moment.
             if !*held.drain.borrow() {
                 self.next_dial = self.next_dial.max(Instant::now() + Backoff::moment());
             }
+            self.metrics.disconnected(&server);
             info!(server, reason, "disconnected");
         }
     }

@@ -5,10 +5,11 @@
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, HostPathVolumeSource, KeyToPath, PodSpec, PodTemplateSpec,
-    ServiceAccount, Toleration, Volume, VolumeMount,
+    ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, HostPathVolumeSource,
+    KeyToPath, PodSpec, PodTemplateSpec, Probe, ServiceAccount, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent};
 
 use crate::component::KONNECTIVITY;
@@ -25,6 +26,9 @@ const PKI: (&str, &str) = ("kubelet-pki", "/var/lib/kubelet/pki");
 /// The tenant's authority, which kube-controller-manager publishes in every namespace.
 const CA: (&str, &str) = ("ca", "/etc/stoker");
 const PUBLISHED_CA: &str = "kube-root-ca.crt";
+/// Where agents in the pod network answer probes and tell their metrics: the port of konnectivity's.
+const HEALTH: (&str, i32) = ("health", 8134);
+const METRICS_LISTEN: &str = "metrics-listen";
 /// Longer than open streams are let run on (`--drain-seconds`).
 const GRACE_SECONDS: i64 = 30;
 
@@ -163,9 +167,51 @@ fn container(agent: &KonnectivityAgent, server: &str, image: String) -> Containe
         format!("--server-ca={}/ca.crt", CA.1),
     ];
     args.extend(agent.extra_args.iter().cloned());
-    Container {
+    let container = Container {
         volume_mounts: Some(vec![mount(PKI), mount(CA)]),
         ..node_container::container(NAME, image, args, agent.resources.as_ref(), None)
+    };
+    if answers(agent) {
+        with_health(container)
+    } else {
+        container
+    }
+}
+
+/// Not in the nodes' own network, where the port is somebody else's, nor an agent of another release, which may not know how.
+fn answers(agent: &KonnectivityAgent) -> bool {
+    let is_given = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
+    let is_ours = !is_given(&agent.image) && !is_given(&agent.version);
+    let mut own = agent.extra_args.iter();
+    is_ours && !agent.host_network && !own.any(|own| own.contains(METRICS_LISTEN))
+}
+
+/// Ready is who has a connection to an API server: an update waits for it on each node.
+fn with_health(container: Container) -> Container {
+    let probe = |path: &str, period| Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(HEALTH.0.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    };
+    Container {
+        env: Some(vec![EnvVar {
+            name: "STOKER_TUNNEL_METRICS_LISTEN".to_owned(),
+            value: Some(format!("[::]:{}", HEALTH.1)),
+            ..EnvVar::default()
+        }]),
+        ports: Some(vec![ContainerPort {
+            name: Some(HEALTH.0.to_owned()),
+            container_port: HEALTH.1,
+            ..ContainerPort::default()
+        }]),
+        liveness_probe: Some(probe("/livez", 20)),
+        readiness_probe: Some(probe("/readyz", 5)),
+        ..container
     }
 }
 

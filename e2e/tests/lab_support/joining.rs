@@ -74,6 +74,14 @@ pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
     })
     .await?;
 
+    another_clusters_files_are_left_alone(&worker, &stoker_node).await?;
+    is_cut_off_while_it_leaves(&worker, &stoker_node, &nodes).await?;
+    // By its certificate: the token is used up.
+    join(first.clone()).await?;
+    let back = nodes.get(NAME).await?;
+    ensure!(back.uid() == node.uid(), "it is another Node");
+    is_equipped(&back)?;
+
     leave(&worker, &stoker_node).await?;
     let left = nodes.get(NAME).await?;
     ensure!(left.annotations().contains_key(LEFT), "it is not marked");
@@ -139,15 +147,44 @@ async fn runs_a_pod(tenant: &Tenant, image: &str) -> Result<()> {
     .await
 }
 
-async fn leave(worker: &Host, stoker_node: &str) -> Result<()> {
-    if worker
-        .programs()
-        .iter()
-        .any(|(name, _)| name == "stoker-node")
-    {
-        // As systemd would.
-        let _ = worker.stop_running("stoker-node");
+/// Somebody has joined the machine to something else since, and did not say so to this agent.
+async fn another_clusters_files_are_left_alone(worker: &Host, stoker_node: &str) -> Result<()> {
+    let edit = |script: &'static str| worker.run(["sh", "-c", script]);
+    edit("sed -i 's#https://#https://another.#' /etc/kubernetes/kubelet.conf").await?;
+    let refused = worker.run([stoker_node, "leave"]).await;
+    let refused = format!("{:#}", refused.err().context("it leaves what it is not")?);
+    ensure!(refused.contains("another one now"), "{refused}");
+    for path in MADE {
+        let there = worker.run(["test", "-e", path]).await;
+        there.with_context(|| format!("{path} is gone"))?;
     }
+    edit("sed -i 's#https://another.#https://#' /etc/kubernetes/kubelet.conf").await?;
+    Ok(())
+}
+
+/// No tool of its runtime's is there, by which its containers could be removed: its name is not free, and it may come back.
+async fn is_cut_off_while_it_leaves(
+    worker: &Host,
+    stoker_node: &str,
+    nodes: &Api<Node>,
+) -> Result<()> {
+    let line = ["env", "PATH=/nowhere", stoker_node, "leave"];
+    let line = line.into_iter().chain(["--drain-seconds", "0"]);
+    let stopped = worker.run(line).await;
+    let stopped = format!("{:#}", stopped.err().context("it leaves nevertheless")?);
+    ensure!(stopped.contains("neither crictl nor ctr"), "{stopped}");
+    let node = nodes.get(NAME).await?;
+    ensure!(
+        !node.annotations().contains_key(LEFT),
+        "its name is given away"
+    );
+    let spec = node.spec.unwrap_or_default();
+    ensure!(spec.unschedulable == Some(true), "it is not cordoned");
+    Ok(())
+}
+
+async fn leave(worker: &Host, stoker_node: &str) -> Result<()> {
+    let agent = worker.run(["pgrep", "-o", "-f", "stoker-node run"]).await?;
     let begun = Instant::now();
     worker
         .run([stoker_node, "leave", "--drain-seconds", "20"])
@@ -163,7 +200,13 @@ async fn leave(worker: &Host, stoker_node: &str) -> Result<()> {
     );
     let kubelets = worker.run(["sh", "-c", "pgrep -x kubelet || true"]).await?;
     ensure!(kubelets.trim().is_empty(), "a kubelet runs on");
-    Ok(())
+    // Its tunnel, where it has one, leads here. Whoever supervises it starts another one, which finds nothing to do.
+    eventually(Duration::from_secs(5), "its agent ends", async || {
+        let there = worker.run(["kill", "-0", agent.trim()]).await.is_ok();
+        ensure!(!there, "it runs on");
+        Ok(())
+    })
+    .await
 }
 
 async fn nothing_is_left(worker: &Host) -> Result<()> {

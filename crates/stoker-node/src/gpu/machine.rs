@@ -18,6 +18,9 @@ pub struct Machine {
     pub toolkit: Toolkit,
     /// What keeps devices from being used, each with what to do; empty when all is well.
     pub findings: Vec<String>,
+    /// Whether the driver's tools, which are there, say nothing: what they said before is as good as it was.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 /// One GPU.
@@ -64,6 +67,7 @@ impl Machine {
         toolkit: Toolkit,
     ) -> Self {
         let mut findings = Vec::new();
+        let silent = matches!(seen, Err(Silent::Hangs | Silent::Failed(_)));
         let devices = match seen {
             Ok(rows) => on_bus
                 .into_iter()
@@ -98,6 +102,7 @@ impl Machine {
             driver,
             toolkit,
             findings,
+            silent,
         }
     }
 

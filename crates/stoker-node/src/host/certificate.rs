@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use stoker_pki::{NodeRequest, SigningRequest};
 use time::OffsetDateTime;
 
-use super::paths::{CERTIFICATE, KEY, link, write};
+use super::paths::{CERTIFICATE, KEY, link, remove, write};
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// The operator answers within the second; it may be starting.
@@ -36,21 +36,25 @@ pub(crate) fn is_held(name: &str, authorities: &str) -> bool {
     stoker_pki::is_node_credential(&text, name, authorities, OffsetDateTime::now_utc())
 }
 
-/// Gets the certificate of the node `name` and puts it where the kubelet renews it.
-pub(crate) async fn obtain(client: &Client, name: &str) -> Result<()> {
+/// Gets the certificate of the node `name`: PEM, with its key.
+pub(crate) async fn obtain(client: &Client, name: &str) -> Result<String> {
     let known = fs::read_to_string(KEY).ok();
     let request = NodeRequest::new(name, known.as_deref()).context("making the node's key")?;
     if known.is_none() {
         write(KEY, request.key.as_pem(), 0o600)?;
     }
     let certificate = ask(client, &request).await?;
+    Ok(format!("{certificate}{}", request.key.as_pem()))
+}
+
+/// Puts a certificate where the kubelet renews it.
+pub(crate) fn keep(credential: &str) -> Result<()> {
     let now = Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
     // As a kubelet names them (`k8s.io/client-go/util/certificate`).
     let file = PathBuf::from(CERTIFICATE).with_file_name(format!("kubelet-client-{now}.pem"));
-    let text = format!("{certificate}{}", request.key.as_pem());
-    write(&file.to_string_lossy(), &text, 0o600)?;
+    write(&file.to_string_lossy(), credential, 0o600)?;
     link(&file, CERTIFICATE)?;
-    fs::remove_file(KEY).with_context(|| format!("removing {KEY}"))
+    remove(KEY)
 }
 
 async fn ask(client: &Client, request: &NodeRequest) -> Result<String> {

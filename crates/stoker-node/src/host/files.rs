@@ -1,12 +1,19 @@
 //! What a kubelet starts by. Pure but for the writing.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::{Value, json};
 use stoker_api::labels::JOINING;
 
-use super::paths::{AUTHORITY, CERTIFICATE, KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, write};
+use super::paths::{
+    AUTHORITY, CERTIFICATE, KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, Membership, write,
+};
 use super::report;
+
+/// Of a `KubeletConfiguration`: the container runtime's socket.
+pub(crate) const ENDPOINT: &str = "containerRuntimeEndpoint";
 
 /// What is this machine's own of a kubelet's configuration.
 #[derive(Clone, Debug)]
@@ -82,7 +89,7 @@ pub(crate) fn kubelet_config(tenant: &Value, local: &Local, kept: &Kept) -> Valu
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "authentication": { "x509": { "clientCAFile": AUTHORITY } },
-            "containerRuntimeEndpoint": local.runtime,
+            ENDPOINT: local.runtime,
             "rotateCertificates": true,
         }),
     );
@@ -169,6 +176,33 @@ pub(crate) fn write_all(
     write(KUBELET_CONFIG, &config, 0o644)
 }
 
+/// Whether the files of the kubelet that are here are of this node, or there are none: others may have joined the machine to
+/// something else since.
+pub(crate) fn are_of(member: &Membership) -> Result<bool> {
+    match fs::read_to_string(KUBECONFIG) {
+        Ok(text) => Ok(is_way_of(&text, &member.server, &member.node)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("reading {KUBECONFIG}")),
+    }
+}
+
+/// Whether a kubeconfig is what join writes for this node; other tools name users otherwise.
+fn is_way_of(text: &str, server: &str, node: &str) -> bool {
+    let parsed: Value = serde_saphyr::from_str(text).unwrap_or_default();
+    parsed["clusters"][0]["cluster"]["server"] == format!("https://{server}")
+        && parsed["users"][0]["name"] == node
+}
+
+/// The runtime that the kubelet works with, as its configuration says.
+pub(crate) fn runtime() -> Option<String> {
+    runtime_in(&fs::read_to_string(KUBELET_CONFIG).ok()?)
+}
+
+fn runtime_in(config: &str) -> Option<String> {
+    let parsed: Value = serde_saphyr::from_str(config).ok()?;
+    parsed[ENDPOINT].as_str().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +265,27 @@ mod tests {
             flags(&local(), &kept),
             "KUBELET_KUBEADM_ARGS=\"--hostname-override=w1 --node-labels=pool=gpu\"\n"
         );
+    }
+
+    #[test]
+    fn what_another_tool_made_of_the_machine_is_known() {
+        let ours = kubeconfig("a:6443", "w1").to_string();
+        assert!(is_way_of(&ours, "a:6443", "w1"));
+        assert!(!is_way_of(&ours, "b:6443", "w1") && !is_way_of(&ours, "a:6443", "w2"));
+        let kubeadm = "clusters: [{ name: default-cluster, cluster: { server: 'https://a:6443' } }]\nusers: [{ name: default-auth }]\n";
+        assert!(!is_way_of(kubeadm, "a:6443", "w1"));
+        assert!(!is_way_of("", "a:6443", "w1") && !is_way_of("{", "a:6443", "w1"));
+    }
+
+    #[test]
+    fn the_runtime_is_what_the_kubelet_was_told() {
+        let local = Local {
+            patch: json!({ ENDPOINT: "unix:///run/own.sock" }),
+            ..local()
+        };
+        let config = kubelet_config(&json!({}), &local, &Kept::default()).to_string();
+        assert_eq!(runtime_in(&config).as_deref(), Some("unix:///run/own.sock"));
+        assert_eq!(runtime_in("kind: KubeletConfiguration\n"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Authorities of the tenant, PEM.
 pub(crate) const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
@@ -51,14 +52,34 @@ pub(crate) struct Membership {
     pub(crate) node: String,
     /// `host:port` of the tunnel, where this service keeps one.
     pub(crate) tunnel: Option<String>,
-    /// Socket of the container runtime. Files of earlier agents lack it.
+    /// Socket of the container runtime that the kubelet works with. Files of earlier agents lack it.
     #[serde(default = "default_runtime")]
     pub(crate) runtime: String,
+    /// `--node-ip` of the kubelet, where it is given.
+    #[serde(default)]
+    pub(crate) node_ip: Option<String>,
+    /// What of the kubelet's configuration is this machine's own.
+    #[serde(default)]
+    pub(crate) kubelet_config: Value,
     /// Whether the tenant has given it a certificate; before that nothing but a key is made. Earlier agents wrote this file after.
     #[serde(default = "always")]
     pub(crate) let_in: bool,
     /// Whether the Node has come, with what the token gives.
     pub(crate) joined: bool,
+    /// Since `leave` has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leaving: Option<Leaving>,
+}
+
+/// What `leave` has done to the Node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leaving {
+    /// Of the Node that it was. Another one of its name is another machine.
+    pub(crate) uid: String,
+    /// Whether it is `leave` that has cordoned it.
+    pub(crate) cordoned: bool,
+    /// Whether it may be marked as left. Its name is free then, and this machine's no more.
+    pub(crate) marked: bool,
 }
 
 impl Membership {
@@ -107,6 +128,16 @@ pub(crate) fn write(path: &str, text: &str, mode: u32) -> Result<()> {
     write().with_context(|| format!("writing {path}"))
 }
 
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &str) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {path}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Turns the link at `link` to `target`, at once.
 pub(crate) fn link(target: &Path, link: &str) -> Result<()> {
     let new = PathBuf::from(format!("{link}.new"));
@@ -129,5 +160,6 @@ mod tests {
         let text = r#"{ "server": "a:6443", "node": "w1", "tunnel": null, "joined": true }"#;
         let member: Membership = serde_json::from_str(text).unwrap();
         assert_eq!((&*member.runtime, member.let_in), (RUNTIME, true));
+        assert_eq!(member.leaving, None);
     }
 }

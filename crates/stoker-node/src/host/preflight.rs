@@ -9,8 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Result;
 use stoker_api::is_node_name;
 
+use super::files;
 use super::paths::{KUBECONFIG, MANIFESTS, Membership};
 
 /// Certificates and keys of a kubelet.
@@ -55,15 +57,24 @@ pub(crate) struct Finding {
 
 impl Facts {
     /// Of this machine; `member` is what it has joined or begun to join.
-    pub(crate) fn gather(node: &str, runtime: &str, member: Option<&Membership>) -> Self {
+    ///
+    /// # Errors
+    /// It cannot be read whose the kubelet's files are.
+    pub(crate) fn gather(node: &str, runtime: &str, member: Option<&Membership>) -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let kubelet = Command::new("kubelet").arg("--version").output().ok();
         let kubelet = kubelet.filter(|output| output.status.success());
-        let mut foreign = occupied(Path::new("/"));
-        if member.is_some() {
-            foreign.clear();
-        }
-        Self {
+        // Before it was let in, nothing of a node is this one's; and others may have come since.
+        let is_ours = match member {
+            Some(member) => member.let_in && files::are_of(member)?,
+            None => false,
+        };
+        let foreign = if is_ours {
+            Vec::new()
+        } else {
+            occupied(Path::new("/"))
+        };
+        Ok(Self {
             root: nix::unistd::geteuid().is_root(),
             node: node.to_owned(),
             kubelet: kubelet.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -76,9 +87,9 @@ impl Facts {
             } else {
                 1
             },
-            port_taken: member.is_none() && TcpListener::bind(("0.0.0.0", PORT)).is_err(),
+            port_taken: !is_ours && TcpListener::bind(("0.0.0.0", PORT)).is_err(),
             foreign,
-        }
+        })
     }
 }
 

@@ -25,11 +25,12 @@ const NVIDIA: &str = "nvidia.com/";
 
 /// Looks once, and tells what the Node does not say.
 pub(crate) async fn once(member: &Membership, observer: &mut gpu::Observer) -> Result<()> {
-    let labels = gpu::labels(&observer.look(Path::new("/")).await);
+    let machine = observer.look(Path::new("/")).await;
+    let labels = gpu::labels(&machine);
     let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
     let nodes: Api<Node> = Api::all(client);
     let node = nodes.get(&member.node).await.context("reading the Node")?;
-    if let Some(patch) = patch(&node, &labels) {
+    if let Some(patch) = patch(&node, &labels, machine.silent) {
         nodes
             .patch(&member.node, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -45,9 +46,9 @@ pub(super) fn written(node: &Node) -> BTreeSet<&str> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-/// What makes a Node say this; `None` when it does. What is no longer so is taken away if this agent has written it, and what
-/// feature discovery tells is left to it.
-fn patch(node: &Node, labels: &BTreeMap<&'static str, String>) -> Option<Value> {
+/// What makes a Node say this; `None` when it does. What is no longer so is taken away if this agent has written it, unless it is
+/// only not known now (`silent`); and what feature discovery tells is left to it.
+fn patch(node: &Node, labels: &BTreeMap<&'static str, String>, silent: bool) -> Option<Value> {
     let is_theirs = node.labels().contains_key(FEATURE_DISCOVERY);
     let is_ours = |name: &str| !(is_theirs && name.starts_with(NVIDIA));
     let wanted: BTreeMap<_, _> = labels.iter().filter(|(name, _)| is_ours(name)).collect();
@@ -58,16 +59,21 @@ fn patch(node: &Node, labels: &BTreeMap<&'static str, String>) -> Option<Value> 
         }
     }
     let written = written(node);
+    let mut kept: BTreeSet<&str> = wanted.into_keys().copied().collect();
     for name in &written {
-        let is_over = !wanted.contains_key(name) && is_ours(name);
-        if is_over && node.labels().contains_key(*name) {
+        let is_there = is_ours(name) && node.labels().contains_key(*name);
+        if !is_there || kept.contains(name) {
+            continue;
+        }
+        if silent {
+            kept.insert(name);
+        } else {
             changed.insert(name, Value::Null);
         }
     }
     // Somebody else's stays theirs, as long as it is right.
-    let kept = wanted.into_keys().copied();
-    let kept = kept.filter(|name| written.contains(name) || changed.contains_key(name));
-    let kept = kept.collect::<Vec<_>>().join(",");
+    kept.retain(|name| written.contains(name) || changed.contains_key(name));
+    let kept = kept.into_iter().collect::<Vec<_>>().join(",");
     let mut annotations = BTreeMap::new();
     for (name, value) in [(AGENT, env!("CARGO_PKG_VERSION")), (WRITTEN, &kept)] {
         let value = (!value.is_empty()).then_some(value);
@@ -100,7 +106,7 @@ mod tests {
 
     /// What is written of labels, and the names that are the agent's then.
     fn change(node: &Node, wanted: &BTreeMap<&'static str, String>) -> (Value, Value) {
-        let patch = patch(node, wanted).unwrap();
+        let patch = patch(node, wanted, false).unwrap();
         let metadata = &patch["metadata"];
         let written = metadata["annotations"][WRITTEN].clone();
         (metadata["labels"].clone(), written)
@@ -114,7 +120,7 @@ mod tests {
         assert_eq!(changed, json!({ PRESENT: "true", COUNT: "2" }));
         assert_eq!(written, names);
         let told = node(&json!({ PRESENT: "true", COUNT: "2" }), &names);
-        assert_eq!(patch(&told, &wanted), None);
+        assert_eq!(patch(&told, &wanted, false), None);
         // Somebody deleted one.
         let (changed, _) = change(&node(&json!({ PRESENT: "true" }), &names), &wanted);
         assert_eq!(changed, json!({ COUNT: "2" }));
@@ -143,5 +149,18 @@ mod tests {
         let (changed, written) = change(&node(&theirs, &names), &wanted);
         assert_eq!(changed, json!({ HEALTHY: "8" }));
         assert_eq!(written, HEALTHY);
+    }
+
+    #[test]
+    fn what_is_only_not_known_now_is_kept() {
+        let product = gpu::LABELS[3];
+        let told = json!({ PRESENT: "true", COUNT: "2", HEALTHY: "2", product: "NVIDIA-H200" });
+        let names = format!("{COUNT},{PRESENT},{product},{HEALTHY}");
+        let wanted = labels([(PRESENT, "true"), (COUNT, "2"), (HEALTHY, "0")]);
+        let silent = patch(&node(&told, &names), &wanted, true).unwrap();
+        let only = json!({ "labels": { HEALTHY: "0" }, "annotations": {} });
+        assert_eq!(silent["metadata"], only);
+        let (changed, _) = change(&node(&told, &names), &wanted);
+        assert_eq!(changed, json!({ HEALTHY: "0", product: null }));
     }
 }

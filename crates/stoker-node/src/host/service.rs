@@ -141,9 +141,10 @@ fn end_kubelets() -> Result<Vec<Pid>> {
     Ok(running)
 }
 
-/// The kubelets that run by our configuration.
+/// The kubelets that run by our configuration: of this machine's own file system, since in a container anybody has that path.
 fn kubelets() -> Result<Vec<Pid>> {
     let mut found = Vec::new();
+    let own = std::fs::read_link("/proc/self/ns/mnt").context("looking for the kubelet")?;
     let entries = std::fs::read_dir("/proc").context("looking for the kubelet")?;
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -152,7 +153,8 @@ fn kubelets() -> Result<Vec<Pid>> {
         };
         // Empty once it has ended.
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if is_our_kubelet(&line) {
+        let sees = || std::fs::read_link(entry.path().join("ns/mnt"));
+        if is_our_kubelet(&line) && sees().is_ok_and(|sees| sees == own) {
             found.push(Pid::from_raw(id));
         }
     }
@@ -196,6 +198,8 @@ fn run_systemctl(arguments: &[&str]) -> Result<Output> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
+
     use super::*;
 
     #[test]
@@ -207,5 +211,36 @@ mod tests {
             .collect();
         assert_eq!(lines[0], "ExecStart=");
         assert!(lines[1].starts_with("ExecStart=/usr/bin/kubelet --kubeconfig="));
+    }
+
+    #[test]
+    fn what_calls_itself_a_kubelet_in_a_container_is_none() {
+        let run = |command: &mut Command| {
+            let command = command.stdin(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        };
+        // `sh` waits for a line, under a name and with an argument of a kubelet's.
+        let config = format!("--config={KUBELET_CONFIG}");
+        let arguments = ["-c", "read -r _; :", &config];
+        let mut own = run(Command::new("sh").arg0("kubelet").args(arguments));
+        let mut inside = run(Command::new("unshare")
+            .args(["--map-root-user", "--mount", "bash", "-c"])
+            .arg(format!("exec -a kubelet sh -c 'read -r _; :' {config}")));
+        let id = |child: &std::process::Child| Pid::from_raw(child.id().cast_signed());
+        let is_kubelet = |id: Pid| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            is_our_kubelet(&line)
+        };
+        let begun = Instant::now();
+        while !(is_kubelet(id(&own)) && is_kubelet(id(&inside))) {
+            assert!(begun.elapsed() < ENDS, "they have not started");
+            std::thread::sleep(LOOK);
+        }
+        let found = kubelets().unwrap();
+        for child in [&mut own, &mut inside] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(found.contains(&id(&own)) && !found.contains(&id(&inside)));
     }
 }

@@ -1,7 +1,7 @@
 //! Volumes of pods below the kubelet's directory: mounts are taken off, then files removed. Never through a mount: what is
 //! behind one is somebody's data.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc::dev_t;
+use nix::libc::{dev_t, ino_t};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 const LOOK: Duration = Duration::from_millis(500);
+/// Names of a path that are told.
+const TOLD: usize = 20;
 /// For a process to end and its mounts to be free.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -89,7 +91,7 @@ fn unescape(mut text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Removes everything in `root`, which is no link.
+/// Removes everything in `root`, which is no link, however deep it goes: that is for pods to choose.
 pub(super) fn empty(root: &Path) -> Result<()> {
     let open = Dir::open(root, directory(), Mode::empty());
     let open = open.with_context(|| format!("reading {}", root.display()))?;
@@ -98,35 +100,114 @@ pub(super) fn empty(root: &Path) -> Result<()> {
 }
 
 /// Relative to what is open, so that nobody puts a link in the way; stops before another file system.
-fn empty_on(device: dev_t, mut open: Dir, path: &Path) -> Result<()> {
-    let reading = || format!("reading {}", path.display());
-    let own = fstat(&open).with_context(reading)?.st_dev;
-    ensure!(
-        own == device,
-        "{} is another file system, and was left as it is: unmount it, and run this again",
-        path.display()
-    );
-    let entries: Result<Vec<CString>, Errno> = open
-        .iter()
-        .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
-        .collect();
-    for name in entries.with_context(reading)? {
-        if name.as_bytes() == b"." || name.as_bytes() == b".." {
-            continue;
+fn empty_on(device: dev_t, open: Dir, path: &Path) -> Result<()> {
+    let mut descent = Descent {
+        device,
+        root: path,
+        here: open,
+        levels: Vec::new(),
+    };
+    descent.enter()?;
+    while let Some(level) = descent.levels.last() {
+        match level.left.last().cloned() {
+            Some(name) => descent.go_down(&name)?,
+            None => descent.go_up()?,
         }
-        let below = path.join(OsString::from_vec(name.as_bytes().to_vec()));
-        let removed = match unlinkat(&open, &*name, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR) => {
-                let child = Dir::openat(&open, &*name, directory(), Mode::empty());
-                let child = child.with_context(|| format!("reading {}", below.display()))?;
-                empty_on(device, child, &below)?;
-                unlinkat(&open, &*name, UnlinkatFlags::RemoveDir)
-            }
-            removed => removed,
-        };
-        removed.with_context(|| format!("removing {}", below.display()))?;
     }
     Ok(())
+}
+
+/// A walk in which one directory is open at a time.
+struct Descent<'a> {
+    device: dev_t,
+    root: &'a Path,
+    here: Dir,
+    /// Of the root and all that lead here.
+    levels: Vec<Level>,
+}
+
+struct Level {
+    /// By which it is known again on the way up.
+    inode: ino_t,
+    /// Directories in it that are still there; the last is the way down.
+    left: Vec<CString>,
+}
+
+impl Descent<'_> {
+    /// Removes what is no directory from the one that was opened last.
+    fn enter(&mut self) -> Result<()> {
+        let found = fstat(&self.here).with_context(|| format!("reading {}", self.path()))?;
+        ensure!(
+            found.st_dev == self.device,
+            "{} is another file system, and was left as it is: unmount it, and run this again",
+            self.path()
+        );
+        let entries: Result<Vec<CString>, Errno> = self
+            .here
+            .iter()
+            .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
+            .collect();
+        let entries = entries.with_context(|| format!("reading {}", self.path()))?;
+        let mut left = Vec::new();
+        for name in entries {
+            if name.as_bytes() == b"." || name.as_bytes() == b".." {
+                continue;
+            }
+            match unlinkat(&self.here, &*name, UnlinkatFlags::NoRemoveDir) {
+                Err(Errno::EISDIR) => left.push(name),
+                removed => {
+                    let name = name.to_string_lossy();
+                    removed.with_context(|| format!("removing {}/{name}", self.path()))?;
+                }
+            }
+        }
+        self.levels.push(Level {
+            inode: found.st_ino,
+            left,
+        });
+        Ok(())
+    }
+
+    fn go_down(&mut self, name: &CStr) -> Result<()> {
+        let child = Dir::openat(&self.here, name, directory(), Mode::empty());
+        self.here = child.with_context(|| format!("reading {}", self.path()))?;
+        self.enter()
+    }
+
+    /// Leaves the directory, which is empty, and removes it. Where it hangs is what is above, or somebody moved it meanwhile.
+    fn go_up(&mut self) -> Result<()> {
+        self.levels.pop();
+        let Some(above) = self.levels.last() else {
+            return Ok(());
+        };
+        let parent = Dir::openat(&self.here, c"..", directory(), Mode::empty());
+        let parent = parent.with_context(|| format!("leaving {}", self.path()))?;
+        let found = fstat(&parent).with_context(|| format!("leaving {}", self.path()))?;
+        ensure!(
+            (found.st_dev, found.st_ino) == (self.device, above.inode),
+            "{} was moved while it was removed: run this again",
+            self.path()
+        );
+        let name = above.left.last().cloned().unwrap_or_default();
+        unlinkat(&parent, &*name, UnlinkatFlags::RemoveDir)
+            .with_context(|| format!("removing {}", self.path()))?;
+        self.here = parent;
+        if let Some(above) = self.levels.last_mut() {
+            above.left.pop();
+        }
+        Ok(())
+    }
+
+    /// Where it is, for people: its beginning where it goes deep.
+    fn path(&self) -> String {
+        let names = self.levels.iter().filter_map(|level| level.left.last());
+        let names: Vec<_> = names
+            .take(TOLD)
+            .map(|name| name.to_string_lossy())
+            .collect();
+        let path = self.root.join(names.join("/"));
+        path.display().to_string()
+    }
 }
 
 fn directory() -> OFlag {
@@ -172,6 +253,38 @@ mod tests {
         let kubelet = folder.path().join("kubelet");
         symlink(folder.path(), kubelet.join("pods/link")).unwrap();
         symlink("nowhere", kubelet.join("dangling")).unwrap();
+        empty(&kubelet).unwrap();
+        assert_eq!(fs::read_dir(&kubelet).unwrap().count(), 0);
+        assert!(folder.path().join("beside").exists());
+    }
+
+    #[test]
+    fn what_goes_deep_is_removed_with_few_files_open_and_a_small_stack() {
+        const CHILD: &str = "STOKER_DEEP";
+        if std::env::var_os(CHILD).is_none() {
+            // The limit is a process's.
+            let name = std::thread::current().name().unwrap().to_owned();
+            let child = std::process::Command::new("sh")
+                .args(["-c", r#"ulimit -n 64 && exec "$0" --exact "$1""#])
+                .arg(std::env::current_exe().unwrap())
+                .arg(name)
+                .env(CHILD, "1")
+                .output()
+                .unwrap();
+            assert!(child.status.success(), "{child:?}");
+            return;
+        }
+        let folder = tree();
+        let kubelet = folder.path().join("kubelet");
+        let mut open = Dir::open(&kubelet, directory(), Mode::empty()).unwrap();
+        for level in 0..20_000 {
+            let mode = Mode::from_bits_truncate(0o755);
+            nix::sys::stat::mkdirat(&open, c"a", mode).unwrap();
+            if level % 1000 == 0 {
+                nix::sys::stat::mkdirat(&open, c"beside", mode).unwrap();
+            }
+            open = Dir::openat(&open, c"a", directory(), Mode::empty()).unwrap();
+        }
         empty(&kubelet).unwrap();
         assert_eq!(fs::read_dir(&kubelet).unwrap().count(), 0);
         assert!(folder.path().join("beside").exists());

@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::credentials::Credentials;
 use super::egress::Refused;
+use super::metrics::{Counted, Metrics, Unconnected, Undialled};
 use super::{Config, Greeting};
 use crate::dial;
 
@@ -45,6 +46,19 @@ pub(super) enum Error {
     Answer(#[from] http::Error),
 }
 
+impl Error {
+    /// In few words, for whoever counts.
+    pub(super) fn reason(&self) -> Unconnected {
+        match self {
+            Self::Slow | Self::Dial(_) => Unconnected::Unreachable,
+            Self::Handshake(_) => Unconnected::Handshake,
+            Self::Protocol(_) | Self::NoHello | Self::Silent(_) | Self::Answer(_) => {
+                Unconnected::Protocol
+            }
+        }
+    }
+}
+
 type Wire = Connection<TlsStream<TcpStream>, Bytes>;
 
 /// A connection to be made.
@@ -54,6 +68,7 @@ pub(super) struct Link {
     pub(super) credentials: Arc<Credentials>,
     pub(super) greetings: mpsc::Sender<Greeting>,
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Whether the warden has said who it is.
@@ -87,7 +102,10 @@ impl Link {
                         let (request, respond) = accepted?;
                         if request.method() == Method::CONNECT {
                             let config = self.config.clone();
-                            streams.spawn(async move { serve(request, respond, &config).await });
+                            let metrics = self.metrics.clone();
+                            streams.spawn(async move {
+                                serve(request, respond, &config, &metrics).await;
+                            });
                         } else {
                             known = self.greet(&request, respond).await?;
                         }
@@ -184,7 +202,13 @@ async fn keep_asking(mut ping: PingPong, windows: mpsc::Sender<u32>) -> Silent {
 }
 
 /// Dials, and passes bytes on. What goes wrong afterwards ends this stream alone.
-async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, config: &Config) {
+async fn serve(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    config: &Config,
+    metrics: &Metrics,
+) {
+    let _open = metrics.stream();
     let Some(target) = request.uri().authority().cloned() else {
         return;
     };
@@ -196,6 +220,7 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, c
     let mut socket = match dialled {
         Ok(socket) => socket,
         Err(refused) => {
+            metrics.not_dialled(refused.reason());
             let _ = respond.send_response(refused.response(), true);
             return;
         }
@@ -203,7 +228,15 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, c
     let Ok(send) = respond.send_response(Response::new(()), false) else {
         return;
     };
-    let (read, mut write) = socket.split();
+    let (read, write) = socket.split();
+    let read = Counted {
+        half: read,
+        bytes: &metrics.sent,
+    };
+    let mut write = Counted {
+        half: write,
+        bytes: &metrics.received,
+    };
     let relayed = relay(&read, &mut write, send, request.into_body()).await;
     if relayed.is_err() {
         // A reset: the target shall not take a cut for an end.
@@ -212,6 +245,16 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, c
 }
 
 impl Refused {
+    /// In few words, for whoever counts.
+    fn reason(&self) -> Undialled {
+        match self.status {
+            StatusCode::FORBIDDEN => Undialled::Forbidden,
+            StatusCode::SERVICE_UNAVAILABLE => Undialled::Unreachable,
+            StatusCode::GATEWAY_TIMEOUT => Undialled::Timeout,
+            _ => Undialled::Failed,
+        }
+    }
+
     fn response(&self) -> Response<()> {
         let mut response = Response::new(());
         *response.status_mut() = self.status;

@@ -4,3 +4,4 @@ mod admission;
 mod ground;
 mod servers;
 mod streams;
+mod told;

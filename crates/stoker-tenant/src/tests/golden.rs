@@ -87,6 +87,20 @@ fn agents_of_the_tunnel_on_some_nodes() {
 }
 
 #[test]
+fn an_agent_is_probed_where_it_is_known_to_answer() {
+    let is_probed = |agent: &str| {
+        let built = agents(&format!("{{ agent: {agent} }}"));
+        let pod = built.daemon_sets[0].spec.clone().unwrap().template.spec;
+        let container = pod.unwrap().containers.remove(0);
+        assert_eq!(container.readiness_probe.is_some(), container.env.is_some());
+        container.readiness_probe.is_some()
+    };
+    assert!(is_probed("{}") && is_probed("{ image: '', extraArgs: [--deny=192.0.2.0/24] }"));
+    assert!(!is_probed("{ hostNetwork: true }") && !is_probed("{ version: v0 }"));
+    assert!(!is_probed("{ extraArgs: ['--metrics-listen=[::]:9000'] }"));
+}
+
+#[test]
 fn listeners_on_nodes_that_lead_through_a_gateway() {
     let mut access = access(
         "acme.tenants.example.com",

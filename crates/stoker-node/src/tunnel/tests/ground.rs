@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use stoker_pki::{Authority, LeafRequest, LeafUsage};
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::super::{Config, Egress, FarEnd, Files};
+use super::super::{Config, Egress, FarEnd, Files, Metrics};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -50,6 +51,7 @@ pub(super) struct Near {
 
 pub(super) struct Agent {
     pub(super) files: Files,
+    pub(super) metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     pub(super) task: Running,
 }
@@ -175,6 +177,7 @@ pub(super) fn agent(files: Files, port: u16, egress: Egress) -> Agent {
         egress,
         drain: DEADLINE,
     });
+    let metrics = far_end.metrics();
     let (stop, stopped) = oneshot::channel();
     let task = Running::new(async move {
         far_end
@@ -188,6 +191,7 @@ pub(super) fn agent(files: Files, port: u16, egress: Egress) -> Agent {
     });
     Agent {
         files,
+        metrics,
         stop: Some(stop),
         task,
     }
