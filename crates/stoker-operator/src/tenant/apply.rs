@@ -25,6 +25,7 @@ use super::build::Wanted;
 use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
+use super::inputs::inputs;
 use super::kubelets;
 use super::manifest;
 use super::rollout::{self, Rolled};
@@ -214,18 +215,6 @@ fn cached_service(tenant: &Tenant, ctx: &Context) -> Option<Service> {
 pub(super) fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
     let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
     Some(ctx.stores.deployments.get(&reference)?.as_ref().clone())
-}
-
-fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> Inputs {
-    Inputs {
-        generation: tenant.generation,
-        replicas: tenant.replicas,
-        exposure,
-        peers: place.open.peers.list(),
-        endpoints: place.open.credentials.endpoints.clone(),
-        pool_authority: place.open.credentials.authority_certificate.clone(),
-        management_networks: ctx.management_networks.borrow().closed.clone(),
-    }
 }
 
 /// What applying the objects needs.
