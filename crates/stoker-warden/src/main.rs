@@ -77,7 +77,10 @@ async fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .init();
     // Runtimes leave a process 1,024; each agent and each stream is one.
-    rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        // Where the hard limit is above `fs.nr_open`: better few than none.
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     tokio::select! {
         failed = serve::guard(args.guard_address) => failed,
