@@ -112,7 +112,7 @@ async fn keep_up(
         findings.fails(
             Aspect::ApiServerAvailable,
             "Sleeping",
-            hibernation::why_asleep(findings.hibernation.as_ref()),
+            hibernation::why_asleep(findings.hibernation.as_ref(), findings.no_replicas),
         );
         return Ok(());
     }
