@@ -306,3 +306,40 @@ async fn a_pool_that_fails_a_tenant_is_not_called_ready_for_long() {
     bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
         .await;
 }
+
+/// Of a pool that nobody reaches what people wrote is enough, and a restart of the operator opens nothing for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_of_a_pool_are_closed_to_the_tenants_of_others() {
+    let bare = Bare::start().await;
+    let policies: Api<NetworkPolicy> = Api::namespaced(bare.client.clone(), "a");
+    bare.namespace("a").await;
+    bare.data_store("default", bare.data_store_spec()).await;
+    let operator = bare.operator();
+    bare.tenant("a", "one", json!({})).await;
+    bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
+        .await;
+    let is_closed = async |tenant: &str| {
+        let policy = policies.get(tenant).await.unwrap();
+        let text = serde_json::to_string(&policy.spec).unwrap();
+        text.contains("198.51.100.7/32")
+    };
+    assert!(!is_closed("one").await);
+    let mut spec = bare.data_store_spec();
+    spec["endpoints"] = json!(["198.51.100.7:2379"]);
+    bare.data_store("other", spec).await;
+    until("one does not reach the other pool's host", async || {
+        is_closed("one").await
+    })
+    .await;
+    let before = policies.get("one").await.unwrap();
+
+    operator.kill();
+    let _operator = bare.operator();
+    bare.tenant("a", "two", json!({ "dataStore": "default" }))
+        .await;
+    bare.tenant_reason("a", "two", "ControlPlaneApplied", "Applied")
+        .await;
+    assert!(is_closed("two").await);
+    let after = policies.get("one").await.unwrap();
+    assert_eq!(after.resource_version(), before.resource_version());
+}

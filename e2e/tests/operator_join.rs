@@ -404,22 +404,14 @@ async fn a_deleted_token_is_revoked_and_a_name_is_free_once_its_node_has_left() 
     );
     node(&inside, "w1").await;
     let token: Api<JoinToken> = Api::namespaced(bare.client.clone(), "a");
-    until("it has registered", async || {
-        let status = token.get("named").await.unwrap().status.unwrap();
-        status.nodes[0].registration_time.is_some()
-    })
-    .await;
+    all_have_registered(&bare, "named").await;
     let (type_, message) = answer(&inside, &Asked::of("w1").post(&joiner).await.unwrap()).await;
     assert!(
         type_ == "Denied" && message.contains("another key"),
         "{message}"
     );
-    let left = Patch::Merge(json!({ "metadata": { "annotations": { "stoker.dev/left": "now" } } }));
+    leaves(&inside, "w1").await;
     let nodes: Api<Node> = Api::all(inside.clone());
-    nodes
-        .patch("w1", &PatchParams::default(), &left)
-        .await
-        .unwrap();
     let posted = Asked::of("w1").post(&joiner).await.unwrap();
     assert_eq!(answer(&inside, &posted).await.0, "Approved");
     assert!(nodes.get_opt("w1").await.unwrap().is_none(), "it has left");
@@ -458,6 +450,8 @@ async fn a_deleted_token_is_revoked_and_a_name_is_free_once_its_node_has_left() 
     })
     .await;
 
+    another_token_takes_the_name(&bare, &tenant, &inside).await;
+
     token.delete("named", &params).await.unwrap();
     until("the token is gone", async || {
         token.get_opt("named").await.unwrap().is_none()
@@ -471,6 +465,62 @@ async fn a_deleted_token_is_revoked_and_a_name_is_free_once_its_node_has_left() 
         !authenticates(&tenant.api_server, &renewed).await
     })
     .await;
+}
+
+async fn all_have_registered(bare: &Bare, token: &str) {
+    let tokens: Api<JoinToken> = Api::namespaced(bare.client.clone(), "a");
+    until("they have registered", async || {
+        let status = tokens.get(token).await.unwrap().status.unwrap();
+        let mut nodes = status.nodes.iter();
+        nodes.all(|node| node.registration_time.is_some())
+    })
+    .await;
+}
+
+/// As `stoker-node leave` says it.
+async fn leaves(inside: &Client, name: &str) {
+    let left = Patch::Merge(json!({ "metadata": { "annotations": { "stoker.dev/left": "now" } } }));
+    let nodes: Api<Node> = Api::all(inside.clone());
+    let params = PatchParams::default();
+    nodes.patch(name, &params, &left).await.unwrap();
+}
+
+/// What the former one gave `w1` is forgotten for good. The latter one is deleted before the machine has come, and stays
+/// until it has.
+async fn another_token_takes_the_name(bare: &Bare, tenant: &Guarded, inside: &Client) {
+    node(inside, "w1").await;
+    all_have_registered(bare, "named").await;
+    leaves(inside, "w1").await;
+    make(bare, "later", json!({ "uses": 1 })).await;
+    let later = credential(bare, "later").await;
+    let joiner = bearer(&tenant.api_server, &later.token.text()).await;
+    let posted = Asked::of("w1").post(&joiner).await.unwrap();
+    assert_eq!(answer(inside, &posted).await.0, "Approved");
+    assert_eq!(joined(bare, "later").await, (1, vec!["w1".to_owned()]));
+    assert_eq!(joined(bare, "named").await, (2, Vec::new()));
+
+    let tokens: Api<JoinToken> = Api::namespaced(bare.client.clone(), "a");
+    let params = DeleteParams::default();
+    tokens.delete("later", &params).await.unwrap();
+    condition(bare, "later", "RevocationPending").await;
+    until("it lets nobody in", async || {
+        !authenticates(&tenant.api_server, &later).await
+    })
+    .await;
+    let secrets = bare.secrets("a");
+    assert!(secrets.get_opt("later-join-token").await.unwrap().is_none());
+    node(inside, "w1").await;
+    until("it is gone", async || {
+        tokens.get_opt("later").await.unwrap().is_none()
+    })
+    .await;
+    let nodes: Api<Node> = Api::all(inside.clone());
+    let spec = nodes.get("w1").await.unwrap().spec.unwrap_or_default();
+    let taints = spec.taints.unwrap_or_default();
+    assert!(
+        !taints.iter().any(|taint| taint.key == JOINING),
+        "{taints:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,6 +106,12 @@ fn an_api_server_reaches_a_node_through_the_tunnel_alone() {
         let took = begun.elapsed();
         println!("{} MB of a log in {took:?}", log.len() >> 20);
         assert_eq!(log.len(), kubelet::LOG);
+        let counted = |name: &str| ground.counted(name);
+        assert_eq!(counted("links"), 1);
+        assert!(counted("bytes_total{direction=\"from_nodes\"}") >= kubelet::LOG);
+        assert!(counted("bytes_total{direction=\"to_nodes\"}") > 0);
+        assert!(counted("streams_total") > 0 && counted("streams_open") > 0);
+        assert!(counted("failures_total{reason=\"NoAgent\"}") > 0);
 
         drop(agent);
         let until = Instant::now() + PATIENCE;

@@ -19,7 +19,7 @@ pub struct Guards {
 
 /// Builds them. `endpoints` and `peers` are the pool's members and where they lead to;
 /// `management_networks` are those of the management cluster (nodes, pods, Services, whatever else is
-/// behind them), which control-plane pods must not reach.
+/// behind them, the hosts of all pools), which control-plane pods must not reach.
 #[must_use]
 pub fn guards(
     tenant: &Tenant,

@@ -141,14 +141,12 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     }
 }
 
-/// Everything but the management networks and the hosts of the pool, whose other ports are nobody's business, per IP family.
+/// Everything but the management networks, which the hosts of all pools are among, and the hosts of this pool, whose other ports are nobody's business, per IP family.
 /// A family that is management as a whole gets no rule: an exception must be smaller than what it is taken from.
 fn outside(management: &[IpNet], peers: &[StoragePeer]) -> Option<NetworkPolicyEgressRule> {
     let never = NEVER.iter().filter_map(|network| network.parse().ok());
-    let pool = peers.iter().filter_map(|peer| match peer {
-        StoragePeer::Address { ip, .. } => Some(IpNet::from(*ip)),
-        StoragePeer::Pods { .. } => None,
-    });
+    let pool = peers.iter().filter_map(StoragePeer::address);
+    let pool = pool.map(IpNet::from);
     let closed = management.iter().map(IpNet::trunc).chain(never).chain(pool);
     let closed: Vec<IpNet> = closed.collect();
     let closed: BTreeSet<IpNet> = IpNet::aggregate(&closed).into_iter().collect();

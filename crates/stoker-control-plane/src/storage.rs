@@ -58,6 +58,17 @@ pub enum StoragePeer {
     },
 }
 
+impl StoragePeer {
+    /// The address of a host; `None` of pods.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { ip, .. } => Some(*ip),
+            Self::Pods { .. } => None,
+        }
+    }
+}
+
 /// A port as pods know it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodPort {

@@ -24,6 +24,17 @@ use crate::waker::{self, Waker};
 /// How often it is looked whether the last connection has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// As many open files as this process can have. The kernel refuses to raise the limit where the hard one is above
+/// `fs.nr_open`: then it stays.
+fn file_limit() -> Result<u64> {
+    rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
+        let files = rlimit::Resource::NOFILE.get_soft();
+        let files = files.context("reading the limit of open files")?;
+        tracing::warn!(%error, files, "the limit of open files cannot be raised");
+        Ok(files)
+    })
+}
+
 /// Runs until the process is told to stop, and its connections have ended.
 ///
 /// # Errors
@@ -35,8 +46,7 @@ pub async fn run(args: Args) -> Result<()> {
     let metrics = Arc::new(Metrics::new(routes.clone(), args.tenant_metrics.into()));
     let health = Health::new(metrics.clone());
     let source = Source::open(&args, &routes).await?;
-    let files =
-        rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
+    let files = file_limit()?;
     let gate = Gate::new(args.settings(files), routes.clone(), metrics.clone());
     let (waker, telling) = source.waker(&metrics);
     let gate = Arc::new(gate.waking(waker));

@@ -166,7 +166,10 @@ async fn main() -> ExitCode {
 
 async fn work(task: Task) -> Result<()> {
     // systemd and runtimes leave a process 1,024; each stream is one, each connection of a pod two.
-    rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        // Where the hard limit is above `fs.nr_open`: better few than none.
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     match task {
         Task::Tunnel(args) => {
             let (told, far_end) = args.parts();

@@ -70,8 +70,8 @@ pub struct Context {
     pub management_networks: watch::Receiver<Networks>,
     /// Routes by hostname.
     pub routes: Routes,
-    /// Tells that a control-plane pod may have an address in none of them.
-    pub stranger: Notify,
+    /// Has them found out again: a control-plane pod may have an address in none of them, or a pool other hosts.
+    pub networks_doubted: Notify,
     /// Seals the copies of tenants' keys.
     pub escrow_key: EscrowKey,
     /// Connections to the `DataStore`s.

@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_mins(1);
 /// Label and value of Nodes that run no pod of their own: virtual-kubelet's providers name no pod networks, ever.
 const VIRTUAL: (&str, &str) = ("type", "virtual-kubelet");
 
-/// What is known of the networks of the management cluster.
+/// What is known of the networks of the management cluster, and of the hosts of its pools.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Networks {
     /// Control-plane pods must not reach these: disjoint and in ascending order.
@@ -38,6 +38,8 @@ pub struct Sources<'a> {
     /// Where the API server is, which need not be a Node: a hosted control plane is not, and whoever dials the
     /// Service `kubernetes` reaches these addresses.
     pub api_server: Vec<Arc<EndpointSlice>>,
+    /// The hosts of all pools: each is closed to every tenant but for the ports of its own pool.
+    pub pools: Vec<IpAddr>,
     /// The addresses of the operator's own pod. They must be in one of the networks.
     pub operator: &'a [IpAddr],
     /// The addresses of control-plane pods, each with the pod's name. They too.
@@ -105,7 +107,7 @@ impl Sources<'_> {
     }
 
     /// Networks of Nodes (their addresses), pods (`spec.podCIDRs`) and Services (`ServiceCIDR` objects), or those given,
-    /// and the API server's addresses; merged, in a stable order.
+    /// the API server's addresses and the pools'; merged, in a stable order.
     fn networks(&self) -> Vec<IpNet> {
         let mut found: BTreeSet<IpNet> = self.given.iter().copied().collect();
         for node in &self.nodes {
@@ -124,6 +126,7 @@ impl Sources<'_> {
             let endpoints = slice.endpoints.iter();
             found.extend(hosts(endpoints.flat_map(|endpoint| &endpoint.addresses)));
         }
+        found.extend(self.pools.iter().copied().map(IpNet::from));
         let mut networks = IpNet::aggregate(&found.into_iter().collect());
         networks.sort_unstable();
         networks

@@ -1,6 +1,8 @@
 //! The process: servers, lease, watches, loops.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::{StreamExt, TryFutureExt};
 use kube::runtime::controller::{self, Action};
@@ -12,6 +14,7 @@ use stoker_kube::{Election, Events, Writer};
 use stoker_pki::EscrowKey;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
@@ -32,6 +35,9 @@ use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 const PASSES: u16 = 32;
 /// `DataStore`s looked at at the same time: one that hangs takes seconds.
 const DATA_STORE_PASSES: u16 = 16;
+/// For so long after a start the first pass over a tenant waits for pools that are not looked at yet.
+const FIRST_LOOKS: Duration = Duration::from_secs(5);
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 
 /// Runs until the process is told to stop or loses the lease.
 ///
@@ -173,7 +179,7 @@ pub(crate) fn parts(
         },
         management_networks,
         routes: Routes::default(),
-        stranger: Notify::default(),
+        networks_doubted: Notify::default(),
         escrow_key,
         pools: data_store::Pools::default(),
         looks: data_store::Looks::default(),
@@ -234,26 +240,24 @@ pub async fn work(
     } = parts(args, client, tenant_client, metrics, escrow_key);
     let counted = Arc::clone(&ctx);
     ctx.metrics.follow(move || counted.fleet());
-    let (pods_listed, networks_listed) = (Arc::default(), Arc::default());
-    let watching = watches.run(
-        ctx.clone(),
-        Arc::clone(&pods_listed),
-        Arc::clone(&networks_listed),
-    );
+    let first = watches::First::default();
+    let watching = watches.run(ctx.clone(), first.clone());
     let reconciling = async {
         // Nobody else may wait so for one of these: of several a cache wakes only the last.
         ctx.stores.tenants.wait_until_ready().await?;
         ctx.stores.data_stores.wait_until_ready().await?;
         ctx.stores.services.wait_until_ready().await?;
         ctx.stores.deployments.wait_until_ready().await?;
-        watches::listed(&pods_listed).await;
-        watches::listed(&networks_listed).await;
+        watches::listed(&first.pods).await;
+        let mut loops = JoinSet::new();
+        loops.spawn(data_stores_loop(ctx.clone(), woken_data_stores));
+        let _ = timeout(FIRST_LOOKS, every_pool_looked_at(&ctx)).await;
+        first.pools.store(true, Ordering::Release);
+        watches::listed(&first.networks).await;
         tenant::rollout::resume(&ctx);
         health.set_ready(true);
         tracing::info!(tenants = ctx.stores.tenants.len(), "caches filled");
-        let mut loops = JoinSet::new();
         loops.spawn(tenants_loop(ctx.clone(), woken));
-        loops.spawn(data_stores_loop(ctx.clone(), woken_data_stores));
         loops.spawn(kubeconfig_generator::work::work(
             ctx.clone(),
             woken_kubeconfigs,
@@ -271,6 +275,14 @@ pub async fn work(
     tokio::select! {
         () = watching => anyhow::bail!("the watches ended"),
         ended = reconciling => ended,
+    }
+}
+
+/// Before the first pass over a tenant: which hosts the pools are on is in every tenant's policy.
+async fn every_pool_looked_at(ctx: &Context) {
+    let known = |store: &Arc<DataStore>| ctx.pools.get(&store.name_any()).is_some();
+    while !ctx.stores.data_stores.state().iter().all(known) {
+        sleep(FIRST_LOOK).await;
     }
 }
 

@@ -12,6 +12,7 @@ pub mod error;
 mod escrow;
 pub mod hibernation;
 pub mod identity;
+mod inputs;
 pub mod inside;
 mod kubelets;
 mod lost_keys;

@@ -55,6 +55,17 @@ pub struct Watches {
 /// Set once a first list is complete.
 pub type Listed = Arc<AtomicBool>;
 
+/// What is known for the first time.
+#[derive(Clone, Default)]
+pub struct First {
+    /// The control-plane pods are listed.
+    pub pods: Listed,
+    /// The pools were looked at, or do not answer; the networks are found out after that.
+    pub pools: Listed,
+    /// The networks of the management cluster are found out.
+    pub networks: Listed,
+}
+
 /// Waits for it.
 pub async fn listed(listed: &Listed) {
     while !listed.load(Ordering::Acquire) {
@@ -64,7 +75,7 @@ pub async fn listed(listed: &Listed) {
 
 impl Watches {
     /// Watches for ever; broken watches are resumed with backoff.
-    pub async fn run(self, ctx: Arc<Context>, pods_listed: Listed, networks_listed: Listed) {
+    pub async fn run(self, ctx: Arc<Context>, first: First) {
         // Each a task of its own: what wakes one does not poll the others.
         let mut tasks = JoinSet::new();
         tasks.spawn(tenants::watch_tenants(self.tenants, ctx.clone()));
@@ -83,12 +94,8 @@ impl Watches {
         tasks.spawn(owned::watch_metadata(ctx.clone()));
         tasks.spawn(routes::watch_ingresses(ctx.clone()));
         tasks.spawn(routes::watch_tls_routes(ctx.clone()));
-        tasks.spawn(pods::watch_pods(ctx.clone(), pods_listed));
-        tasks.spawn(networks::watch_networks(
-            self.networks,
-            ctx,
-            networks_listed,
-        ));
+        tasks.spawn(pods::watch_pods(ctx.clone(), first.pods.clone()));
+        tasks.spawn(networks::watch_networks(self.networks, ctx, first));
         tasks.join_all().await;
     }
 }

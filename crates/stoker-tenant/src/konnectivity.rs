@@ -19,7 +19,7 @@ use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, TenantObjects, TunnelAgents};
 
 /// Name of the `DaemonSet` or Deployment and of its `ServiceAccount`: the contract's.
-const NAME: &str = "konnectivity-agent";
+pub const NAME: &str = "konnectivity-agent";
 const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
 /// Where a kubelet keeps its certificates. Links there are absolute, so the path is the same inside.
 const PKI: (&str, &str) = ("kubelet-pki", "/var/lib/kubelet/pki");

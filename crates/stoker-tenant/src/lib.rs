@@ -49,6 +49,7 @@ mod yaml;
 pub use access::{Access, NodeListeners, TunnelAgents};
 pub use core_dns::left_to_tenant;
 pub use joining::{JoinSecret, join_rights, join_secret, join_secret_name};
+pub use konnectivity::NAME as TUNNEL_AGENT_NAME;
 pub use node_listener::NODE_LISTENER_NAME;
 pub use patch::PatchError;
 pub use watched::{WatchedKind, watched_kinds, watched_kinds_of};

@@ -13,11 +13,12 @@
 //!
 //! ```text
 //!  kube-apiserver ── SubjectAccessReview, 127.0.0.1 ──► serve ──► guard::answer, Activity::answer
-//!  kubelet ───────── GET /livez, the pod's address ───► serve
+//!  kubelet ───────── GET /livez, the pod's address ───► serve ◄── GET /metrics, whoever the provider lets in
 //!  kube-apiserver ── CONNECT, a socket in the pod ────► tunnel ◄── connections of the tenant's nodes
 //! ```
 
 pub mod activity;
 pub mod guard;
+pub mod metrics;
 pub mod serve;
 pub mod tunnel;

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use stoker_warden::metrics::Metrics;
 use stoker_warden::serve;
 use stoker_warden::tunnel::{self, Config, Files};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +19,7 @@ struct Args {
     #[arg(long, env = "STOKER_GUARD_ADDRESS")]
     guard_address: SocketAddr,
 
-    /// Port, on every address, that serves /livez.
+    /// Port, on every address, that serves /livez, and with a tunnel /metrics.
     #[arg(long, env = "STOKER_HEALTH_PORT")]
     health_port: u16,
 
@@ -77,17 +79,22 @@ async fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .init();
     // Runtimes leave a process 1,024; each agent and each stream is one.
-    rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        // Where the hard limit is above `fs.nr_open`: better few than none.
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let metrics: Arc<Metrics> = Arc::default();
+    let told = args.tunnel.is_some().then(|| metrics.clone());
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     tokio::select! {
         failed = serve::guard(args.guard_address) => failed,
-        failed = serve::health(args.health_port) => failed,
-        () = near_end(args.tunnel, async { _ = end.recv().await }) => Ok(()),
+        failed = serve::health(args.health_port, told) => failed,
+        () = near_end(args.tunnel, metrics, async { _ = end.recv().await }) => Ok(()),
     }
 }
 
 /// Returns at the end of the process.
-async fn near_end(args: Option<TunnelArgs>, end: impl Future<Output = ()>) {
+async fn near_end(args: Option<TunnelArgs>, metrics: Arc<Metrics>, end: impl Future<Output = ()>) {
     let Some(args) = args else {
         return end.await;
     };
@@ -102,7 +109,7 @@ async fn near_end(args: Option<TunnelArgs>, end: impl Future<Output = ()>) {
         server_count: args.server_count_file,
         api_server: args.api_server,
     };
-    tunnel::keep(config, end).await;
+    tunnel::keep_counted(config, metrics, end).await;
 }
 
 #[cfg(test)]

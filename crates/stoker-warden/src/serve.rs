@@ -1,7 +1,7 @@
 //! The two listeners. Each accepted connection is a task; a slow or broken one hinders nobody.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::activity::Activity;
 use crate::guard::{Review, answer};
+use crate::metrics::{self, Metrics};
 
 /// Path of questions that only tell who asks; all others are for the guard.
 const ACTIVITY: &str = "/activity";
@@ -45,11 +46,11 @@ pub async fn guard(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Answers the kubelet at `port` of every address.
+/// Answers the kubelet, and Prometheus where there is a tunnel, at `port` of every address.
 ///
 /// # Errors
 /// The port cannot be listened on.
-pub async fn health(port: u16) -> Result<()> {
+pub async fn health(port: u16, metrics: Option<Arc<Metrics>>) -> Result<()> {
     let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await;
     let listener = match both {
         Ok(listener) => listener,
@@ -58,7 +59,10 @@ pub async fn health(port: u16) -> Result<()> {
             .await
             .with_context(|| format!("listening on port {port}"))?,
     };
-    accept(listener, alive).await;
+    accept(listener, move |request| {
+        ready(alive(&request, metrics.as_deref()))
+    })
+    .await;
     Ok(())
 }
 
@@ -94,11 +98,16 @@ where
     }
 }
 
-async fn alive(request: Request<Incoming>) -> Reply {
-    if request.uri().path() == "/livez" {
-        plain(StatusCode::OK, "ok")
-    } else {
-        plain(StatusCode::NOT_FOUND, "not found")
+fn alive(request: &Request<Incoming>, metrics: Option<&Metrics>) -> Reply {
+    match (request.uri().path(), metrics) {
+        ("/livez", _) => plain(StatusCode::OK, "ok"),
+        ("/metrics", Some(metrics)) => {
+            let mut reply = Response::new(Full::from(metrics.text()));
+            let text = HeaderValue::from_static(metrics::TEXT);
+            reply.headers_mut().insert(CONTENT_TYPE, text);
+            reply
+        }
+        _ => plain(StatusCode::NOT_FOUND, "not found"),
     }
 }
 

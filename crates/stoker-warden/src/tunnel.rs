@@ -7,6 +7,7 @@
 //! ```
 
 mod agents;
+mod counted;
 mod credentials;
 mod front;
 mod link;
@@ -29,6 +30,9 @@ use tracing::{info, warn};
 
 use agents::Agents;
 use credentials::Credentials;
+
+use crate::metrics::Metrics;
+
 pub use credentials::Files;
 
 /// Connections that are being made at a time; each for a few seconds, by whoever reaches the port.
@@ -76,6 +80,7 @@ pub(crate) struct Shared {
     server_count: Option<PathBuf>,
     credentials: Credentials,
     agents: Agents,
+    metrics: Arc<Metrics>,
     leaving: watch::Sender<bool>,
 }
 
@@ -91,10 +96,15 @@ pub(crate) struct Told {
 /// Keeps a near end up until `end`, and then for as long as the API server needs it. What is wrong with it is told
 /// and tried again: the guard beside it goes on.
 pub async fn keep(config: Config, end: impl Future<Output = ()>) {
+    keep_counted(config, Arc::default(), end).await;
+}
+
+/// The same, and what it does is counted.
+pub async fn keep_counted(config: Config, metrics: Arc<Metrics>, end: impl Future<Output = ()>) {
     let mut end = pin!(end);
     let api_server = config.api_server;
     let near = loop {
-        match NearEnd::bind(config.clone()).await {
+        match NearEnd::bind_counted(config.clone(), metrics.clone()).await {
             Ok(near) => break near,
             Err(error) => warn!(reason = format!("{error:#}"), "the tunnel is not there"),
         }
@@ -104,6 +114,7 @@ pub async fn keep(config: Config, end: impl Future<Output = ()>) {
         }
     };
     let shared = near.shared.clone();
+    let _up = metrics.up();
     tokio::select! {
         () = near.run() => {}
         () = async { end.await; shared.leave(api_server).await } => {}
@@ -116,6 +127,14 @@ impl NearEnd {
     /// # Errors
     /// A file cannot be read, or an address or the socket is taken.
     pub async fn bind(config: Config) -> Result<Self> {
+        Self::bind_counted(config, Arc::default()).await
+    }
+
+    /// The same, and what it does is counted.
+    ///
+    /// # Errors
+    /// As of [`NearEnd::bind`].
+    pub async fn bind_counted(config: Config, metrics: Arc<Metrics>) -> Result<Self> {
         let credentials = Credentials::read(config.files).context("reading certificates")?;
         let agents = every_address(config.port)
             .await
@@ -137,6 +156,7 @@ impl NearEnd {
                 server_count: config.server_count,
                 credentials,
                 agents: Agents::default(),
+                metrics,
                 leaving: watch::Sender::new(false),
             }),
         })
@@ -289,6 +309,6 @@ async fn accept_streams(listener: UnixListener, shared: Arc<Shared>) {
             continue;
         };
         let shared = shared.clone();
-        streams.spawn(async move { front::answer(socket, &shared.agents).await });
+        streams.spawn(async move { front::answer(socket, &shared).await });
     }
 }

@@ -16,6 +16,7 @@ use stoker_pki::{
     Authority, KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, LeafRequest, LeafUsage,
     ServiceAccountKey, kubeconfig,
 };
+use stoker_warden::metrics::Metrics;
 use stoker_warden::tunnel as near;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
@@ -54,6 +55,7 @@ pub(super) struct Ground {
     cable: Cable,
     pub(super) canary: Canary,
     pub(super) metadata: Canary,
+    metrics: Arc<Metrics>,
     _api_server: BareContainer,
     _etcd: BareEtcd,
 }
@@ -113,8 +115,9 @@ impl Ground {
                 kubelet::serve(&files, KUBELET);
             })
             .unwrap();
+        let metrics = Arc::default();
         if tunnel {
-            near_end(dir.path().to_owned()).await;
+            near_end(dir.path().to_owned(), Arc::clone(&metrics)).await;
         }
         let etcd = BareEtcd::start(ETCD).await.unwrap();
         let arguments = arguments(dir.path(), &etcd.endpoint(), tunnel);
@@ -133,6 +136,7 @@ impl Ground {
             cable,
             canary,
             metadata,
+            metrics,
             _api_server: api_server,
             _etcd: etcd,
         };
@@ -141,6 +145,14 @@ impl Ground {
         // Made a moment later.
         super::until_answered(&client, "/api/v1/namespaces/default").await;
         ground
+    }
+
+    /// What the near end has counted under a name, the label with it.
+    pub(super) fn counted(&self, name: &str) -> usize {
+        let text = self.metrics.text();
+        let line = format!("stoker_warden_tunnel_{name} ");
+        let value = text.lines().find_map(|found| found.strip_prefix(&line));
+        value.unwrap().parse().unwrap()
     }
 
     pub(super) async fn client(&self) -> kube::Client {
@@ -211,8 +223,8 @@ fn leaf(
         .unwrap()
 }
 
-async fn near_end(dir: PathBuf) {
-    let near_end = near::NearEnd::bind(near::Config {
+async fn near_end(dir: PathBuf, metrics: Arc<Metrics>) {
+    let config = near::Config {
         socket: dir.join("tunnel.sock"),
         port: TUNNEL_PORT,
         files: near::Files {
@@ -222,7 +234,8 @@ async fn near_end(dir: PathBuf) {
         },
         server_count: None,
         api_server: None,
-    });
+    };
+    let near_end = near::NearEnd::bind_counted(config, metrics);
     tokio::spawn(near_end.await.unwrap().run());
 }
 

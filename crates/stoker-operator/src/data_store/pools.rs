@@ -1,6 +1,7 @@
 //! One connection per `DataStore`, shared by all tenants.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -65,6 +66,18 @@ impl Pools {
             Entry::Open(open) => open.problem.clone(),
             Entry::Closed(reason, message) => Some((reason, message)),
         }
+    }
+
+    /// Where all of them are, but for pools of pods of this cluster.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<IpAddr> {
+        let pools = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let open = pools.values().filter_map(|entry| match entry {
+            Entry::Open(open) => Some(open),
+            Entry::Closed(..) => None,
+        });
+        let peers = open.flat_map(|open| open.peers.list());
+        peers.filter_map(|peer| peer.address()).collect()
     }
 
     /// Records what was found; returns whether tenants have reason to look again.

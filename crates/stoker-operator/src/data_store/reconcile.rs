@@ -114,6 +114,7 @@ async fn look_at(
     ctx.looks.done(&name, status, next);
     if news {
         ctx.wake_tenants_of(&name);
+        ctx.networks_doubted.notify_one();
     }
     ctx.data_store_failures.succeeded(&reference(&name));
     ctx.metrics.finished(Controller::DataStore, Outcome::Done);

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use stoker_api::is_node_name;
 use stoker_api::labels::JOINERS;
-use stoker_api::v1alpha1::{JoinToken, JoinedNode};
+use stoker_api::v1alpha1::{JoinToken, JoinTokenStatus, JoinedNode};
 use stoker_kube::KubeletRequest;
 use stoker_pki::SigningRequest;
 
@@ -25,8 +25,8 @@ pub const COMES_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 pub enum Decision {
     /// It may join; this is recorded first.
     Admit(JoinedNode),
-    /// It was let in before, with this very key.
-    Again,
+    /// It was let in before, with this very key; so it is recorded.
+    Again(JoinedNode),
     /// With a reason and what is wrong.
     Deny(&'static str, String),
 }
@@ -113,8 +113,10 @@ pub fn decide(
     }
     let status = token.status.clone().unwrap_or_default();
     let is_same = |node: &JoinedNode| node.name == *name && node.key == asked.key;
-    if status.nodes.iter().any(is_same) && latest(all, name).is_some_and(is_same) {
-        return Decision::Again;
+    if status.nodes.iter().any(is_same)
+        && let Some(last) = latest(all, name).filter(|last| is_same(last))
+    {
+        return Decision::Again(last.clone());
     }
     if exists {
         let why = format!(
@@ -158,6 +160,24 @@ pub fn is_latest(all: &[&JoinToken], node: &JoinedNode) -> bool {
     latest(all, &node.name) == Some(node)
 }
 
+/// Those of `all` that have not let `node` in, but others under its name before, each with the status that forgets them.
+#[must_use]
+pub fn formers<'a>(
+    all: &[&'a JoinToken],
+    node: &JoinedNode,
+) -> Vec<(&'a JoinToken, JoinTokenStatus)> {
+    let is_former = |other: &JoinedNode| {
+        other.name == node.name && other.admission_time.0 <= node.admission_time.0
+    };
+    let forgotten = |token: &&'a JoinToken| {
+        let mut status = token.status.clone()?;
+        let forgets = !status.nodes.contains(node) && status.nodes.iter().any(is_former);
+        status.nodes.retain(|other| !is_former(other));
+        forgets.then_some((*token, status))
+    };
+    all.iter().filter_map(forgotten).collect()
+}
+
 /// The networks that addresses of nodes must be in, by the nodes' names, where the token by which the last machine of the name was
 /// let in, of `all` of a tenant, says so.
 #[must_use]
@@ -189,6 +209,22 @@ pub fn gives_up_at(token: &JoinToken) -> Option<Timestamp> {
     let nodes = status.nodes.iter();
     let missing = nodes.filter(|node| node.registration_time.is_none());
     let last = missing.map(|node| node.admission_time.0).max()?;
+    last.checked_add(COMES_WITHIN).ok()
+}
+
+/// Whether a machine that was let in has not all that its token gives.
+#[must_use]
+pub fn lacks(token: &JoinToken, joined: &JoinedNode) -> bool {
+    joined.registration_time.is_none()
+        || (!token.spec.devices.is_empty() && joined.devices.is_none())
+}
+
+/// When no machine is waited for any more that has not all that the token gives; `None` when none is now.
+#[must_use]
+pub fn awaited_until(token: &JoinToken, now: Timestamp) -> Option<Timestamp> {
+    let nodes = token.status.iter().flat_map(|status| &status.nodes);
+    let awaited = nodes.filter(|node| lacks(token, node) && is_new(node, now));
+    let last = awaited.map(|node| node.admission_time.0).max()?;
     last.checked_add(COMES_WITHIN).ok()
 }
 

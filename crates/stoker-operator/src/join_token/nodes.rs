@@ -33,12 +33,6 @@ pub(super) async fn make_room(client: &Client, name: &str) -> Result<bool, Error
     Ok(true)
 }
 
-/// Whether a machine that was let in has not all that its token gives.
-pub(super) fn lacks(token: &JoinToken, joined: &JoinedNode) -> bool {
-    joined.registration_time.is_none()
-        || (!token.spec.devices.is_empty() && joined.devices.is_none())
-}
-
 /// Gives the Node of a machine that was let in its labels and taints, takes the joining taint off it, and those of its
 /// devices when they are there; false while there is something left to do. Recorded once it is done, and not done again:
 /// what a tenant changes of it later is the tenant's.

@@ -18,7 +18,7 @@ use stoker_pki::{BootstrapToken, JoinCredential, ca_hash};
 use stoker_tenant::{JoinSecret, join_rights, join_secret, join_secret_name};
 
 use super::build;
-use super::decision::{gives_up_at, is_awaited};
+use super::decision::{awaited_until, gives_up_at, is_awaited};
 use super::state::{Published, tenant_of};
 use super::status::{
     self, AVAILABLE, EXHAUSTED, EXPIRED, REVOCATION_PENDING, SECRET_NAME_TAKEN, Standing,
@@ -106,7 +106,9 @@ fn next_look(token: &JoinToken, reason: Option<&str>, now: Timestamp) -> Action 
     let stands = [Some(AVAILABLE), Some(TENANT_NOT_READY)].contains(&reason);
     let given_up = gives_up_at(token).filter(|_| stands);
     let blocked = (reason == Some(SECRET_NAME_TAKEN)).then_some(RECHECK_BLOCKED);
-    let times = end.into_iter().chain(given_up).map(wait);
+    let leaving = reason == Some(REVOCATION_PENDING);
+    let awaited = awaited_until(token, now).filter(|_| leaving);
+    let times = end.into_iter().chain(given_up).chain(awaited).map(wait);
     let next = blocked.into_iter().chain(times).min();
     next.map_or_else(Action::await_change, Action::requeue)
 }
@@ -383,6 +385,12 @@ async fn leave(token: &JoinToken, ctx: &Context) -> Result<Option<Standing>, Err
         _ => {}
     }
     remove_secret(token, ctx).await?;
+    if lives && awaited_until(token, Timestamp::now()).is_some() {
+        return Ok(Some(Standing::withdrawn(
+            REVOCATION_PENDING,
+            "nobody can join by it any more; it goes once the machines that it has let in have come, or have not within              ten minutes: without it nobody takes the joining taint off them",
+        )));
+    }
     set_finalizer(
         &tokens(token, ctx),
         token.meta(),

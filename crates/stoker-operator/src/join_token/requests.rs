@@ -13,11 +13,26 @@ const ROOM: usize = 256;
 const REMEMBERED: usize = 4 * ROOM;
 /// Machines come in crowds.
 pub(super) const BATCH: Duration = Duration::from_millis(50);
+/// Until one that could not be answered is looked at again; it doubles.
+const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// One that something inside the tenant has kept from being answered for so long is let be, until it changes or the watch begins
+/// anew: so long a kubelet waits (`k8s.io/client-go/util/certificate`).
+const ABANDONED: Duration = Duration::from_mins(15);
 
-/// By name, with the uid.
+/// One that may be unanswered.
+struct Pending {
+    uid: Option<String>,
+    due: Instant,
+    pause: Duration,
+    /// Since when something inside the tenant keeps it from being answered.
+    kept: Option<Instant>,
+}
+
+/// By name.
 #[derive(Default)]
 pub(super) struct Requests {
-    pending: BTreeMap<String, Option<String>>,
+    pending: BTreeMap<String, Pending>,
     settled: HashSet<String>,
     damper: Damper,
 }
@@ -28,12 +43,18 @@ impl Requests {
         self.pending.len() >= ROOM
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    /// Those to be looked at. One that has waited for a while is looked at with others rather than alone: each look costs
+    /// a list of the tokens.
+    pub(super) fn due(&self, now: Instant) -> Vec<String> {
+        let due = |pending: &Pending| pending.due <= now + BATCH.max(pending.pause / 2);
+        let pending = self.pending.iter();
+        let due = pending.filter(|(_, pending)| due(pending));
+        due.map(|(name, _)| name.clone()).collect()
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
-        self.pending.keys().cloned().collect()
+    /// When the next is to be looked at.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.pending.values().map(|pending| pending.due).min()
     }
 
     /// Returns how soon there is something to look at, if it is a request that nobody knew of: only such slow down the
@@ -41,7 +62,7 @@ impl Requests {
     pub(super) fn note(&mut self, change: &Change, now: Instant) -> Option<Duration> {
         let (name, uid) = (change.key.name(), change.metadata.uid.clone());
         if change.deleted {
-            if self.pending.get(name) == Some(&uid) {
+            if self.pending.get(name).is_some_and(|known| known.uid == uid) {
                 self.pending.remove(name);
             }
             uid.map(|uid| self.settled.remove(&uid));
@@ -50,13 +71,37 @@ impl Requests {
         if uid.as_ref().is_some_and(|uid| self.settled.contains(uid)) {
             return None;
         }
-        let known = self.pending.insert(name.to_owned(), uid.clone());
-        (known != Some(uid)).then(|| BATCH.max(self.damper.delay(now)))
+        if self.pending.get(name).is_some_and(|known| known.uid == uid) {
+            return None;
+        }
+        let delay = BATCH.max(self.damper.delay(now));
+        let pending = Pending {
+            uid,
+            due: now + delay,
+            pause: Duration::ZERO,
+            kept: None,
+        };
+        self.pending.insert(name.to_owned(), pending);
+        Some(delay)
+    }
+
+    /// A request could not be answered; `inside` says whether something of the tenant kept it.
+    pub(super) fn again(&mut self, name: &str, inside: bool, now: Instant) {
+        let Some(pending) = self.pending.get_mut(name) else {
+            return;
+        };
+        pending.kept = inside.then(|| pending.kept.unwrap_or(now));
+        if pending.kept.is_some_and(|since| now >= since + ABANDONED) {
+            self.pending.remove(name);
+            return;
+        }
+        pending.pause = (pending.pause * 2).clamp(AGAIN, AGAIN_AT_MOST);
+        pending.due = now + pending.pause;
     }
 
     /// A request was answered, or is not ours to answer: nothing more comes of it.
     pub(super) fn settle(&mut self, name: &str) {
-        if let Some(Some(uid)) = self.pending.remove(name) {
+        if let Some(uid) = self.pending.remove(name).and_then(|known| known.uid) {
             if self.settled.len() >= REMEMBERED {
                 self.settled.clear();
             }
@@ -96,7 +141,8 @@ mod tests {
             let name = format!("csr-{number}");
             requests.note(&there(&name, &name), now);
         }
-        assert_eq!(requests.names().len(), ROOM + 1);
+        let later = now + Duration::from_mins(1);
+        assert_eq!(requests.due(later).len(), ROOM + 1);
         requests.settle("csr-0");
         requests.settle("csr-1");
         assert!(!requests.is_full());
@@ -116,7 +162,7 @@ mod tests {
                 assert_eq!(requests.note(&there(&name, &name), now), None, "answered");
             }
         }
-        assert!(requests.is_empty());
+        assert_eq!(requests.next(), None);
         assert_eq!(requests.note(&there("next", "next"), now), Some(BATCH));
         let storm = (0..100).map(|number| {
             let name = format!("more-{number}");
@@ -132,8 +178,55 @@ mod tests {
         requests.settle("csr");
         assert!(requests.note(&there("csr", "2"), now).is_some());
         assert_eq!(requests.note(&change("csr", "1", true), now), None);
-        assert_eq!(requests.names(), ["csr"]);
+        assert_eq!(requests.due(now + BATCH), ["csr"]);
         assert_eq!(requests.note(&change("csr", "2", true), now), None);
-        assert!(requests.is_empty());
+        assert_eq!(requests.next(), None);
+    }
+
+    #[test]
+    fn one_that_cannot_be_answered_is_asked_about_ever_more_rarely_and_not_for_ever() {
+        let (mut requests, begun) = (Requests::default(), Instant::now());
+        requests.note(&there("csr", "1"), begun);
+        let mut looks = 0;
+        while let Some(due) = requests.next() {
+            assert_eq!(requests.due(due), ["csr"]);
+            let after = due.duration_since(begun);
+            assert!(after <= BATCH + ABANDONED + AGAIN_AT_MOST, "{after:?}");
+            looks += 1;
+            requests.again("csr", true, due);
+        }
+        assert!((30..40).contains(&looks), "{looks}");
+        // Whatever happens to it then is a reason to look.
+        assert!(requests.note(&there("csr", "1"), begun).is_some());
+    }
+
+    #[test]
+    fn what_our_own_side_has_kept_is_not_given_up() {
+        let (mut requests, mut now) = (Requests::default(), Instant::now());
+        requests.note(&there("csr", "1"), now);
+        for minute in 0..30 {
+            requests.again("csr", minute % 10 != 0, now);
+            now += Duration::from_mins(1);
+        }
+        assert!(requests.next().is_some());
+    }
+
+    #[test]
+    fn those_that_wait_long_are_looked_at_together() {
+        let (mut requests, mut now) = (Requests::default(), Instant::now());
+        for number in 0..8 {
+            let name = format!("csr-{number}");
+            requests.note(&there(&name, &name), now);
+            now += Duration::from_secs(1);
+        }
+        let begun = now;
+        let mut looks = 0;
+        while let Some(due) = requests.next().filter(|due| *due < begun + ABANDONED) {
+            looks += 1;
+            for name in requests.due(due) {
+                requests.again(&name, false, due);
+            }
+        }
+        assert!(looks < 60, "{looks}");
     }
 }

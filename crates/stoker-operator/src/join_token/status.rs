@@ -24,7 +24,7 @@ pub const TENANT_NOT_FOUND: &str = "TenantNotFound";
 pub const TENANT_NOT_READY: &str = "TenantNotReady";
 /// A Secret of others has the name of ours.
 pub const SECRET_NAME_TAKEN: &str = "SecretNameTaken";
-/// It is deleted, and still known in a tenant that sleeps.
+/// It is deleted, and still known in a tenant that sleeps, or a machine that it has let in has yet to come.
 pub const REVOCATION_PENDING: &str = "RevocationPending";
 
 /// Where a token stands.

@@ -38,6 +38,22 @@ fn slice() -> Arc<EndpointSlice> {
 }
 
 #[test]
+fn the_hosts_of_every_pool_are_closed() {
+    let pools = |hosts: &[&str]| Sources {
+        nodes: vec![old_node(&["10.100.0.0/24"], "192.0.2.1")],
+        pools: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+        ..Sources::default()
+    };
+    let found = |hosts: &[&str]| text(&Networks::found(&pools(hosts), now()));
+    let management = ["10.100.0.0/24", "192.0.2.1/32"];
+    assert_eq!(found(&["192.0.2.1", "10.100.0.7"]), management);
+    assert_eq!(
+        found(&["198.51.100.7", "2001:db8::7"]),
+        [&management[..], &["198.51.100.7/32", "2001:db8::7/128"]].concat()
+    );
+}
+
+#[test]
 fn nodes_pods_services_and_the_api_server_are_all_covered() {
     let sources = Sources {
         nodes: vec![

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use ipnet::IpNet;
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Endpoints, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
+use stoker_api::tenant::Tenant;
 use stoker_control_plane::{Exposure, Host};
 use stoker_kube::ObjectKey;
-use stoker_tenant::{NODE_LISTENER_NAME, NodeListeners, TenantObjects};
+use stoker_tenant::{Access, NODE_LISTENER_NAME, TUNNEL_AGENT_NAME, TenantObjects};
 use tokio::time::timeout;
 
 use super::error::Error;
@@ -77,17 +79,29 @@ async fn resolve_by(
 /// What stays inside the tenant as it is while it is not known how it would have to be: pods and nodes go on with it.
 pub(super) fn left_alone(
     objects: &TenantObjects,
-    listeners: Option<&NodeListeners>,
+    tenant: &Tenant,
+    access: &Access,
 ) -> Vec<ObjectKey> {
     let mut keys = Vec::new();
     if objects.endpoints.is_empty() {
         keys.extend(endpoints_keys());
     }
+    let listeners = access.listeners.as_ref();
     if listeners.is_some_and(|listeners| listeners.servers.is_empty()) {
-        let listener = ObjectKey::of::<DaemonSet>(Some("kube-system"), NODE_LISTENER_NAME);
-        keys.push(listener);
+        keys.push(in_kube_system::<DaemonSet>(NODE_LISTENER_NAME));
+    }
+    if tenant.addons.konnectivity.is_some() && access.tunnel.is_none() {
+        keys.extend([
+            in_kube_system::<ServiceAccount>(TUNNEL_AGENT_NAME),
+            in_kube_system::<DaemonSet>(TUNNEL_AGENT_NAME),
+            in_kube_system::<Deployment>(TUNNEL_AGENT_NAME),
+        ]);
     }
     keys
+}
+
+fn in_kube_system<K: Resource<DynamicType = ()>>(name: &str) -> ObjectKey {
+    ObjectKey::of::<K>(Some("kube-system"), name)
 }
 
 /// What the tenant's pods find its API server by.
@@ -103,6 +117,9 @@ fn endpoints_keys() -> [ObjectKey; 4] {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use stoker_api::v1alpha1::TenantControlPlane;
+    use stoker_tenant::{NodeListeners, TunnelAgents};
     use tokio::time::Instant;
 
     use super::*;
@@ -156,20 +173,68 @@ mod tests {
         assert_eq!(found, ["192.0.2.9", "192.0.2.1", "192.0.2.2"].map(ip));
     }
 
+    fn tenant(konnectivity: bool) -> Tenant {
+        let addons = if konnectivity {
+            json!({ "konnectivity": {} })
+        } else {
+            json!({})
+        };
+        let object: TenantControlPlane = serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": { "name": "one", "namespace": "a", "uid": "u" },
+            "spec": {
+                "controlPlane": { "service": { "serviceType": "LoadBalancer" } },
+                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+                "addons": addons,
+            },
+        }))
+        .unwrap();
+        Tenant::validate(&object).unwrap()
+    }
+
+    fn access(listeners: Option<&[&str]>, tunnel: Option<&str>) -> Access {
+        Access {
+            host: "one.example".to_owned(),
+            port: 443,
+            addresses: Vec::new(),
+            direct_port: 6443,
+            listeners: listeners.map(|servers| NodeListeners {
+                servers: servers.iter().map(|server| (*server).to_owned()).collect(),
+                name: None,
+                image: "image".to_owned(),
+            }),
+            tunnel: tunnel.map(|server| TunnelAgents {
+                server: server.to_owned(),
+                image: "image".to_owned(),
+            }),
+            certificate_authority: String::new(),
+        }
+    }
+
     #[test]
     fn listeners_stay_while_it_is_not_known_what_they_lead_to_and_go_when_nobody_asks_for_them() {
-        let listener = ObjectKey::of::<DaemonSet>(Some("kube-system"), "stoker-node-listener");
-        let of = |servers: &[&str]| NodeListeners {
-            servers: servers.iter().map(|server| (*server).to_owned()).collect(),
-            name: None,
-            image: "image".to_owned(),
+        let listener = in_kube_system::<DaemonSet>("stoker-node-listener");
+        let left = |listeners: Option<&[&str]>| {
+            let access = access(listeners, None);
+            left_alone(&TenantObjects::default(), &tenant(false), &access).contains(&listener)
         };
-        let left = |listeners: Option<NodeListeners>| {
-            let keys = left_alone(&TenantObjects::default(), listeners.as_ref());
-            keys.contains(&listener)
-        };
-        assert!(left(Some(of(&[]))));
-        assert!(!left(Some(of(&["192.0.2.1:6443"]))));
+        assert!(left(Some(&[])));
+        assert!(!left(Some(&["192.0.2.1:6443"])));
         assert!(!left(None));
+    }
+
+    #[test]
+    fn the_tunnels_agents_stay_while_it_is_not_known_what_they_dial() {
+        let left = |asked: bool, tunnel: Option<&str>| -> Vec<String> {
+            let access = access(None, tunnel);
+            let keys = left_alone(&TenantObjects::default(), &tenant(asked), &access);
+            let agents = keys.iter().map(ToString::to_string);
+            agents
+                .filter(|key| key.contains("konnectivity-agent"))
+                .collect()
+        };
+        assert_eq!(left(true, None).len(), 3, "{:?}", left(true, None));
+        assert_eq!(left(true, Some("192.0.2.1:8132")), [""; 0]);
+        assert_eq!(left(false, None), [""; 0], "nobody asks for them");
     }
 }

@@ -2,6 +2,7 @@
 //! they mount, then the Deployment. What fails keeps only what depends on it from being brought up to date.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -25,6 +26,7 @@ use super::build::Wanted;
 use super::claim::{self, Identity, claim_place, identify, is_born, pool_turn};
 use super::error::Error;
 use super::identity;
+use super::inputs::inputs;
 use super::kubelets;
 use super::manifest;
 use super::rollout::{self, Rolled};
@@ -216,18 +218,6 @@ pub(super) fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deploy
     Some(ctx.stores.deployments.get(&reference)?.as_ref().clone())
 }
 
-fn inputs(tenant: &Tenant, exposure: Exposure, place: &Place, ctx: &Context) -> Inputs {
-    Inputs {
-        generation: tenant.generation,
-        replicas: tenant.replicas,
-        exposure,
-        peers: place.open.peers.list(),
-        endpoints: place.open.credentials.endpoints.clone(),
-        pool_authority: place.open.credentials.authority_certificate.clone(),
-        management_networks: ctx.management_networks.borrow().closed.clone(),
-    }
-}
-
 /// What applying the objects needs.
 pub(super) struct Pass<'a> {
     pub(super) object: &'a TenantControlPlane,
@@ -309,9 +299,10 @@ impl Pass<'_> {
             let since = self.state.first_seen.elapsed();
             self.ctx.metrics.step(Step::Birth, since);
         }
-        if wanted.changes_mounted {
+        if self.state.unrefreshed.load(Ordering::Acquire) {
             let pods: Vec<_> = lock(&self.state.pods).names().map(str::to_owned).collect();
             refresh_pods(&self.tenant.namespace, &pods, self.ctx).await;
+            self.state.unrefreshed.store(false, Ordering::Release);
         }
         *lock(&self.state.certificates) = Some(dates);
         lock(&self.state.encryption).applied(&wanted.tenant_keys.encryption, self.tenant);
@@ -334,6 +325,9 @@ impl Pass<'_> {
             TenantSecrets::read(self.tenant, self.born, &self.there, self.ctx).await?;
         let mut wanted = self.build(&mut existing, turn).await?;
         self.ctx.metrics.step(Step::Prepare, self.started.elapsed());
+        // Of a pass that ends before the pods are told, the next one does not see it any more.
+        let unrefreshed = &self.state.unrefreshed;
+        unrefreshed.fetch_or(wanted.changes_mounted, Ordering::AcqRel);
         let leaving = existing.leaving();
         let (leave, stay): (Vec<_>, Vec<_>) = wanted
             .keys
@@ -359,9 +353,11 @@ impl Pass<'_> {
         // After a start of this process everything is written once, and need not differ.
         let known = mounted.iter().map(Desired::key);
         let known: Vec<_> = known.filter(|key| ledger.knows(key)).cloned().collect();
-        let written = writer.apply_all(mounted, ledger, CONCURRENCY).await?;
+        let written = writer.apply_all(mounted, ledger, CONCURRENCY).await;
+        unrefreshed.fetch_or(written.is_err(), Ordering::AcqRel);
+        let written = written?;
         let differs = |one: &Outcome| one.changed && known.contains(&one.key);
-        wanted.changes_mounted |= written.iter().any(differs);
+        unrefreshed.fetch_or(written.iter().any(differs), Ordering::AcqRel);
         self.tell_restored(&existing).await;
         Ok(wanted)
     }

@@ -51,6 +51,7 @@ pub(super) async fn decide(
     let recorded = recorded.unwrap_or_else(|| made(object, now));
     if tenant.replicas == 0 {
         findings.hibernation = Some(no_replicas::status(plan, recorded, now));
+        findings.no_replicas = true;
         return None;
     }
     let recorded = no_replicas::ended(plan, recorded, now);
@@ -82,27 +83,27 @@ pub(super) async fn decide(
 }
 
 /// Whoever wanted the tenant as the pass began is heard: it is awake, or nobody may wake it. Who has come since is
-/// heard by the next pass.
+/// heard by the next pass, which then answers them all.
 ///
 /// # Errors
 /// The API server refused.
 pub(super) async fn hear(
     object: &TenantControlPlane,
-    wanted: bool,
+    wishes: Option<u64>,
     state: &TenantState,
     ctx: &Context,
 ) -> Result<(), Error> {
-    if !wanted {
+    let Some(wishes) = wishes else {
         return Ok(());
+    };
+    if state.wishes() == Some(wishes) {
+        let namespace = object.namespace().unwrap_or_default();
+        let entry = wake::entry(&namespace, &object.name_any());
+        let answered = wake_requests::answered(&[&entry], ctx).await;
+        answered.map_err(|error| Error::AnswerWakeRequest(Box::new(error)))?;
     }
-    state.set_wanted(false);
-    let namespace = object.namespace().unwrap_or_default();
-    let entry = wake::entry(&namespace, &object.name_any());
-    let answered = wake_requests::answered(&[&entry], ctx).await;
-    answered.map_err(|error| {
-        state.set_wanted(true);
-        Error::AnswerWakeRequest(Box::new(error))
-    })
+    state.hear(wishes);
+    Ok(())
 }
 
 /// Of a tenant of which nothing is recorded: what has come since it was made counts.
@@ -117,9 +118,9 @@ fn made(object: &TenantControlPlane, now: Timestamp) -> HibernationStatus {
     }
 }
 
-/// Why it sleeps, for people.
+/// Why it sleeps, for people, and what wakes it. With `no_replicas` nothing does that only its plan says.
 #[must_use]
-pub fn why_asleep(status: Option<&HibernationStatus>) -> String {
+pub fn why_asleep(status: Option<&HibernationStatus>, no_replicas: bool) -> String {
     let by_plan = |status: &&HibernationStatus| {
         status.state == HibernationState::Asleep && status.reason != HibernationReason::NoReplicas
     };
@@ -134,6 +135,13 @@ pub fn why_asleep(status: Option<&HibernationStatus>) -> String {
         | HibernationReason::Made
         | HibernationReason::NoReplicas => "its schedule",
     };
+    let since = status.since.0;
+    if no_replicas {
+        return format!(
+            "asleep since {since:.0} by {why}, and no replicas are wanted; data and keys are kept. To wake it, set \
+             spec.controlPlane.deployment.replicas above 0, and spec.hibernation.wakeAt"
+        );
+    }
     let or = if status.wakes_on_connection {
         "connect to it through the gateway by the name that wakes, or "
     } else {
@@ -144,8 +152,7 @@ pub fn why_asleep(status: Option<&HibernationStatus>) -> String {
         None => String::new(),
     };
     format!(
-        "asleep since {:.0} by {why}{until}; data and keys are kept. To wake it, {or}set spec.hibernation.wakeAt",
-        status.since.0
+        "asleep since {since:.0} by {why}{until}; data and keys are kept. To wake it, {or}set spec.hibernation.wakeAt"
     )
 }
 
@@ -165,10 +172,8 @@ pub fn why_awake(status: Option<&HibernationStatus>) -> &'static str {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn who_comes_during_a_pass_is_left_to_the_next() {
-        let (parts, _server) = crate::watches::tests::operator(&[]);
-        let object: TenantControlPlane = serde_json::from_value(serde_json::json!({
+    fn tenant() -> TenantControlPlane {
+        serde_json::from_value(serde_json::json!({
             "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
             "metadata": { "name": "one", "namespace": "a" },
             "spec": {
@@ -176,13 +181,41 @@ mod tests {
                 "kubernetes": { "version": "v1.36.3", "kubelet": {} },
             },
         }))
-        .unwrap();
-        let state = TenantState::default();
-        let wanted = state.is_wanted();
-        state.set_wanted(true);
-        let heard = hear(&object, wanted, &state, &parts.ctx);
-        let heard = tokio::time::timeout(std::time::Duration::from_secs(1), heard).await;
-        assert!(matches!(heard, Ok(Ok(()))), "the entry stays");
-        assert!(state.is_wanted());
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_comes_during_a_pass_is_left_to_the_next() {
+        let (parts, _server) = crate::watches::tests::operator(&[]);
+        for wanted_before in [false, true] {
+            let state = TenantState::default();
+            if wanted_before {
+                state.wish();
+            }
+            let wishes = state.wishes();
+            state.wish();
+            let object = tenant();
+            let heard = hear(&object, wishes, &state, &parts.ctx);
+            let heard = tokio::time::timeout(std::time::Duration::from_secs(1), heard).await;
+            assert!(matches!(heard, Ok(Ok(()))), "the entry stays");
+            assert!(state.wishes().is_some(), "{wanted_before}");
+        }
+    }
+
+    #[test]
+    fn without_replicas_nobody_is_told_that_its_plan_would_wake_it() {
+        let asleep = HibernationStatus {
+            state: HibernationState::Asleep,
+            reason: HibernationReason::ByHand,
+            ..made(&tenant(), Timestamp::UNIX_EPOCH)
+        };
+        let with = why_asleep(Some(&asleep), false);
+        assert!(
+            with.contains("To wake it, set spec.hibernation.wakeAt"),
+            "{with}"
+        );
+        let without = why_asleep(Some(&asleep), true);
+        let advice = "set spec.controlPlane.deployment.replicas above 0";
+        assert!(without.contains(advice), "{without}");
     }
 }

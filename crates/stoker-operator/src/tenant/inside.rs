@@ -112,7 +112,7 @@ async fn keep_up(
         findings.fails(
             Aspect::ApiServerAvailable,
             "Sleeping",
-            hibernation::why_asleep(findings.hibernation.as_ref()),
+            hibernation::why_asleep(findings.hibernation.as_ref(), findings.no_replicas),
         );
         return Ok(());
     }
@@ -371,7 +371,7 @@ async fn apply_inside(
     });
     outcomes.extend(apply(others(&objects)?).await.map_err(Error::Inside)?);
     let mut keep: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
-    keep.extend(left_alone(&objects, access.listeners.as_ref()));
+    keep.extend(left_alone(&objects, tenant, &access));
     writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
     if first {
         // Left over from before this process knew the tenant: an add-on taken out of the spec since.

@@ -102,11 +102,11 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
 
     let mut findings = Findings::default();
-    let wanted = state.is_wanted();
+    let wishes = state.wishes();
     let mut tenant = validate(object, ctx, &mut findings);
     let changes = match &mut tenant {
         Some(tenant) => {
-            hibernation::decide(object, tenant, wanted, &state, ctx, &mut findings)
+            hibernation::decide(object, tenant, wishes.is_some(), &state, ctx, &mut findings)
                 .boxed()
                 .await
         }
@@ -127,7 +127,7 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
     }
     let turn_ends = rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
-    hibernation::hear(object, wanted, &state, ctx).await?;
+    hibernation::hear(object, wishes, &state, ctx).await?;
     if findings.again && held.is_none() {
         ctx.wake(reference.clone());
     }

@@ -15,8 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
 use stoker_api::tenant::Tenant;
-use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_kube::{Answer, Change, KUBELET_SERVING, KubeletRequest, OwnedWatch};
+use stoker_api::v1alpha1::{JoinToken, TenantControlPlane};
+use stoker_kube::{Answer, Change, KUBELET_SERVING, KubeletRequest, NodeAddresses, OwnedWatch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::decision::{Decision, Reserved, decide};
@@ -24,6 +24,8 @@ use super::connection::Task;
 use super::damper::Damper;
 use super::state::lock;
 use crate::context::Context;
+use crate::join_token::decision::networks;
+use crate::join_token::status;
 
 /// [`KUBELET_SERVING`].
 const SELECTED: &str = "spec.signerName=kubernetes.io/kubelet-serving";
@@ -165,8 +167,8 @@ async fn answer_all(
     if requests.is_empty() {
         return Ok(answered);
     }
-    let reserved = match reserved(tenant, ctx) {
-        Known::Reserved(reserved) => reserved,
+    let mut reserved = match reserved(tenant, ctx) {
+        Known::Reserved(reserved) => *reserved,
         Known::NotOurs => return Ok(Answered::default()),
         Known::NotYet => {
             answered.waiting.extend(newest(requests));
@@ -174,6 +176,11 @@ async fn answer_all(
         }
     };
     let nodes = stoker_kube::node_addresses(client).await?;
+    if let Err(error) = bind_anew(&mut reserved, &requests, &nodes, tenant, ctx).await {
+        tracing::debug!(tenant = %tenant, error = %error, "tokens not read");
+        answered.waiting.extend(newest(requests));
+        return Ok(answered);
+    }
     let mut undecided = Vec::new();
     for request in requests {
         let now = Timestamp::now();
@@ -276,7 +283,7 @@ async fn write(
 }
 
 enum Known {
-    Reserved(Reserved),
+    Reserved(Box<Reserved>),
     /// The spec says that kubelets ask for no certificates: whoever has them ask anyway answers.
     NotOurs,
     /// Where the API server is reached is not known, or to which networks nodes are bound.
@@ -299,7 +306,7 @@ fn reserved(reference: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
     }
     let (names, addresses) = stoker_control_plane::serving_names(&tenant, &exposure);
     let names = names.iter().map(|name| name.to_ascii_lowercase());
-    Known::Reserved(Reserved {
+    Known::Reserved(Box::new(Reserved {
         names: names.collect(),
         addresses: addresses
             .iter()
@@ -308,7 +315,27 @@ fn reserved(reference: &ObjectRef<TenantControlPlane>, ctx: &Context) -> Known {
         service_networks: tenant.network.service_cidrs,
         cluster_domain: tenant.network.cluster_domain,
         networks,
-    })
+    }))
+}
+
+/// Of a node that has just been let in the cache may not know to which networks it is bound: before something is answered the
+/// tokens are read. A tenant of which the cache knows no token has let nobody in by one.
+async fn bind_anew(
+    reserved: &mut Reserved,
+    requests: &[KubeletRequest],
+    nodes: &[NodeAddresses],
+    tenant: &ObjectRef<TenantControlPlane>,
+    ctx: &Context,
+) -> Result<(), crate::join_token::reconcile::Error> {
+    let now = Timestamp::now();
+    let answers = |request| !matches!(decide(request, nodes, reserved, now), Decision::Wait(_));
+    if !requests.iter().any(answers) || ctx.join_tokens.of(tenant).is_empty() {
+        return Ok(());
+    }
+    let tokens = status::of_tenant(tenant, ctx).await?;
+    let all: Vec<&JoinToken> = tokens.iter().collect();
+    reserved.networks = networks(&all);
+    Ok(())
 }
 
 #[cfg(test)]

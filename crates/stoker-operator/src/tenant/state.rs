@@ -70,8 +70,11 @@ pub struct TenantState {
     claimed: Mutex<bool>,
     /// Set once our finalizer is gone: the cached object may lag behind.
     let_go: AtomicBool,
-    /// Set while somebody wants it who found it asleep.
-    wanted: AtomicBool,
+    /// Set while running pods mount something that changed and their kubelets were not asked to show it.
+    pub unrefreshed: AtomicBool,
+    /// How often somebody wanted it who found it asleep, and how many of these wishes were heard.
+    wishes: AtomicU64,
+    heard: AtomicU64,
     /// When somebody last asked anything of its API servers, as last told.
     pub activity: Mutex<Option<Timestamp>>,
     /// Digests of the keys whose escrow copy this process has seen in the pool.
@@ -138,7 +141,9 @@ impl Default for TenantState {
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),
             let_go: AtomicBool::default(),
-            wanted: AtomicBool::default(),
+            unrefreshed: AtomicBool::default(),
+            wishes: AtomicU64::default(),
+            heard: AtomicU64::default(),
             activity: Mutex::default(),
             escrowed: Mutex::default(),
             manifest: Mutex::default(),
@@ -220,14 +225,20 @@ impl TenantState {
         self.let_go.store(true, Ordering::Release);
     }
 
-    /// Whether somebody wants it who found it asleep.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire)
+    /// Somebody wants it who found it asleep.
+    pub fn wish(&self) {
+        self.wishes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Records that somebody does, or no longer; returns what was.
-    pub fn set_wanted(&self, wanted: bool) -> bool {
-        self.wanted.swap(wanted, Ordering::AcqRel)
+    /// How often somebody has wanted it, where not all of these wishes were heard.
+    pub fn wishes(&self) -> Option<u64> {
+        let wishes = self.wishes.load(Ordering::Acquire);
+        (self.heard.load(Ordering::Acquire) < wishes).then_some(wishes)
+    }
+
+    /// The first so many wishes are heard.
+    pub fn hear(&self, wishes: u64) {
+        self.heard.fetch_max(wishes, Ordering::AcqRel);
     }
 
     /// Records the claim, or that it must be made again.
@@ -275,7 +286,7 @@ impl Tenants {
             uid: Mutex::new(uid.map(str::to_owned)),
             pods: Mutex::new(pods),
             routes: Mutex::new(routes),
-            wanted: AtomicBool::new(state.is_wanted()),
+            wishes: AtomicU64::new(state.wishes().unwrap_or_default()),
             ..TenantState::default()
         });
         tenants.insert(tenant.clone(), fresh.clone());
@@ -358,8 +369,8 @@ mod tests {
     fn who_is_wanted_before_the_first_pass_is_wanted_in_it() {
         let tenants = Tenants::default();
         let name = ObjectRef::new("one").within("a");
-        tenants.state(&name).set_wanted(true);
-        assert!(tenants.state_of(&name, Some("1")).is_wanted());
+        tenants.state(&name).wish();
+        assert!(tenants.state_of(&name, Some("1")).wishes().is_some());
     }
 
     #[test]

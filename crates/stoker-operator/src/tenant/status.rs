@@ -131,7 +131,7 @@ fn readiness(
         return check.clone();
     }
     if tenant.is_some_and(|tenant| tenant.replicas == 0) {
-        let why = hibernation::why_asleep(findings.hibernation.as_ref());
+        let why = hibernation::why_asleep(findings.hibernation.as_ref(), findings.no_replicas);
         return Check::fails(sleep::SLEEPING, why);
     }
     let holds = |aspect: Aspect| match conditions::find(&status.conditions, aspect.condition()) {

@@ -33,12 +33,14 @@ pub(super) async fn watch_data_stores(cache: Writer<DataStore>, ctx: Arc<Context
                 // Also when somebody took our finalizer away.
                 if before.is_none_or(|(before, was_held)| before != now || (was_held && !held)) {
                     ctx.wake_data_store(&name);
+                    ctx.networks_doubted.notify_one();
                 }
             }
             Some(Event::Delete(store)) => {
                 let name = store.name_any();
                 known.remove(&name);
                 ctx.pools.remove(&name);
+                ctx.networks_doubted.notify_one();
                 ctx.looks.ask(&name);
                 ctx.data_store_failures.succeeded(&reference(&name));
                 ctx.wake_tenants_of(&name);

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Listed, broken, cached};
+use super::{First, broken, cached, listed};
 use crate::context::Context;
 use crate::management_networks::{Networks, Sources};
 use crate::tenant::state::lock;
@@ -119,11 +119,21 @@ impl Cluster {
             nodes: self.nodes.state(),
             service_cidrs: self.service_cidrs.state(),
             api_server: self.api_server.state(),
+            pools: self.pools(),
             operator: &self.ctx.args.pod_ips,
             pods: self.pods(),
         };
         let now = Timestamp::now();
         (Networks::found(&sources, now), sources.grace_left(now))
+    }
+
+    /// The hosts of all pools: where they were found, and what people wrote of those that cannot be looked at.
+    fn pools(&self) -> Vec<IpAddr> {
+        let mut hosts = self.ctx.pools.hosts();
+        for store in self.ctx.stores.data_stores.state() {
+            hosts.extend(store.spec.endpoints.iter().filter_map(|text| host(text)));
+        }
+        hosts
     }
 
     /// The addresses of all control-plane pods, with a name for people.
@@ -137,6 +147,12 @@ impl Cluster {
         }
         found
     }
+}
+
+/// The address in an endpoint that names none.
+fn host(endpoint: &str) -> Option<IpAddr> {
+    let (host, _) = endpoint.rsplit_once(':')?;
+    host.trim_matches(['[', ']']).parse().ok()
 }
 
 /// Of a Node only what its networks follow from is kept.
@@ -173,7 +189,7 @@ where
 pub(super) async fn watch_networks(
     sender: watch::Sender<Networks>,
     ctx: Arc<Context>,
-    listed: Listed,
+    first: First,
 ) {
     let (cluster, changes) = Cluster::watch(ctx.clone());
     let mut changes = select_all(changes);
@@ -181,18 +197,19 @@ pub(super) async fn watch_networks(
         () = cluster.listed() => {}
         () = changes.by_ref().for_each(async |()| {}) => return,
     }
+    listed(&first.pools).await;
     let mut pace = Pace::default();
     loop {
         let (networks, changes_in) = cluster.networks();
         pace.looked(Instant::now(), tell(&sender, &networks, &ctx));
-        listed.store(true, Ordering::Release);
+        first.networks.store(true, Ordering::Release);
         if let Some(wait) = changes_in {
             pace.look_at(Instant::now() + wait);
         }
         loop {
             tokio::select! {
                 Some(()) = changes.next() => pace.changed(Instant::now()),
-                () = ctx.stranger.notified() => pace.changed(Instant::now()),
+                () = ctx.networks_doubted.notified() => pace.changed(Instant::now()),
                 () = pace.until_due() => break,
             }
         }

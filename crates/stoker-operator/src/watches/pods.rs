@@ -62,7 +62,7 @@ fn saw(ctx: &Context, pod: &Pod) {
 fn meet(ctx: &Context, pod: PodFacts) {
     let networks = ctx.management_networks.borrow();
     if networks.unnamed.is_some() || pod.addresses().any(|ip| !networks.covers(ip)) {
-        ctx.stranger.notify_one();
+        ctx.networks_doubted.notify_one();
     }
 }
 
@@ -79,7 +79,7 @@ fn keep_only(ctx: &Context, mut listing: HashMap<ObjectRef<TenantControlPlane>, 
 /// The last pods of a tenant may end after it: then nothing of it is left to know.
 fn fewer(ctx: &Context, tenant: ObjectRef<TenantControlPlane>, state: &TenantState, news: bool) {
     if ctx.management_networks.borrow().unnamed.is_some() {
-        ctx.stranger.notify_one();
+        ctx.networks_doubted.notify_one();
     }
     let exists = ctx.stores.tenants.get(&tenant).is_some();
     if !exists && lock(&state.pods).is_empty() {

@@ -53,7 +53,7 @@ async fn heed(known: &Entries, entries: &Entries, ctx: &Context) {
     let exists = |tenant: &Tenant| ctx.stores.tenants.get(tenant).is_some();
     let News { wanted, junk } = news(known, entries, exists);
     for tenant in wanted {
-        ctx.tenants.state(&tenant).set_wanted(true);
+        ctx.tenants.state(&tenant).wish();
         ctx.wake(tenant);
     }
     // Else they would be there for ever.

@@ -1,8 +1,9 @@
 //! Which agents there are, and which of them is asked for a stream.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const TRIES: usize = 3;
 const LINKS_PER_NODE: usize = 8;
 /// Connections of one node that have not said yet what they are for.
 const GREETINGS_PER_NODE: usize = 8;
-/// An agent that went away, or has not come yet to a process that has just begun, may be back within this time.
+/// An agent that went away or is about to, or has not come yet to a process that has just begun, may be back within this time.
 const HOPE: Duration = Duration::from_secs(10);
 
 /// Why there is no stream.
@@ -52,10 +53,10 @@ pub(super) struct Link {
     /// When it was asked last, counted in streams.
     asked: Arc<AtomicU64>,
     /// Whether it takes no new streams.
-    leaving: Arc<AtomicBool>,
+    leaving: bool,
     /// Told when it shall be asked by a ping at once.
     doubted: Arc<Notify>,
-    /// Whether a newer connection of the node takes its place.
+    /// Whether another connection of the node takes its place.
     superseded: bool,
     evicted: Arc<Notify>,
 }
@@ -89,7 +90,8 @@ impl Drop for Place {
 #[derive(Debug, Default)]
 pub(super) struct Agents {
     links: Mutex<Links>,
-    arrivals: Notify,
+    /// Told when one comes, goes, or takes no streams any more.
+    changes: Notify,
 }
 
 #[derive(Debug)]
@@ -142,13 +144,12 @@ pub(super) struct Registered<'a> {
     pub(super) evicted: Arc<Notify>,
     /// Told when it shall be asked by a ping at once.
     pub(super) doubted: Arc<Notify>,
-    leaving: Arc<AtomicBool>,
 }
 
 impl Registered<'_> {
     /// It gets no new streams; what is open goes on.
     pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+        self.agents.leave(self.id);
     }
 }
 
@@ -159,6 +160,7 @@ impl Drop for Registered<'_> {
         if let Some(gone) = gone.map(|index| links.all.remove(index)) {
             links.prefer_newest(&gone.node);
             links.alone = Instant::now();
+            self.agents.changes.notify_waiters();
         }
     }
 }
@@ -200,7 +202,7 @@ impl Agents {
             oldest.evicted.notify_one();
         }
         let evicted = Arc::new(Notify::new());
-        let (doubted, leaving) = (Arc::new(Notify::new()), Arc::default());
+        let doubted = Arc::new(Notify::new());
         links.all.push(Link {
             id,
             node: node.clone(),
@@ -209,19 +211,30 @@ impl Agents {
             requests,
             streams: Arc::default(),
             asked: Arc::default(),
-            leaving: Arc::clone(&leaving),
+            leaving: false,
             doubted: doubted.clone(),
             superseded: false,
             evicted: evicted.clone(),
         });
         links.prefer_newest(node);
-        self.arrivals.notify_waiters();
+        self.changes.notify_waiters();
         Registered {
             agents: self,
             id,
             evicted,
             doubted,
-            leaving,
+        }
+    }
+
+    /// The agent gets no new streams: another of its node does, if there is one.
+    fn leave(&self, id: u64) {
+        let mut links = self.links();
+        let link = links.all.iter_mut().find(|link| link.id == id);
+        if let Some(link) = link.filter(|link| !link.leaving) {
+            link.leaving = true;
+            let node = link.node.clone();
+            links.prefer_newest(&node);
+            self.changes.notify_waiters();
         }
     }
 
@@ -234,12 +247,19 @@ impl Agents {
             reason: "no tunnel agent of this cluster is connected".to_owned(),
         };
         while tried.len() < TRIES {
-            self.arrival().await;
-            let Some(link) = self.choose(target, &tried) else {
-                break;
+            let link = match self.link(target, &tried).await {
+                Ok(link) => link,
+                Err(Some(node)) => return Err(gone(&node)),
+                Err(None) => break,
             };
             tried.push(link.id);
-            match link.open(target).await {
+            let place = Place::take(&link.streams);
+            let Ok(requests) = link.requests.clone().ready().await else {
+                self.leave(link.id);
+                refusal = gone(&link.node);
+                continue;
+            };
+            match link.open(requests, target, place).await {
                 Err(other) if other.status == StatusCode::SERVICE_UNAVAILABLE => refusal = other,
                 answer => return answer,
             }
@@ -247,36 +267,49 @@ impl Agents {
         Err(refusal)
     }
 
-    /// Waits while nobody takes streams, if somebody may come soon.
-    async fn arrival(&self) {
-        let mut arrived = pin!(self.arrivals.notified());
-        arrived.as_mut().enable();
-        let until = {
-            let links = self.links();
-            if links.all.iter().any(Link::takes_streams) {
-                return;
+    /// The agent that shall have a stream. While those that may have it take none, others that may come soon are waited for.
+    ///
+    /// # Errors
+    /// There is none; with the node that alone may have it and takes none.
+    async fn link(&self, target: &Target, tried: &[u64]) -> Result<Link, Option<NodeName>> {
+        let begun = Instant::now();
+        loop {
+            let mut changed = pin!(self.changes.notified());
+            changed.as_mut().enable();
+            let (since, node) = match self.choose(target, tried) {
+                Chosen::Link(link) => return Ok(link),
+                Chosen::Nobody => return Err(None),
+                Chosen::NotYet(since, node) => (since.unwrap_or(begun), node),
+            };
+            if timeout_at(since + HOPE, changed).await.is_err() {
+                return Err(node);
             }
-            // An agent that lets its last streams run on is about to be replaced.
-            let drains = !links.all.is_empty();
-            let since = if drains { Instant::now() } else { links.alone };
-            since + HOPE
-        };
-        let _ = timeout_at(until, arrived).await;
+        }
     }
 
-    fn choose(&self, target: &Target, tried: &[u64]) -> Option<Link> {
+    fn choose(&self, target: &Target, tried: &[u64]) -> Chosen {
         let mut links = self.links();
         let candidates: Vec<Candidate<'_>> = links
             .all
             .iter()
-            .filter(|link| link.takes_streams())
+            .filter(|link| !link.superseded)
             .map(|link| link.candidate(target, tried))
             .collect();
-        let id = choose(&candidates)?;
+        let id = match choose(&candidates) {
+            Choice::Agent(id) => id,
+            Choice::Nobody => return Chosen::Nobody,
+            // An agent that lets its last streams run on is about to be replaced.
+            Choice::NotYet(node) => {
+                let alone = links.all.is_empty().then_some(links.alone);
+                return Chosen::NotYet(alone, node.cloned());
+            }
+        };
         links.opened += 1;
-        let link = links.all.iter().find(|link| link.id == id)?;
+        let Some(link) = links.all.iter().find(|link| link.id == id) else {
+            return Chosen::Nobody;
+        };
         link.asked.store(links.opened, Ordering::Relaxed);
-        Some(link.clone())
+        Chosen::Link(link.clone())
     }
 
     fn links(&self) -> MutexGuard<'_, Links> {
@@ -284,20 +317,31 @@ impl Agents {
     }
 }
 
+/// What came of a choice.
+enum Chosen {
+    Link(Link),
+    /// Those that may have it were all asked.
+    Nobody,
+    /// Nobody takes it: since when, if there is nobody at all, and the node that alone may have it, if there is one.
+    NotYet(Option<Instant>, Option<NodeName>),
+}
+
 impl Links {
+    /// Of the connections of a node the newest that takes streams counts; without any such the newest.
     fn prefer_newest(&mut self, node: &NodeName) {
-        let same = self.all.iter_mut().rev().filter(|link| link.node == *node);
-        for (index, link) in same.enumerate() {
+        let mut same: Vec<_> = self
+            .all
+            .iter_mut()
+            .filter(|link| link.node == *node)
+            .collect();
+        same.sort_by_key(|link| (link.leaving, Reverse(link.id)));
+        for (index, link) in same.into_iter().enumerate() {
             link.superseded = index > 0;
         }
     }
 }
 
 impl Link {
-    fn takes_streams(&self) -> bool {
-        !self.superseded && !self.leaving.load(Ordering::Relaxed)
-    }
-
     fn candidate(&self, target: &Target, tried: &[u64]) -> Candidate<'_> {
         let serves = |served: &&Arc<Served>| match &target.host {
             Host::Address(address) => served.addresses.contains(address),
@@ -311,6 +355,7 @@ impl Link {
                 .as_ref()
                 .filter(serves)
                 .map(|served| served.since),
+            leaving: self.leaving,
             tried: tried.contains(&self.id),
             in_doubt: self.pulse.in_doubt(),
             round_trip: self.pulse.round_trip(),
@@ -331,19 +376,15 @@ impl Link {
         }
     }
 
-    async fn open(self, target: &Target) -> Result<Opened, Refusal> {
-        let gone = |node: &NodeName| Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: format!("the tunnel agent of node {node} went away"),
-        };
-        let place = Place::take(&self.streams);
+    async fn open(
+        self,
+        mut requests: SendRequest<Bytes>,
+        target: &Target,
+        place: Place,
+    ) -> Result<Opened, Refusal> {
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = target.authority.clone().into();
-        let Ok(mut requests) = self.requests.clone().ready().await else {
-            self.leaving.store(true, Ordering::Relaxed);
-            return Err(gone(&self.node));
-        };
         let Ok((response, send)) = requests.send_request(request, false) else {
             return Err(gone(&self.node));
         };
@@ -388,6 +429,7 @@ struct Candidate<'a> {
     node: &'a NodeName,
     /// Since when its node is known to have the target's address.
     attested: Option<i64>,
+    leaving: bool,
     tried: bool,
     in_doubt: bool,
     round_trip: Duration,
@@ -395,25 +437,47 @@ struct Candidate<'a> {
     asked: u64,
 }
 
-/// The node that has the address, by the latest word of it, and no other while it is there; else one that
+/// Who shall have a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice<'a> {
+    Agent(u64),
+    /// Those that may have it were all asked.
+    Nobody,
+    /// None of those that may have it takes streams; with the node that alone may have it.
+    NotYet(Option<&'a NodeName>),
+}
+
+/// The node that has the address, by the latest word of it, and no other while it is there, even if it takes no streams; else one that
 /// answers, is about as near as the nearest and has least to do; of those, each in turn.
-fn choose(candidates: &[Candidate<'_>]) -> Option<u64> {
+fn choose<'a>(candidates: &[Candidate<'a>]) -> Choice<'a> {
     let owner = candidates
         .iter()
         .filter_map(|one| one.attested.map(|since| (since, one.node)))
         .max();
-    let able: Vec<_> = candidates
+    let owner = owner.map(|(_, node)| node);
+    let mut able: Vec<_> = candidates
         .iter()
-        .filter(|one| !one.tried && owner.is_none_or(|(_, node)| node == one.node))
+        .filter(|one| !one.leaving && owner.is_none_or(|node| node == one.node))
         .collect();
+    if able.is_empty() {
+        return Choice::NotYet(owner);
+    }
+    able.retain(|one| !one.tried);
     let doubtful = able.iter().all(|one| one.in_doubt);
     let answering = || able.iter().filter(|one| doubtful || !one.in_doubt);
-    let nearest = answering().map(|one| one.round_trip).min()?;
-    let near = nearest * 2 + Duration::from_millis(1);
+    let nearest = answering().map(|one| one.round_trip).min();
+    let near = nearest.unwrap_or_default() * 2 + Duration::from_millis(1);
     answering()
         .filter(|one| one.round_trip <= near)
         .min_by_key(|one| (one.streams, one.asked))
-        .map(|one| one.id)
+        .map_or(Choice::Nobody, |one| Choice::Agent(one.id))
+}
+
+fn gone(node: &NodeName) -> Refusal {
+    Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        reason: format!("the tunnel agent of node {node} went away"),
+    }
 }
 
 #[cfg(test)]

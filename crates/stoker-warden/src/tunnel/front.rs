@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::agents::{Agents, Refusal};
+use super::Shared;
+use super::agents::Refusal;
+use super::counted::Counted;
 use super::target::Target;
 
 /// How long an API server may take to say what it wants.
@@ -20,15 +22,17 @@ const LARGEST_QUESTION: usize = 4096;
 const LONGEST_REASON: usize = 300;
 
 /// Answers one connection, and passes its bytes on. An API server that goes away is its own business.
-pub(super) async fn answer(mut socket: UnixStream, agents: &Agents) {
+pub(super) async fn answer(mut socket: UnixStream, shared: &Shared) {
+    let metrics = &shared.metrics;
     let opened = match timeout(QUESTION, question(&mut socket)).await {
-        Ok(Ok(target)) => agents.open(&target).await,
+        Ok(Ok(target)) => shared.agents.open(&target).await,
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => return,
     };
     let opened = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
+            metrics.refused(refusal.status);
             let _ = socket.write_all(refusal.head().as_bytes()).await;
             return;
         }
@@ -36,7 +40,10 @@ pub(super) async fn answer(mut socket: UnixStream, agents: &Agents) {
     if socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.is_err() {
         return;
     }
-    let (read, mut write) = socket.split();
+    let _open = metrics.stream();
+    let (read, write) = socket.split();
+    let read = Counted(read, &metrics.to_nodes);
+    let mut write = Counted(write, &metrics.from_nodes);
     let _ = relay(&read, &mut write, opened.send, opened.receive).await;
     drop(opened.place);
 }

@@ -162,6 +162,7 @@ impl Life<'_> {
         let addresses = served.as_ref().map_or(0, |served| served.addresses.len());
         let registered = agents.add(self.node, served, pulse.clone(), requests.clone());
         drop(greeted);
+        let _link = self.shared.metrics.link();
         info!(node = %self.node, addresses, "agent connected");
         loop {
             tokio::select! {

@@ -115,7 +115,7 @@ fn a_machine_is_let_in_once_and_the_same_one_again() {
     let used = token(json!({}), used);
     for exists in [false, true] {
         let decision = decide(&of("w1"), Some(&used), &[&used], exists, now());
-        assert_eq!(decision, Decision::Again);
+        assert!(matches!(decision, Decision::Again(_)), "{decision:?}");
     }
     assert_eq!(reason(&used, &of("w2"), false), Some("TokenExhausted"));
 }
@@ -194,4 +194,45 @@ fn what_a_token_gives_is_for_the_last_machine_of_a_name_over_all_tokens() {
             "w2 came by a token that binds none"
         );
     }
+}
+
+#[test]
+fn what_a_token_gave_does_not_come_back_when_a_later_one_of_the_name_goes() {
+    let bound = json!({ "nodeNetworks": ["10.7.0.0/16"] });
+    let with = |nodes: Value| token(bound.clone(), json!({ "used": 2, "nodes": nodes }));
+    let two = [node("w1", "1", 900, true), node("w2", "2", 900, true)];
+    let former = with(json!(two));
+    let last = with(json!([node("w1", "3", 30, true)]));
+    let other = with(json!([node("w1", "4", 10, true)]));
+    let last_node = last.status.clone().unwrap().nodes.remove(0);
+    let all = [&former, &last, &other];
+    let found = formers(&all, &last_node);
+    let [(whose, status)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!((*whose, status.used), (&former, 2));
+    let without = JoinToken {
+        status: Some(status.clone()),
+        ..former.clone()
+    };
+    let bound: Vec<_> = networks(&[&without]).into_keys().collect();
+    assert_eq!(bound, ["w2"], "after the last token was deleted");
+    let none = formers(&[&without, &last], &last_node);
+    assert_eq!(none, [], "nothing to write");
+}
+
+#[test]
+fn a_token_that_goes_waits_for_what_is_about_to_come() {
+    let until = |spec: Value, nodes: Value| {
+        let token = token(spec, json!({ "used": 2, "nodes": nodes }));
+        let until = awaited_until(&token, now())?;
+        Some(until.as_second() - NOW)
+    };
+    let none = json!({});
+    let come = json!([node("w1", "1", 100, true), node("w2", "2", 700, false)]);
+    assert_eq!(until(none.clone(), come.clone()), None, "come, or too late");
+    let comes = json!([node("w1", "1", 100, false), node("w2", "2", 30, false)]);
+    assert_eq!(until(none, comes), Some(COMES_WITHIN.as_secs() - 30));
+    let devices = json!({ "devices": { "nvidia.com/gpu": 8 } });
+    assert_eq!(until(devices, come), Some(COMES_WITHIN.as_secs() - 100));
 }

@@ -76,6 +76,8 @@ pub struct Findings {
     pub encryption: Option<Check>,
     /// Whether the tenant sleeps by `spec.hibernation`, where it has one.
     pub hibernation: Option<HibernationStatus>,
+    /// Whether it sleeps for want of replicas, whatever that says.
+    pub no_replicas: bool,
     /// Whether another pass is due as soon as the status is written.
     pub again: bool,
     /// Whether the control plane's objects have been applied at least once.

@@ -48,7 +48,10 @@ pub(super) fn describe(
     };
     let hibernation = findings.hibernation.as_ref();
     let check = if tenant.replicas == 0 {
-        Check::holds(asleep_by(hibernation), why_asleep(hibernation))
+        Check::holds(
+            asleep_by(hibernation),
+            why_asleep(hibernation, findings.no_replicas),
+        )
     } else if ready.reason == WAKING {
         Check::fails(WAKING, why_awake(hibernation))
     } else if let Some(hibernation) = hibernation {

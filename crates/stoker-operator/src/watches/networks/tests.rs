@@ -1,4 +1,5 @@
 use serde_json::{Value, json};
+use stoker_api::v1alpha1::DataStore;
 use tokio::task::JoinSet;
 
 use super::super::tests::operator;
@@ -20,8 +21,9 @@ async fn what_is_found_first_is_told_at_once_and_changes_in_their_time() {
     let (parts, mut server) = operator(&["--management-cidrs=10.0.0.0/8"]);
     let Parts { ctx, watches, .. } = parts;
     let mut networks = ctx.management_networks.clone();
-    let listed = Listed::default();
-    let watching = watch_networks(watches.networks, ctx, listed.clone());
+    let first = First::default();
+    first.pools.store(true, Ordering::Release);
+    let watching = watch_networks(watches.networks, ctx, first.clone());
     let _watching = JoinSet::from_iter([watching]);
     let begun = Instant::now();
     let mut told = async || {
@@ -35,7 +37,7 @@ async fn what_is_found_first_is_told_at_once_and_changes_in_their_time() {
         .await;
     assert_eq!(told().await, (0, "10.0.0.0/8 192.0.2.1/32".to_owned()));
     tokio::time::sleep(Duration::from_secs(100)).await;
-    assert!(listed.load(Ordering::Acquire));
+    assert!(first.networks.load(Ordering::Acquire));
     let change = |address: &str, version: &str| ("MODIFIED", slice(address, version));
     let changes = [change("192.0.2.2", "6"), change("192.0.2.3", "7")];
     server.watch(SLICES, &changes).await;
@@ -46,6 +48,53 @@ async fn what_is_found_first_is_told_at_once_and_changes_in_their_time() {
     let (later, text) = told().await;
     assert_eq!(text, "10.0.0.0/8 192.0.2.4/32");
     assert!((30..32).contains(&(later - at)), "{at} {later}");
+}
+
+fn pool(name: &str, endpoint: &str) -> DataStore {
+    serde_json::from_value(json!({
+        "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
+        "metadata": { "name": name, "uid": name, "generation": 1 },
+        "spec": { "driver": "etcd", "endpoints": [endpoint], "tlsConfig": {
+            "certificateAuthority": { "certificate": { "content": "" } },
+            "clientCertificate": { "certificate": { "content": "" }, "privateKey": { "content": "" } },
+        } },
+    }))
+    .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hosts_of_all_pools_are_told_to_all() {
+    let (parts, mut server) = operator(&["--management-cidrs=10.0.0.0/8"]);
+    let Parts { ctx, watches, .. } = parts;
+    let mut cache = watches.data_stores;
+    let mut has = |stores: &[(&str, &str)]| {
+        cache.apply_watcher_event(&Event::Init);
+        for (name, endpoint) in stores {
+            cache.apply_watcher_event(&Event::InitApply(pool(name, endpoint)));
+        }
+        cache.apply_watcher_event(&Event::InitDone);
+    };
+    has(&[("a", "198.51.100.1:2379"), ("b", "[2001:db8::2]:2379")]);
+    let mut networks = ctx.management_networks.clone();
+    let first = First::default();
+    let watching = watch_networks(watches.networks, ctx.clone(), first.clone());
+    let _watching = JoinSet::from_iter([watching]);
+    server.list(SLICES, "EndpointSlice", &[]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let is_told = first.networks.load(Ordering::Acquire);
+    assert!(!is_told, "the pools are not looked at yet");
+    first.pools.store(true, Ordering::Release);
+    let mut told = async || {
+        networks.changed().await.unwrap();
+        let now = networks.borrow_and_update();
+        let text: Vec<_> = now.closed.iter().map(ToString::to_string).collect();
+        text.join(" ")
+    };
+    let both = "10.0.0.0/8 198.51.100.1/32 2001:db8::2/128";
+    assert_eq!(told().await, both);
+    has(&[("a", "198.51.100.1:2379"), ("c", "db.example:2379")]);
+    ctx.networks_doubted.notify_one();
+    assert_eq!(told().await, "10.0.0.0/8 198.51.100.1/32");
 }
 
 #[tokio::test(start_paused = true)]
