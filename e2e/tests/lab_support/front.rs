@@ -6,9 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use stoker_api::v1alpha1::{HibernationState, TenantControlPlane};
 use stoker_lab::host::Host;
 use stoker_lab::images::agnhost_reference;
 use stoker_lab::product::NAMESPACE;
@@ -26,8 +28,9 @@ pub(crate) const TENANT: &str = "front";
 const WORKER: u8 = 1;
 /// The gateway's pods.
 pub(crate) const GATEWAY: &str = "stoker-gateway";
-/// A gateway that is to end takes connections for so many seconds more, and lets those that are open live on for as long.
-pub(crate) const DRAIN: (u64, u64) = (3, 25);
+/// A gateway that is to end takes connections for so many seconds more, and lets those that are open live on for as many: for
+/// longer than two cores with much else to do need to replace all gateways.
+pub(crate) const DRAIN: (u64, u64) = (3, 90);
 /// The listeners on nodes.
 const LISTENER: &str = "192.0.0.64";
 /// The pod that asks its API server every second, as in-cluster clients do: by the Service's address.
@@ -68,11 +71,16 @@ pub(crate) async fn people_nodes_and_pods_reach_their_api_server_through_the_gat
 }
 
 impl<'a> Front<'a> {
-    /// A tenant of that name, made when it is not there: of service type `ClusterIP`, with the listener on its nodes, and
+    /// A tenant of that name, made when it is not there, woken when a scenario that failed left it asleep: of service type `ClusterIP`, with the listener on its nodes, and
     /// one that may sleep.
     pub(crate) async fn of(world: &'a World, name: &str, change: Value) -> Result<Self> {
         install(world).await?;
-        if world.tenants(name).get_opt(name).await?.is_none() {
+        let found = world.tenants(name).get_opt(name).await?;
+        let woken = match &found {
+            Some(tenant) => wakes(world, name, tenant).await?,
+            None => false,
+        };
+        if found.is_none() {
             // What a machine without the right to set these needs.
             let conntrack = json!([{
                 "op": "add", "path": "/conntrack", "value": { "maxPerCore": 0, "min": 0 },
@@ -101,6 +109,9 @@ impl<'a> Front<'a> {
         world.lab.point(&host, &[address])?;
         looked_up(&world.host()?, &host, &address.to_string()).await?;
         let tenant = world.ready(name).await?;
+        if woken && name == TENANT {
+            Kept::woken();
+        }
         world.lab.write_tenant_kubeconfig(name, name).await?;
         Ok(Self {
             world,
@@ -210,6 +221,26 @@ impl<'a> Front<'a> {
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.tenant.client.clone(), "default")
     }
+}
+
+/// Wakes a tenant that sleeps by hand; whether it did.
+async fn wakes(world: &World, name: &str, tenant: &TenantControlPlane) -> Result<bool> {
+    let asked = tenant.spec.hibernation.as_ref();
+    let asked = asked.and_then(|hibernation| hibernation.sleep_at.as_ref());
+    let status = tenant.status.as_ref();
+    let status = status.and_then(|status| status.hibernation.as_ref());
+    let sleeps = status.is_some_and(|status| {
+        // Or is about to.
+        status.state == HibernationState::Asleep || asked.is_some_and(|at| at.0 > status.since.0)
+    });
+    if sleeps {
+        println!("{name} sleeps and is woken first");
+        let now = format!("{:.0}", Timestamp::now());
+        let patch = Patch::Merge(json!({ "spec": { "hibernation": { "wakeAt": now } } }));
+        let params = PatchParams::default();
+        world.tenants(name).patch(name, &params, &patch).await?;
+    }
+    Ok(sleeps)
 }
 
 /// Names, the operator's base domain, and the gateways, where they are not there yet.
