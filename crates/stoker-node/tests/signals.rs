@@ -25,7 +25,7 @@ fn a_join_that_waits_is_ended_by_a_signal() {
     let mut input = joining.stdin.take().unwrap();
     let (is_read, reads) = mpsc::channel();
     std::thread::spawn(move || {
-        let written = input.write_all(&[b'x'; MORE_THAN_A_PIPE]);
+        let written = input.write_all(&vec![b'x'; MORE_THAN_A_PIPE]);
         is_read.send((written, input))
     });
     let (written, _input) = reads.recv_timeout(SOON).expect("it reads its token");
