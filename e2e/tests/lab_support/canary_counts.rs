@@ -86,7 +86,7 @@ fn of_management(walled: &Walled<'_>, pod: IpAddr, canaries: &[Canary]) -> Strin
     let etcd = format!("\t\tip saddr {pod} ip daddr {pool} tcp dport 2379 return\n");
     let of_pod = format!("ip saddr {pod}");
     let mut table = Table::default();
-    let sent = table.count(&of_pod, "sent") + &table.to_each(&of_pod, "sent", canaries);
+    let sent = table.count(&of_pod, "sent") + &table.each(&of_pod, "sent", canaries);
     table.chain("prerouting", -350, &(etcd.clone() + &sent));
     let arrived = etcd + &table.count(&of_pod, "arrived");
     table.chain("input", 200, &arrived);
@@ -97,7 +97,7 @@ fn of_management(walled: &Walled<'_>, pod: IpAddr, canaries: &[Canary]) -> Strin
 /// What leaves the node, of its own and of its pods, after Services have changed it.
 fn of_the_node(canaries: &[Canary]) -> String {
     let mut table = Table::default();
-    let dialled = table.to_each("", "node", canaries);
+    let dialled = table.each("", "node", canaries);
     table.chain("postrouting", 200, &dialled);
     table.text()
 }
@@ -106,7 +106,7 @@ fn of_the_pod(canaries: &[Canary]) -> String {
     let own = "oifname \"lo\"";
     let mut table = Table::default();
     let dialled = table.count(&format!("{own} tcp dport {OWN_PORTS}"), "loopback")
-        + &table.to_each(own, "loopback", canaries);
+        + &table.each(own, "loopback", canaries);
     table.chain("output", 200, &dialled);
     table.text()
 }
@@ -129,7 +129,7 @@ impl Table {
     }
 
     /// A rule for each of them.
-    fn to_each(&mut self, what: &str, name: &str, canaries: &[Canary]) -> String {
+    fn each(&mut self, what: &str, name: &str, canaries: &[Canary]) -> String {
         let mut rules = String::new();
         for (number, canary) in canaries.iter().enumerate() {
             let (ip, port) = (canary.ip.to_canonical(), canary.port);
@@ -140,9 +140,10 @@ impl Table {
     }
 
     fn chain(&mut self, hook: &str, priority: i32, rules: &str) {
-        self.chains += &format!(
+        let chain = format!(
             "\tchain {hook} {{\n\t\ttype filter hook {hook} priority {priority}; policy accept;\n{rules}\t}}\n"
         );
+        self.chains.push_str(&chain);
     }
 
     /// In place of one that is there.

@@ -219,9 +219,10 @@ pub(crate) async fn by_the_tunnel(
     let mut answers = Vec::new();
     for (method, path, object) in objects(&name, canary) {
         let leads_there = path.ends_with("/endpoints") || path.ends_with("/endpointslices");
-        let expected: &[Came] = match leads_there && !canary.is_open() {
-            true => &[Came::Invalid],
-            false => &[Came::Made],
+        let expected: &[Came] = if leads_there && !canary.is_open() {
+            &[Came::Invalid]
+        } else {
+            &[Came::Made]
         };
         answers.push(make(door, method, &path, &object, expected).await);
     }
@@ -344,9 +345,10 @@ pub(crate) async fn by_url(door: &Door, number: usize, canary: &Canary) -> Answe
     if !made.is_expected() {
         return made;
     }
-    let expected: &[Came] = match canary.is_of_the_pod() {
-        true => &[Came::Dialled],
-        false => &[Came::Silence],
+    let expected: &[Came] = if canary.is_of_the_pod() {
+        &[Came::Dialled]
+    } else {
+        &[Came::Silence]
     };
     let way = Way {
         name: "URL",
