@@ -19,13 +19,13 @@ use tokio::net::TcpStream;
 
 use crate::front_kept::Kept;
 use crate::tokens;
-use crate::world::{BIRTH, Tenant, World, eventually};
+use crate::world::{Tenant, World, eventually};
 
 pub(crate) const DOMAIN: &str = "clusters.front.test";
 /// The tenant with a node.
 pub(crate) const TENANT: &str = "front";
 /// Its node.
-const WORKER: u8 = 1;
+const WORKER: u8 = 3;
 /// The gateway's pods.
 pub(crate) const GATEWAY: &str = "stoker-gateway";
 /// A gateway that is to end takes connections for so many seconds more, and lets those that are open live on for as many: for
@@ -96,17 +96,8 @@ impl<'a> Front<'a> {
             json_patch::merge(&mut spec, &change);
             world.apply_tenant(name, spec).await?;
         }
-        let host = eventually(BIRTH, "the tenant has a name", async || {
-            let endpoint = world.status(name).await?.control_plane_endpoint;
-            let endpoint = endpoint.context("no endpoint")?;
-            let host = endpoint.strip_suffix(":6443").context("another port")?;
-            ensure!(host.ends_with(DOMAIN), "it is reached at {endpoint}");
-            Ok(host.to_owned())
-        })
-        .await?;
-        // One record for each, where a provider has one for all.
+        let host = world.lab.lead_to_gateway(name, name, DOMAIN).await?;
         let address = world.lab.gateway_address().await?;
-        world.lab.point(&host, &[address])?;
         looked_up(&world.host()?, &host, &address.to_string()).await?;
         let tenant = world.ready(name).await?;
         if woken && name == TENANT {
@@ -244,20 +235,18 @@ async fn wakes(world: &World, name: &str, tenant: &TenantControlPlane) -> Result
 }
 
 /// Names, the operator's base domain, and the gateways, where they are not there yet.
-async fn install(world: &World) -> Result<()> {
+pub(crate) async fn install(world: &World) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(world.management.clone(), NAMESPACE);
     if deployments.get_opt(GATEWAY).await?.is_some() {
         return Ok(());
     }
-    world.lab.serve_names().await?;
-    world.lab.give_base_domain(DOMAIN).await?;
     let (delay, drain) = DRAIN;
     let flags = [
         format!("--drain-delay-seconds={delay}"),
         format!("--drain-seconds={drain}"),
     ];
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    world.lab.install_gateway(DOMAIN, &flags).await
+    world.lab.install_front_door(DOMAIN, &flags).await
 }
 
 /// Waits until DNS says so.
@@ -290,7 +279,7 @@ pub(crate) fn address(pod: &Pod) -> Result<&str> {
 }
 
 /// Connections that gateways have led to a tenant.
-async fn tenant_connections(world: &World, tenant: &str) -> Result<u64> {
+pub(crate) async fn tenant_connections(world: &World, tenant: &str) -> Result<u64> {
     let series = format!("stoker_gateway_tenant_connections_total{{tenant=\"{tenant}/{tenant}\"}}");
     metric(world, &series).await
 }
