@@ -4,9 +4,9 @@
 # `hack/image.sh build|push`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-: "${IMG:?set IMG to the name of the operator's image, such as registry.example.com/stoker-operator:v0.1.0}"
-: "${WARDEN_IMG:?set WARDEN_IMG to the name of the warden's image, such as registry.example.com/stoker-warden:v0.1.0}"
-: "${NODE_IMG:?set NODE_IMG to the name of stoker-node's image, such as registry.example.com/stoker-node:v0.1.0}"
+: "${IMG:?set IMG to the name of the image of the operator, such as registry.example.com/stoker-operator:v0.1.0}"
+: "${WARDEN_IMG:?set WARDEN_IMG to the name of the image of the warden, such as registry.example.com/stoker-warden:v0.1.0}"
+: "${NODE_IMG:?set NODE_IMG to the name of the image of stoker-node, such as registry.example.com/stoker-node:v0.1.0}"
 
 target=x86_64-unknown-linux-gnu
 # image BINARY NAME
@@ -21,9 +21,10 @@ image() {
 case "${1:-}" in
 build)
   command -v buildah >/dev/null || { echo "buildah is missing: install it" >&2; exit 1; }
-  RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --package stoker-operator --package stoker-warden --package stoker-node \
-    ${GATEWAY_IMG:+--package stoker-gateway} --target "$target"
+  for package in stoker-operator stoker-warden stoker-node ${GATEWAY_IMG:+stoker-gateway}; do
+    # One by one, as the lab builds them: together each would get the others' features.
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --package "$package" --target "$target"
+  done
   image stoker-operator "$IMG"
   image stoker-warden "$WARDEN_IMG"
   image stoker-node "$NODE_IMG"

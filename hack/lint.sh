@@ -12,5 +12,6 @@ if command -v cargo-deny >/dev/null; then
   cargo deny --offline check bans licenses sources
 fi
 
+for script in hack/*.sh .ci/run; do bash -n "$script"; done
 # A suite that does not exist is not a suite that passed.
 if hack/test.sh no-such-suite 2>/dev/null; then exit 1; fi

@@ -15,6 +15,8 @@ mod behind_the_wall;
 mod canaries;
 #[path = "lab_support/canary_counts.rs"]
 mod canary_counts;
+#[path = "lab_support/canary_ways.rs"]
+mod canary_ways;
 #[path = "support/conditions.rs"]
 mod conditions;
 #[path = "lab_support/door.rs"]

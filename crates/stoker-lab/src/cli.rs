@@ -179,7 +179,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             let _alone = lab.alone().await?;
             Box::pin(lab.up()).await?;
             if !management_only {
-                lab.main_job().await?;
+                lab.whole_job().await?;
+                // For people alone.
+                if let Err(error) = lab.tell_machine() {
+                    lab.steps().note(format!("{error:#}"));
+                }
             }
             after_up(&lab);
         }
@@ -281,6 +285,11 @@ fn after_up(lab: &Lab) {
     ));
     steps.note("  kubectl get pods -A");
     steps.note("  stokerctl list");
+    let tenant = lab.paths().kubeconfig(stoker_lab::demo::TENANT);
+    if tenant.exists() {
+        let tenant = tenant.display();
+        steps.note(format!("  kubectl --kubeconfig {tenant} get pods -A"));
+    }
 }
 
 fn status(lab: &Lab) {

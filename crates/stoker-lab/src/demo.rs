@@ -11,6 +11,8 @@ use crate::paths::checkout;
 
 /// Name and namespace of the tenant in `examples/tenant.yaml`.
 pub const TENANT: &str = "demo";
+/// Base domain of `make up`, in a domain that nobody has (RFC 6761).
+pub const DOMAIN: &str = "clusters.stoker.test";
 /// Number of the worker that joins it.
 const WORKER: u8 = 1;
 
@@ -19,12 +21,39 @@ impl Lab {
     ///
     /// # Errors
     /// When a step fails; the error says what was seen.
-    pub async fn main_job(&self) -> Result<()> {
-        let steps = self.steps();
+    pub async fn whole_job(&self) -> Result<()> {
         self.install_stoker().await?;
+        self.install_front_door(DOMAIN, &[]).await?;
+        self.demo(Some(DOMAIN)).await?;
+        // Also those that people have made.
+        self.lead_all_to_gateway(DOMAIN).await
+    }
+
+    /// The same without the gateway: tenants are reached at addresses of their own.
+    ///
+    /// # Errors
+    /// When a step fails; the error says what was seen.
+    pub async fn main_job(&self) -> Result<()> {
+        self.install_stoker().await?;
+        self.demo(None).await
+    }
+
+    /// The tenant with its worker and workload, where Stoker is installed; behind the gateway if that is, for this base domain.
+    ///
+    /// # Errors
+    /// When a step fails; the error says what was seen.
+    pub async fn demo(&self, domain: Option<&str>) -> Result<()> {
+        let steps = self.steps();
         steps.step("stokerctl", self.install_stokerctl()).await?;
         let file = checkout().join("examples/tenant.yaml");
-        let tenant = self.start_tenant(&file, TENANT, TENANT);
+        let tenant = async {
+            self.start_tenant(&file, TENANT, TENANT).await?;
+            if let Some(domain) = domain {
+                self.lead_to_gateway(TENANT, TENANT, domain).await?;
+                self.write_tenant_kubeconfig(TENANT, TENANT).await?;
+            }
+            Ok(())
+        };
         steps.step(format!("tenant {TENANT}"), tenant).await?;
         steps
             .step("worker joined to the tenant", self.join_worker())

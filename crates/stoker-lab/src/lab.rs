@@ -189,6 +189,7 @@ impl Lab {
             groups.remove(&self.paths.control_group())?;
             groups.remove_if_empty(crate::paths::CONTROL_GROUPS);
             self.paths.remove_state()?;
+            self.take_back_names()?;
             self.remove_people_files()
         };
         self.steps.step("control groups and state", remove).await

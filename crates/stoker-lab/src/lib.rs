@@ -25,6 +25,7 @@ pub mod images;
 pub mod lab;
 mod logs;
 pub mod machine;
+mod machine_names;
 pub mod management;
 mod names;
 mod nat;

@@ -146,7 +146,7 @@ impl Lab {
     }
 
     /// In the format of `/etc/hosts`.
-    fn records(&self) -> PathBuf {
+    pub(crate) fn records(&self) -> PathBuf {
         self.paths().state().join("names")
     }
 }

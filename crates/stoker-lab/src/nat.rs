@@ -7,7 +7,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::command::{program, run, run_with_input};
 use crate::host::Host;
@@ -16,22 +16,18 @@ use crate::pool;
 
 impl Lab {
     /// Lays the cable of a worker that has not joined yet to a router instead of the bridge, and returns it with its new
-    /// address.
+    /// address. Laid anew where it was laid already, or half.
     ///
     /// # Errors
     /// When a host does not run or a command fails.
     pub async fn put_behind_nat(&self, worker: &Host) -> Result<Host> {
         let router = self.host(pool::HOST)?;
-        let [first, second, _, number] = worker.address().octets();
-        ensure!(
-            [first, second] != [198, 18],
-            "{} is behind a router already",
-            worker.name()
-        );
+        let number = number(worker.address());
         let (inside, outside) = addresses(number);
         let cable = format!("nat{number}");
         let (router_pid, worker_pid) = (pid(&router)?, pid(worker)?);
-        worker.run(words("ip link delete eth0")).await?;
+        // Not there after an interruption. Its other end goes with it.
+        let _ = worker.run(words("ip link delete eth0")).await;
         let lay = format!(
             "link add {cable} netns {router_pid} type veth peer name eth0 netns {worker_pid}"
         );
@@ -49,8 +45,7 @@ impl Lab {
         ] {
             worker.run(words(&command)).await?;
         }
-        let mut nft = router.command(["nft", "-f", "-"])?;
-        run_with_input(&mut nft, rules(number).as_bytes()).await?;
+        self.close_router(worker).await?;
         worker.write(
             "/etc/hosts",
             &format!("127.0.0.1 localhost\n{inside} {}\n", worker.name()),
@@ -58,6 +53,36 @@ impl Lab {
         std::fs::write(worker.state().join("address"), inside.to_string())
             .context("noting the worker's new address")?;
         self.host(worker.name())
+    }
+
+    /// Has the router of a worker let nobody in, as it does from the start.
+    ///
+    /// # Errors
+    /// When the router does not run or the command fails.
+    pub async fn close_router(&self, worker: &Host) -> Result<()> {
+        let rules = rules(number(worker.address()));
+        let mut nft = self.host(pool::HOST)?.command(["nft", "-f", "-"])?;
+        run_with_input(&mut nft, rules.as_bytes()).await.map(drop)
+    }
+
+    /// Has the router of a worker let in whoever finds the way to it.
+    ///
+    /// # Errors
+    /// When the router does not run or the command fails.
+    pub async fn open_router(&self, worker: &Host) -> Result<()> {
+        let flush = format!(
+            "nft flush chain ip stoker_lab_nat{} forward",
+            number(worker.address())
+        );
+        let router = self.host(pool::HOST)?;
+        router.run(words(&flush)).await.map(drop)
+    }
+}
+
+/// Of the worker with this address, on the bridge or behind its router.
+fn number(address: Ipv4Addr) -> u8 {
+    match address.octets() {
+        [198, 18, number, _] | [_, _, _, number] => number,
     }
 }
 
@@ -92,4 +117,16 @@ fn pid(host: &Host) -> Result<i32> {
 
 fn words(line: &str) -> std::str::Split<'_, char> {
     line.split(' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_keeps_its_number_behind_its_router() {
+        let on_the_bridge = Ipv4Addr::new(172, 30, 51, 12);
+        assert_eq!(number(on_the_bridge), 12);
+        assert_eq!(number(addresses(12).0), 12);
+    }
 }

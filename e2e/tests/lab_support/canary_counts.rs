@@ -1,18 +1,23 @@
-//! Counters of packets that begin a connection: where they leave a control-plane pod, and behind the walls of management, where
-//! they would arrive.
+//! Counters of packets that begin a connection: where they leave a control-plane pod or the tenant's node, and behind the walls
+//! of management, where they would arrive.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
 
-use crate::walled::{TENANT, Walled, address, counter, nft, packets};
+use crate::canary_ways::Canary;
+use crate::walled::{Walled, address, nft};
 
 /// Where clouds tell a machine who it is, credentials included.
 pub(crate) const METADATA: &str = "169.254.169.254";
 /// The first packet of a connection.
 const BEGINS: &str = "tcp flags & (fin | syn | rst | ack) == syn";
+/// Where the control plane's other processes listen, in the pod itself.
+const OWN_PORTS: &str = "{ 10257, 10259, 10271, 8132 }";
+const LIST: [&str; 7] = ["nft", "-j", "list", "counters", "table", "inet", "canaries"];
 
 /// Counters in the networks of the management host, of the control-plane pod, and of the node.
 pub(crate) struct Counts<'a> {
@@ -21,15 +26,17 @@ pub(crate) struct Counts<'a> {
 }
 
 impl<'a> Counts<'a> {
-    pub(crate) async fn begin(walled: &'a Walled<'a>, pod: &Pod) -> Result<Self> {
+    pub(crate) async fn begin(
+        walled: &'a Walled<'a>,
+        pod: &Pod,
+        canaries: &[Canary],
+    ) -> Result<Self> {
         let world = walled.world;
         let host = world.host()?;
-        nft(&host, &of_management(walled, address(pod)?).await?).await?;
-        nft(&walled.worker, &table(&["metadata"], &of_the_node())).await?;
+        nft(&host, &of_management(walled, address(pod)?, canaries)).await?;
+        nft(&walled.worker, &of_the_node(canaries)).await?;
         let pid = world.pid(pod, "kube-apiserver").await?;
-        let own = "oifname \"lo\" tcp dport { 10257, 10259, 10271, 8132 }";
-        let own = chain("output", 200, &count(own, "loopback"));
-        host.write("/run/canaries.nft", &table(&["loopback"], &own))?;
+        host.write("/run/canaries.nft", &of_the_pod(canaries))?;
         let counts = Self { walled, pid };
         counts.inside(&["nft", "-f", "/run/canaries.nft"]).await?;
         Ok(counts)
@@ -44,28 +51,24 @@ impl<'a> Counts<'a> {
             .await
     }
 
-    pub(crate) async fn now(&self) -> Result<BTreeMap<&'static str, u64>> {
-        let host = self.walled.world.host()?;
-        let list = [
-            "nft", "-j", "list", "counter", "inet", "canaries", "loopback",
-        ];
-        Ok([
-            (
-                "sent by the control plane",
-                counter(&host, "canaries", "sent").await?,
-            ),
-            (
-                "sent by the tenant's node",
-                counter(&host, "canaries", "tenant").await?,
-            ),
-            ("arrived", counter(&host, "canaries", "arrived").await?),
-            (
-                "to the node's metadata service",
-                counter(&self.walled.worker, "canaries", "metadata").await?,
-            ),
-            ("to its own loopback", packets(&self.inside(&list).await?)?),
-        ]
-        .into())
+    /// By counter. In all: `sent` by the control plane, what of that `arrived`, and what it dialled on its own `loopback`.
+    /// To the canary of that number: `sent-N`, `loopback-N`, and `node-N` what the tenant's node has dialled.
+    pub(crate) async fn now(&self) -> Result<BTreeMap<String, u64>> {
+        let mut counted = BTreeMap::new();
+        for said in [
+            self.walled.world.host()?.run(LIST).await?,
+            self.walled.worker.run(LIST).await?,
+            self.inside(&LIST).await?,
+        ] {
+            let said: Value = serde_json::from_str(&said)?;
+            let entries = said["nftables"].as_array().into_iter().flatten();
+            for counter in entries.filter_map(|entry| entry.get("counter")) {
+                let name = counter["name"].as_str().context("a counter's name")?;
+                let packets = counter["packets"].as_u64().context("a number of packets")?;
+                counted.insert(name.to_owned(), packets);
+            }
+        }
+        Ok(counted)
     }
 
     pub(crate) async fn end(self) -> Result<()> {
@@ -76,49 +79,78 @@ impl<'a> Counts<'a> {
     }
 }
 
-/// What leaves the control-plane pod, or the node, before walls and Services change it; and what of the pod's got past the walls.
-/// But for what nobody keeps from them: its etcd, and the tenant's own address.
-async fn of_management(walled: &Walled<'_>, pod: IpAddr) -> Result<String> {
-    let status = walled.world.status(TENANT).await?;
-    let endpoint = status.control_plane_endpoint.context("no endpoint")?;
-    let endpoint = endpoint.split(':').next().unwrap_or_default();
-    let (pool, node) = (walled.world.lab.addresses().pool(), walled.worker.address());
+/// What leaves the control-plane pod, before walls and Services change it; and what of it got past the walls. But for what
+/// nobody keeps from it: its etcd.
+fn of_management(walled: &Walled<'_>, pod: IpAddr, canaries: &[Canary]) -> String {
+    let pool = walled.world.lab.addresses().pool();
     let etcd = format!("\t\tip saddr {pod} ip daddr {pool} tcp dport 2379 return\n");
-    let of = |source: &str, name: &str| count(&format!("ip saddr {source}"), name);
-    let pod = pod.to_string();
-    let node = of(&format!("{node} ip daddr != {endpoint}"), "tenant");
-    let sent = chain(
-        "prerouting",
-        -350,
-        &(etcd.clone() + &of(&pod, "sent") + &node),
-    );
-    let arrived = etcd + &of(&pod, "arrived");
-    let arrived = chain("input", 200, &arrived) + &chain("forward", 200, &arrived);
-    Ok(table(&["sent", "tenant", "arrived"], &(sent + &arrived)))
+    let of_pod = format!("ip saddr {pod}");
+    let mut table = Table::default();
+    let sent = table.count(&of_pod, "sent") + &table.each(&of_pod, "sent", canaries);
+    table.chain("prerouting", -350, &(etcd.clone() + &sent));
+    let arrived = etcd + &table.count(&of_pod, "arrived");
+    table.chain("input", 200, &arrived);
+    table.chain("forward", 200, &arrived);
+    table.text()
 }
 
-fn of_the_node() -> String {
-    let metadata = count(&format!("ip daddr {METADATA}"), "metadata");
-    chain("forward", 200, &metadata) + &chain("output", 200, &metadata)
+/// What leaves the node, of its own and of its pods, after Services have changed it.
+fn of_the_node(canaries: &[Canary]) -> String {
+    let mut table = Table::default();
+    let dialled = table.each("", "node", canaries);
+    table.chain("postrouting", 200, &dialled);
+    table.text()
 }
 
-fn table(counters: &[&str], chains: &str) -> String {
-    let counters = counters
-        .iter()
-        .map(|name| format!("\tcounter {name} {{ }}"));
-    let counters: Vec<_> = counters.collect();
-    let counters = counters.join("\n");
-    format!(
-        "add table inet canaries\ndelete table inet canaries\ntable inet canaries {{\n{counters}\n{chains}}}\n"
-    )
+fn of_the_pod(canaries: &[Canary]) -> String {
+    let own = "oifname \"lo\"";
+    let mut table = Table::default();
+    let dialled = table.count(&format!("{own} tcp dport {OWN_PORTS}"), "loopback")
+        + &table.each(own, "loopback", canaries);
+    table.chain("output", 200, &dialled);
+    table.text()
 }
 
-fn chain(hook: &str, priority: i32, rules: &str) -> String {
-    format!(
-        "\tchain {hook} {{\n\t\ttype filter hook {hook} priority {priority}; policy accept;\n{rules}\t}}\n"
-    )
+/// A table of nftables that counts.
+#[derive(Default)]
+struct Table {
+    counters: Vec<String>,
+    chains: String,
 }
 
-fn count(what: &str, name: &str) -> String {
-    format!("\t\t{what} {BEGINS} counter name \"{name}\"\n")
+impl Table {
+    /// A rule.
+    fn count(&mut self, what: &str, name: &str) -> String {
+        let counter = format!("\tcounter {name} {{ }}\n");
+        if !self.counters.contains(&counter) {
+            self.counters.push(counter);
+        }
+        format!("\t\t{what} {BEGINS} counter name \"{name}\"\n")
+    }
+
+    /// A rule for each of them.
+    fn each(&mut self, what: &str, name: &str, canaries: &[Canary]) -> String {
+        let mut rules = String::new();
+        for (number, canary) in canaries.iter().enumerate() {
+            let (ip, port) = (canary.ip.to_canonical(), canary.port);
+            let there = format!("{what} ip daddr {ip} tcp dport {port}");
+            rules += &self.count(&there, &format!("{name}-{number}"));
+        }
+        rules
+    }
+
+    fn chain(&mut self, hook: &str, priority: i32, rules: &str) {
+        let chain = format!(
+            "\tchain {hook} {{\n\t\ttype filter hook {hook} priority {priority}; policy accept;\n{rules}\t}}\n"
+        );
+        self.chains.push_str(&chain);
+    }
+
+    /// In place of one that is there.
+    fn text(self) -> String {
+        let (counters, chains) = (self.counters.concat(), self.chains);
+        format!(
+            "add table inet canaries\ndelete table inet canaries\ntable inet canaries {{\n{counters}{chains}}}\n"
+        )
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustls::crypto::ring::default_provider;
@@ -24,6 +24,8 @@ use crate::world::{Tenant, World, text};
 const PORT: u16 = 6443;
 /// A name that all of them have.
 const NAME: &str = "kubernetes";
+/// What is read of the reason why there is no stream.
+const LONGEST_REASON: usize = 4096;
 
 /// An API server's address, and what opens it.
 pub(crate) struct Door {
@@ -99,7 +101,17 @@ impl Door {
         }
         let head = String::from_utf8_lossy(&head);
         let line = head.lines().next().unwrap_or_default();
-        ensure!(line.contains(" 101 "), "no stream: {line}");
+        if !line.contains(" 101 ") {
+            let mut lengths = head.lines().filter_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.parse().ok())?
+            });
+            let length: usize = lengths.next().unwrap_or_default();
+            let mut why = vec![0; length.min(LONGEST_REASON)];
+            stream.read_exact(&mut why).await?;
+            bail!("no stream: {line}: {}", String::from_utf8_lossy(&why));
+        }
         Ok(stream)
     }
 }

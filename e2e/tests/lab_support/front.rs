@@ -6,9 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use stoker_api::v1alpha1::{HibernationState, TenantControlPlane};
 use stoker_lab::host::Host;
 use stoker_lab::images::agnhost_reference;
 use stoker_lab::product::NAMESPACE;
@@ -17,17 +19,18 @@ use tokio::net::TcpStream;
 
 use crate::front_kept::Kept;
 use crate::tokens;
-use crate::world::{BIRTH, Tenant, World, eventually};
+use crate::world::{Tenant, World, eventually};
 
 pub(crate) const DOMAIN: &str = "clusters.front.test";
 /// The tenant with a node.
 pub(crate) const TENANT: &str = "front";
 /// Its node.
-const WORKER: u8 = 1;
+const WORKER: u8 = 3;
 /// The gateway's pods.
 pub(crate) const GATEWAY: &str = "stoker-gateway";
-/// A gateway that is to end takes connections for so many seconds more, and lets those that are open live on for as long.
-pub(crate) const DRAIN: (u64, u64) = (3, 25);
+/// A gateway that is to end takes connections for so many seconds more, and lets those that are open live on for as many: for
+/// longer than two cores with much else to do need to replace all gateways.
+pub(crate) const DRAIN: (u64, u64) = (3, 90);
 /// The listeners on nodes.
 const LISTENER: &str = "192.0.0.64";
 /// The pod that asks its API server every second, as in-cluster clients do: by the Service's address.
@@ -68,11 +71,16 @@ pub(crate) async fn people_nodes_and_pods_reach_their_api_server_through_the_gat
 }
 
 impl<'a> Front<'a> {
-    /// A tenant of that name, made when it is not there: of service type `ClusterIP`, with the listener on its nodes, and
+    /// A tenant of that name, made when it is not there, woken when a scenario that failed left it asleep: of service type `ClusterIP`, with the listener on its nodes, and
     /// one that may sleep.
     pub(crate) async fn of(world: &'a World, name: &str, change: Value) -> Result<Self> {
         install(world).await?;
-        if world.tenants(name).get_opt(name).await?.is_none() {
+        let found = world.tenants(name).get_opt(name).await?;
+        let woken = match &found {
+            Some(tenant) => wakes(world, name, tenant).await?,
+            None => false,
+        };
+        if found.is_none() {
             // What a machine without the right to set these needs.
             let conntrack = json!([{
                 "op": "add", "path": "/conntrack", "value": { "maxPerCore": 0, "min": 0 },
@@ -88,19 +96,13 @@ impl<'a> Front<'a> {
             json_patch::merge(&mut spec, &change);
             world.apply_tenant(name, spec).await?;
         }
-        let host = eventually(BIRTH, "the tenant has a name", async || {
-            let endpoint = world.status(name).await?.control_plane_endpoint;
-            let endpoint = endpoint.context("no endpoint")?;
-            let host = endpoint.strip_suffix(":6443").context("another port")?;
-            ensure!(host.ends_with(DOMAIN), "it is reached at {endpoint}");
-            Ok(host.to_owned())
-        })
-        .await?;
-        // One record for each, where a provider has one for all.
+        let host = world.lab.lead_to_gateway(name, name, DOMAIN).await?;
         let address = world.lab.gateway_address().await?;
-        world.lab.point(&host, &[address])?;
         looked_up(&world.host()?, &host, &address.to_string()).await?;
         let tenant = world.ready(name).await?;
+        if woken && name == TENANT {
+            Kept::woken();
+        }
         world.lab.write_tenant_kubeconfig(name, name).await?;
         Ok(Self {
             world,
@@ -212,21 +214,39 @@ impl<'a> Front<'a> {
     }
 }
 
+/// Wakes a tenant that sleeps by hand; whether it did.
+async fn wakes(world: &World, name: &str, tenant: &TenantControlPlane) -> Result<bool> {
+    let asked = tenant.spec.hibernation.as_ref();
+    let asked = asked.and_then(|hibernation| hibernation.sleep_at.as_ref());
+    let status = tenant.status.as_ref();
+    let status = status.and_then(|status| status.hibernation.as_ref());
+    let sleeps = status.is_some_and(|status| {
+        // Or is about to.
+        status.state == HibernationState::Asleep || asked.is_some_and(|at| at.0 > status.since.0)
+    });
+    if sleeps {
+        println!("{name} sleeps and is woken first");
+        let now = format!("{:.0}", Timestamp::now());
+        let patch = Patch::Merge(json!({ "spec": { "hibernation": { "wakeAt": now } } }));
+        let params = PatchParams::default();
+        world.tenants(name).patch(name, &params, &patch).await?;
+    }
+    Ok(sleeps)
+}
+
 /// Names, the operator's base domain, and the gateways, where they are not there yet.
-async fn install(world: &World) -> Result<()> {
+pub(crate) async fn install(world: &World) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(world.management.clone(), NAMESPACE);
     if deployments.get_opt(GATEWAY).await?.is_some() {
         return Ok(());
     }
-    world.lab.serve_names().await?;
-    world.lab.give_base_domain(DOMAIN).await?;
     let (delay, drain) = DRAIN;
     let flags = [
         format!("--drain-delay-seconds={delay}"),
         format!("--drain-seconds={drain}"),
     ];
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    world.lab.install_gateway(DOMAIN, &flags).await
+    world.lab.install_front_door(DOMAIN, &flags).await
 }
 
 /// Waits until DNS says so.
@@ -259,7 +279,7 @@ pub(crate) fn address(pod: &Pod) -> Result<&str> {
 }
 
 /// Connections that gateways have led to a tenant.
-async fn tenant_connections(world: &World, tenant: &str) -> Result<u64> {
+pub(crate) async fn tenant_connections(world: &World, tenant: &str) -> Result<u64> {
     let series = format!("stoker_gateway_tenant_connections_total{{tenant=\"{tenant}/{tenant}\"}}");
     metric(world, &series).await
 }

@@ -29,6 +29,8 @@ const TABLE: &str = "stoker_front";
 pub(crate) async fn another_address_of_the_gateway_is_found_by_its_name(
     world: &World,
 ) -> Result<()> {
+    // Of a run that was interrupted.
+    world.host()?.run(["nft", &not_cut_off()]).await?;
     let front = Front::joined(world).await?;
     let worker = front.worker()?;
     let old = world.lab.gateway_address().await?;
@@ -58,8 +60,7 @@ pub(crate) async fn another_address_of_the_gateway_is_found_by_its_name(
     let front = Front::joined(world).await?;
     world.host()?.run(["nft", &cut_off(old)]).await?;
     let gone_on = goes_on_at(&front, new).await;
-    let delete = ["nft", "delete", "table", "ip", TABLE];
-    world.host()?.run(delete).await?;
+    world.host()?.run(["nft", &not_cut_off()]).await?;
     gone_on
 }
 
@@ -82,6 +83,11 @@ async fn goes_on_at(front: &Front<'_>, new: IpAddr) -> Result<()> {
     runs_a_pod(world).await?;
     front.client_is_served().await?;
     front.noticed_nothing().await
+}
+
+/// Whether something is cut or not.
+fn not_cut_off() -> String {
+    format!("add table ip {TABLE}; delete table ip {TABLE}")
 }
 
 /// Resets whatever is still connected by the address.
@@ -123,10 +129,11 @@ async fn move_to(world: &World, new: IpAddr) -> Result<()> {
 async fn runs_a_pod(world: &World) -> Result<()> {
     let argument = format!("--image={}", agnhost_reference());
     let kubectl = async |arguments: &[&str]| world.lab.kubectl_with(TENANT, arguments).await;
+    let delete = ["delete", "pod", "afterwards", "--now", "--ignore-not-found"];
+    // Of a run that was interrupted.
+    kubectl(&delete).await?;
     kubectl(&["run", "afterwards", &argument, "--", "pause"]).await?;
     let ready = "--for=condition=Ready";
     kubectl(&["wait", ready, "--timeout=60s", "pod/afterwards"]).await?;
-    kubectl(&["delete", "pod", "afterwards", "--now"])
-        .await
-        .map(drop)
+    kubectl(&delete).await.map(drop)
 }

@@ -18,7 +18,7 @@ use crate::world::World;
 use crate::world::eventually;
 
 const STREAMS: usize = 12;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Who asks once more is always answered; watches through another gateway live on; those through one that is to end live on
 /// until it must.

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::json;
+use stoker_lab::host::Host;
 
 use crate::front::Front;
 use crate::front_kept::ready_since;
@@ -29,12 +30,7 @@ pub(crate) async fn a_machine_behind_nat_joins_and_is_reached(world: &World) -> 
     }
     let since = ready_since(&front.tenant.client, &name).await?;
     let begun = Instant::now();
-    let worker = world.lab.host(&name)?;
-    let kubelet = format!("exec 3<>/dev/tcp/{}/10250", worker.address());
-    let dial = ["timeout", "2", "bash", "-c", &kubelet];
-    worker.run(dial).await?;
-    let dialled = world.host()?.run(dial).await;
-    ensure!(dialled.is_err(), "management reaches the node by itself");
+    nobody_reaches(world, &world.lab.host(&name)?).await?;
     world.lab.start_workload(OTHER).await?;
     world.lab.check_workload(OTHER).await?;
     println!(
@@ -45,4 +41,23 @@ pub(crate) async fn a_machine_behind_nat_joins_and_is_reached(world: &World) -> 
     let now = ready_since(&front.tenant.client, &name).await?;
     ensure!(now == since, "Ready since {since}, now since {now}");
     Ok(())
+}
+
+/// Management has a way to the router, and there it ends: once the router lets in whoever comes, the node is reached.
+async fn nobody_reaches(world: &World, worker: &Host) -> Result<()> {
+    let (host, address) = (world.host()?, worker.address());
+    let kubelet = format!("exec 3<>/dev/tcp/{address}/10250");
+    let dial = ["timeout", "2", "bash", "-c", &kubelet];
+    worker.run(dial).await.context("no kubelet listens")?;
+    let way = format!("{address} via {}", world.lab.addresses().pool());
+    let way = |what| ["ip", "route", what].into_iter().chain(way.split(' '));
+    host.run(way("replace")).await?;
+    let closed = host.run(dial).await;
+    world.lab.open_router(worker).await?;
+    let open = host.run(dial).await;
+    world.lab.close_router(worker).await?;
+    host.run(way("delete")).await?;
+    ensure!(closed.is_err(), "management reaches the node by itself");
+    open.context("it is not the router that keeps management from the node")
+        .map(drop)
 }

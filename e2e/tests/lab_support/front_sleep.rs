@@ -82,8 +82,17 @@ async fn sleeps(front: &Front<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A Service of the tenant takes connections of a pod on its node, where kube-proxy leads them to another.
+/// A Service of the tenant takes connections of a pod on its node, where kube-proxy leads them to another. Asked once more where
+/// it does not: the machine does much else in these seconds.
 async fn answers(front: &Front<'_>, service: &str, container: &str) -> Result<()> {
+    if connects(front, service, container).await.is_ok() {
+        return Ok(());
+    }
+    let said = connects(front, service, container).await;
+    said.context("a Service of the tenant does not answer")
+}
+
+async fn connects(front: &Front<'_>, service: &str, container: &str) -> Result<()> {
     let (name, target) = (format!("{:?}", Instant::now()), format!("{service}:80"));
     let name: String = name.chars().filter(char::is_ascii_digit).collect();
     let exec = ["ctr", "--namespace", "k8s.io", "tasks", "exec", "--exec-id"];
@@ -95,9 +104,8 @@ async fn answers(front: &Front<'_>, service: &str, container: &str) -> Result<()
         "--timeout=3s",
         &target,
     ];
-    let said = front.worker()?.run(exec.into_iter().chain(connect)).await;
-    said.context("a Service of the tenant does not answer")?;
-    Ok(())
+    let connected = front.worker()?.run(exec.into_iter().chain(connect)).await;
+    connected.map(drop)
 }
 
 /// How long the first request to another tenant took, each time; the last time many asked at once.

@@ -242,6 +242,9 @@ impl<'a> Joined<'a> {
         let image = stoker_lab::images::agnhost_reference();
         let (name, argument) = ("afterwards", format!("--image={image}"));
         let kubectl = async |arguments: &[&str]| world.lab.kubectl_with(TENANT, arguments).await;
+        let delete = ["delete", "pod", name, "--now", "--ignore-not-found"];
+        // Of a run that was interrupted.
+        kubectl(&delete).await?;
         kubectl(&["run", name, &argument, "--", "pause"]).await?;
         let wait = [
             "wait",
@@ -250,7 +253,7 @@ impl<'a> Joined<'a> {
             "pod/afterwards",
         ];
         kubectl(&wait).await?;
-        kubectl(&["delete", "pod", name, "--now"]).await.map(drop)
+        kubectl(&delete).await.map(drop)
     }
 
     /// How old the node's lease was at most while something else happened. The node was Ready all the time.

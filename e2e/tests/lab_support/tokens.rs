@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use stoker_api::v1alpha1::JoinToken;
 use stoker_lab::command::{cargo, run};
@@ -29,7 +29,7 @@ pub(crate) async fn built() -> Result<PathBuf> {
         .join("stoker-node"))
 }
 
-/// What is typed on the machine.
+/// What is typed on the machine, of a new token in place of one that is there: that one may be used up.
 pub(crate) async fn issue(world: &World, tenant: &str, name: &str, spec: &Value) -> Result<String> {
     let mut object = json!({
         "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
@@ -38,8 +38,16 @@ pub(crate) async fn issue(world: &World, tenant: &str, name: &str, spec: &Value)
     object["spec"]["tenantControlPlane"] = json!(tenant);
     let params = PatchParams::apply("e2e").force();
     let tokens = of(world, tenant);
-    tokens.patch(name, &params, &Patch::Apply(object)).await?;
     let limit = Duration::from_mins(1);
+    eventually(limit, "the token of before is gone", async || {
+        if tokens.get_opt(name).await?.is_some() {
+            tokens.delete(name, &DeleteParams::default()).await?;
+            bail!("it is there");
+        }
+        Ok(())
+    })
+    .await?;
+    tokens.patch(name, &params, &Patch::Apply(object)).await?;
     let secret: Secret = eventually(limit, "the token is there", async || {
         let status = tokens.get(name).await?.status.unwrap_or_default();
         let mut conditions = status.conditions.iter();

@@ -294,7 +294,7 @@ pub(crate) async fn counter(host: &Host, table: &str, name: &str) -> Result<u64>
 }
 
 /// Packets in what `nft -j list counter` prints.
-pub(crate) fn packets(said: &str) -> Result<u64> {
+fn packets(said: &str) -> Result<u64> {
     let said: Value = serde_json::from_str(said)?;
     let entries = said["nftables"].as_array().into_iter().flatten();
     let mut counters = entries.filter_map(|entry| entry["counter"]["packets"].as_u64());

@@ -22,8 +22,72 @@ const DOMAIN: &str = "clusters.example.com";
 const LAST_FLAG: &str = "            - --health-bind-address=[::]:8081\n";
 /// The lab's load balancer takes milliseconds.
 const ADDRESS: Duration = Duration::from_secs(20);
+/// A tenant that is given a name is restarted once.
+const NAMED: Duration = Duration::from_mins(3);
 
 impl Lab {
+    /// Names for tenants under this base domain, and the gateway for it, with more `flags`.
+    ///
+    /// # Errors
+    /// When something does not build, or does not become ready.
+    pub async fn install_front_door(&self, domain: &str, flags: &[&str]) -> Result<()> {
+        let names = async {
+            self.serve_names().await?;
+            self.give_base_domain(domain).await
+        };
+        self.steps()
+            .step(format!("names for tenants under {domain}"), names)
+            .await?;
+        self.install_gateway(domain, flags).await
+    }
+
+    /// What a provider's wildcard record does: a tenant's stable name leads to the gateway. Returns the name.
+    ///
+    /// # Errors
+    /// When the tenant has none under this base domain within three minutes.
+    pub async fn lead_to_gateway(
+        &self,
+        namespace: &str,
+        name: &str,
+        domain: &str,
+    ) -> Result<String> {
+        let (tenant, path) = (
+            format!("tcp/{name}"),
+            "jsonpath={.status.controlPlaneEndpoint}",
+        );
+        let get = ["-n", namespace, "get", &tenant, "-o", path];
+        let begun = Instant::now();
+        let host = loop {
+            let endpoint = self.kubectl(&get).await?;
+            let host = endpoint.rsplit_once(':').map(|(host, _)| host);
+            if let Some(host) = host.filter(|host| host.ends_with(domain)) {
+                break host.to_owned();
+            }
+            ensure!(
+                begun.elapsed() < NAMED,
+                "{name} is reached at {endpoint:?} and not under {domain}"
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        self.point(&host, &[self.gateway_address().await?])?;
+        Ok(host)
+    }
+
+    /// The same for all tenants that have such a name now.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub async fn lead_all_to_gateway(&self, domain: &str) -> Result<()> {
+        let path = "jsonpath={.items[*].status.controlPlaneEndpoint}";
+        let endpoints = self.kubectl(&["get", "tcp", "-A", "-o", path]).await?;
+        let address = self.gateway_address().await?;
+        let hosts = endpoints.split_whitespace();
+        let hosts = hosts.filter_map(|endpoint| endpoint.rsplit_once(':').map(|(host, _)| host));
+        hosts
+            .filter(|host| host.ends_with(domain))
+            .try_for_each(|host| self.point(host, &[address]))
+    }
+
     /// Builds the gateway from this checkout and installs it for this base domain, with more `flags`, from
     /// `manifests/gateway.yaml`; where it is there it is changed to that.
     ///

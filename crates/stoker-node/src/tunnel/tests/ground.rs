@@ -1,6 +1,6 @@
 //! A tenant: its authority, its wardens' near ends, its agents, and what they reach.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,7 +250,7 @@ pub(super) async fn refused(socket: &Path, target: &str, with: &str) {
     }
 }
 
-/// Says back what it hears, until it hears the end.
+/// Says back what it hears, until it hears the end. At all addresses of loopback, of which it returns one.
 pub(super) async fn echo() -> (SocketAddr, Running) {
     target(|mut socket| async move {
         let (mut read, mut write) = socket.split();
@@ -265,10 +265,9 @@ where
     F: Fn(TcpStream) -> A + Send + 'static,
     A: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0))
-        .await
-        .unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = (Ipv4Addr::LOCALHOST, port).into();
     let task = Running::new(async move {
         while let Ok((socket, _)) = listener.accept().await {
             tokio::spawn(answer(socket));

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use stoker_warden::tunnel::{Config, keep};
@@ -6,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::ground::{DEADLINE, Running, Tenant, ask, echo, opened};
+use super::ground::{DEADLINE, Running, Tenant, ask, echo, open, opened, refused};
 
 /// One port that leads where the sender says.
 async fn pointer(port: u16) -> (u16, watch::Sender<u16>, Running) {
@@ -100,7 +101,7 @@ async fn who_asks_before_the_first_agent_is_there_waits_for_it() {
     let near = tenant.near("1").await;
     let (address, _echo) = echo().await;
     let target = address.to_string();
-    let asked = super::ground::open(&near.socket, &target);
+    let asked = open(&near.socket, &target);
     let agent = async {
         sleep(Duration::from_millis(300)).await;
         tenant.agent("a", &[], near.port)
@@ -188,18 +189,24 @@ async fn a_renewed_certificate_makes_a_new_connection_and_cuts_no_stream() {
     let renewed = tenant.node("a", &["127.0.0.1"], OffsetDateTime::now_utc());
     assert_eq!(renewed.client_certificate, agent.files.client_certificate);
     let _other = tenant.refusing("b", &[], near.port);
-    timeout(DEADLINE, async {
-        // Until what is a's never goes to b.
+    always_opens(&near.socket, &address.to_string()).await;
+    ask(&mut old, "after").await.unwrap();
+}
+
+/// Waits until what is asked for never goes to an agent that refuses it: there is one to which the target's address is
+/// attested, or none that refuses.
+async fn always_opens(socket: &Path, target: &str) {
+    let always = async {
         let mut in_a_row = 0;
         while in_a_row < 40 {
-            let stream = super::ground::open(&near.socket, &address.to_string()).await;
+            let stream = open(socket, target).await;
             in_a_row = if stream.is_ok() { in_a_row + 1 } else { 0 };
             sleep(Duration::from_millis(5)).await;
         }
-    })
-    .await
-    .expect("the new connection is used");
-    ask(&mut old, "after").await.unwrap();
+    };
+    timeout(DEADLINE, always)
+        .await
+        .expect("it still goes to one that refuses");
 }
 
 #[tokio::test]
@@ -221,8 +228,11 @@ async fn a_drained_connection_keeps_its_streams_whatever_else_is_told() {
     }
     let mut old = opened(&socket, &address.to_string()).await;
     tenant.node("a", &["127.0.0.1"], OffsetDateTime::now_utc());
-    // The new connection is there, and the old one drains.
-    sleep(Duration::from_secs(2)).await;
+    let other = tenant.refusing("b", &[], port);
+    always_opens(&socket, &address.to_string()).await;
+    drop(other);
+    // The new connection is there; the old one was told in the same moment to drain, and has heard it by now.
+    sleep(Duration::from_millis(500)).await;
     end.send(()).unwrap();
     sleep(Duration::from_secs(1)).await;
     ask(&mut old, "undisturbed").await.unwrap();
@@ -256,18 +266,25 @@ async fn an_agent_that_has_just_died_costs_a_stream_seconds_and_not_its_life() {
     tenant.write("count", "1");
     let near = tenant.near("near").await;
     let (through, cut, _cable) = cable(near.port).await;
-    let _dies = tenant.agent("a", &[], through);
-    let _lives = tenant.agent("b", &[], near.port);
+    let _dies = tenant.agent("a", &["127.0.0.1"], through);
+    let _lives = tenant.agent("b", &["127.0.0.2"], near.port);
     let (address, _echo) = echo().await;
-    let target = address.to_string();
-    // Both are there.
-    sleep(Duration::from_secs(1)).await;
-    drop(opened(&near.socket, &target).await);
+    // An address of neither: each is asked in its turn.
+    let of = |ip: &str| format!("{ip}:{}", address.port());
+    let target = of("127.0.0.3");
+    // Both are there when nothing of theirs goes to a third one, which then leaves.
+    let refuses = tenant.refusing("c", &[], near.port);
+    refused(&near.socket, &target, "403 ").await;
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        always_opens(&near.socket, &of(ip)).await;
+    }
+    drop(refuses);
+    always_opens(&near.socket, &target).await;
     cut.send_replace(true);
     for _ in 0..4 {
-        let asked = super::ground::open(&near.socket, &target);
+        let asked = open(&near.socket, &target);
         // An API server waits 10 s for a webhook.
-        let answer = timeout(Duration::from_secs(5), asked).await;
+        let answer = timeout(Duration::from_secs(9), asked).await;
         ask(&mut answer.expect("an answer").unwrap(), "here")
             .await
             .unwrap();
