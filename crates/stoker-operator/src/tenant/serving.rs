@@ -340,7 +340,11 @@ async fn bind_anew(
 
 #[cfg(test)]
 mod tests {
+    use kube::runtime::watcher::Event;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::watches::tests::operator;
 
     #[test]
     fn no_user_waits_with_more_than_one_request() {
@@ -358,5 +362,48 @@ mod tests {
         ];
         let kept: Vec<String> = newest(made.into()).into_iter().collect();
         assert_eq!(kept, ["b", "d"]);
+    }
+
+    fn token(status: &Value) -> Value {
+        json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "JoinToken",
+            "metadata": { "name": "workers", "namespace": "a" },
+            "spec": { "tenantControlPlane": "one", "nodeNetworks": ["10.1.0.0/16"] },
+            "status": status,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_node_that_the_cache_does_not_know_yet_is_bound_all_the_same() {
+        let (mut parts, mut server) = operator(&[]);
+        let tenant = ObjectRef::new("one").within("a");
+        let cached: JoinToken = serde_json::from_value(token(&json!({}))).unwrap();
+        let event = Event::Apply(cached.clone());
+        parts.watches.join_tokens.apply_watcher_event(&event);
+        let mut reserved = Reserved::default();
+        // One that would be denied.
+        let requests = [KubeletRequest::default()];
+        let tokens = &parts.ctx.join_tokens;
+        bind_anew(&mut reserved, &requests, &[], &tenant, &parts.ctx)
+            .await
+            .unwrap();
+        assert!(
+            reserved.networks.is_empty(),
+            "nobody is asked: there are no tokens"
+        );
+
+        tokens.index(&cached, true);
+        let node = json!({ "name": "w1", "key": "k", "admissionTime": "2026-01-01T00:00:00Z" });
+        let latest = [token(&json!({ "nodes": [node] }))];
+        let listed = server.list(
+            "/apis/stoker.dev/v1alpha1/namespaces/a/jointokens",
+            "JoinToken",
+            &latest,
+        );
+        let bound = bind_anew(&mut reserved, &requests, &[], &tenant, &parts.ctx);
+        let (bound, ()) = tokio::join!(bound, listed);
+        bound.unwrap();
+        let names: Vec<_> = reserved.networks.keys().collect();
+        assert_eq!(names, ["w1"]);
     }
 }

@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// A list is asked for, and has these objects.
-    pub(super) async fn list(&mut self, path: &str, kind: &str, items: &[Value]) {
+    pub(crate) async fn list(&mut self, path: &str, kind: &str, items: &[Value]) {
         let call = self.expect("GET", path).await;
         assert!(!call.uri.contains("watch=true"), "{}", call.uri);
         call.answer(&json!({
