@@ -106,6 +106,13 @@ impl Lab {
             "the lab `{}` was made without IPv6: take it down first",
             self.paths.lab()
         );
+        let pool = self.host(crate::pool::HOST);
+        let is_elsewhere = pool.is_ok_and(|pool| pool.address() != self.addresses.pool());
+        ensure!(
+            !is_elsewhere,
+            "the lab `{}` was made by another version, with other addresses: take it down first",
+            self.paths.lab()
+        );
         if !self.is_up() {
             self.meet_requirements().await?;
             let others = other_labs_that_run(self.paths.lab());
