@@ -110,7 +110,7 @@ fn an_api_server_reaches_a_node_through_the_tunnel_alone() {
         assert_eq!(counted("links"), 1);
         assert!(counted("bytes_total{direction=\"from_nodes\"}") >= kubelet::LOG);
         assert!(counted("bytes_total{direction=\"to_nodes\"}") > 0);
-        assert!(counted("streams_total") > 0 && counted("streams_open") > 0);
+        assert!(counted("streams_total") > 0);
         assert!(counted("failures_total{reason=\"NoAgent\"}") > 0);
 
         drop(agent);
