@@ -35,8 +35,9 @@ use crate::{FIELD_MANAGER, data_store, escrow_key, tenant, watches};
 const PASSES: u16 = 32;
 /// `DataStore`s looked at at the same time: one that hangs takes seconds.
 const DATA_STORE_PASSES: u16 = 16;
-/// For so long after a start the first pass over a tenant waits for pools that are not looked at yet.
-const FIRST_LOOKS: Duration = Duration::from_secs(5);
+/// For so long after a start the first pass over a tenant waits for pools that are not looked at yet: their hosts are in every
+/// tenant's policy. A pool of which one member is silent is looked at within 7 s (`CALL_TIMEOUT`, then the diagnosis).
+const FIRST_LOOKS: Duration = Duration::from_secs(10);
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
 /// Runs until the process is told to stop or loses the lease.

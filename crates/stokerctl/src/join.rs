@@ -44,20 +44,27 @@ pub(crate) async fn join(target: &Target, wanted: &JoinArguments) -> Result<()> 
     }))?;
     let made = tokens.create(&PostParams::default(), &token).await;
     let name = made.map_err(explain)?.name_any();
-    let status = usable(&tokens, &name).await?;
-    let secret = status.secret_name.context("the token has no Secret")?;
-    let secrets: Api<Secret> = Api::namespaced(connection.client.clone(), namespace);
-    let secret = secrets.get(&secret).await.map_err(explain)?;
+    let revoke = format!("kubectl -n {namespace} delete jointoken {name}");
     let entry = if wanted.kubeadm { "kubeadm" } else { "join" };
-    let line = secret.data.and_then(|mut data| data.remove(entry));
-    let line = line.with_context(|| format!("the token's Secret has no `{entry}`"))?;
+    let read = async {
+        let status = usable(&tokens, &name).await?;
+        let secret = status.secret_name.context("the token has no Secret")?;
+        let secrets: Api<Secret> = Api::namespaced(connection.client.clone(), namespace);
+        let secret = secrets.get(&secret).await.map_err(explain)?;
+        let line = secret.data.and_then(|mut data| data.remove(entry));
+        let line = line.with_context(|| format!("its Secret has no `{entry}`"))?;
+        anyhow::Ok((status.expiration_time, line))
+    };
+    let (end, line) = read.await.with_context(|| {
+        format!("the JoinToken {name} is made and stays; `{revoke}` revokes it")
+    })?;
     let machines = match wanted.uses {
         1 => "one machine".to_owned(),
         uses => format!("{uses} machines"),
     };
-    let end = status.expiration_time.map_or(Timestamp::MAX, |end| end.0);
+    let end = end.map_or(Timestamp::MAX, |end| end.0);
     note(&format!(
-        "as root, on {machines}, until {end:.0}; `kubectl -n {namespace} delete jointoken {name}` revokes it"
+        "as root, on {machines}, until {end:.0}; `{revoke}` revokes it"
     ));
     out(&format!("{}\n", String::from_utf8_lossy(&line.0).trim()))
 }
@@ -66,7 +73,7 @@ pub(crate) async fn join(target: &Target, wanted: &JoinArguments) -> Result<()> 
 async fn usable(tokens: &Api<JoinToken>, name: &str) -> Result<JoinTokenStatus> {
     let begun = Instant::now();
     loop {
-        let status = tokens.get_status(name).await.map_err(explain)?.status;
+        let status = tokens.get(name).await.map_err(explain)?.status;
         let status = status.unwrap_or_default();
         let ready = status
             .conditions
@@ -77,9 +84,7 @@ async fn usable(tokens: &Api<JoinToken>, name: &str) -> Result<JoinTokenStatus> 
         }
         if begun.elapsed() > PATIENCE {
             let why = ready.map_or("the operator has not looked at it", |ready| &ready.message);
-            bail!(
-                "no machine can join by the JoinToken {name} yet: {why}. It stays, and its Secret has the line once it is Ready"
-            );
+            bail!("no machine can join by it yet: {why}. Its Secret has the line once it is Ready");
         }
         tokio::time::sleep(POLL).await;
     }

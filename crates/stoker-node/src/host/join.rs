@@ -244,8 +244,8 @@ async fn registered(member: &Membership, authorities: &str) -> Result<Node> {
 /// The operator gives what the token says; without the token nobody knows what that was.
 fn waits(node: &str) -> String {
     format!(
-        "the operator has not given it its labels and taints yet. Where its JoinToken was deleted, or let it in more than a day ago, it \
-         does not: an admin of the tenant sets them then, and takes off what keeps pods away until then \
+        "the operator has not given it its labels and taints yet. Where its JoinToken let it in more than a day ago, it does within \
+         an hour; where that was deleted, it does not: an admin of the tenant sets them then, and takes off what keeps pods away until then \
          (kubectl taint nodes {node} {JOINING}:NoSchedule-)"
     )
 }

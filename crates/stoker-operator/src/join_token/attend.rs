@@ -333,14 +333,14 @@ impl Attendance {
             // Whoever has come under the name since, by another token, is given what that one gives.
             let missing = nodes.filter(|node| lacks(token, node) && is_latest(&all, node));
             for node in missing {
-                if equip(token, node, &self.client, &self.ctx).await? {
+                let is_late = now.duration_since(node.admission_time.0) >= DAY;
+                if equip(token, node, is_late, &self.client, &self.ctx).await? {
                     continue;
                 }
-                let age = now.duration_since(node.admission_time.0);
-                let pause = match age {
+                let pause = match is_late {
                     _ if is_new(node, now) => self.pause,
-                    age if age < DAY => LATE,
-                    _ => OVERDUE,
+                    false => LATE,
+                    true => OVERDUE,
                 };
                 next = Some(next.map_or(pause, |next: Duration| next.min(pause)));
             }

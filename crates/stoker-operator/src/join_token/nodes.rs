@@ -34,11 +34,14 @@ pub(super) async fn make_room(client: &Client, name: &str) -> Result<bool, Error
 }
 
 /// Gives the Node of a machine that was let in its labels and taints, takes the joining taint off it, and those of its
-/// devices when they are there; false while there is something left to do. Recorded once it is done, and not done again:
-/// what a tenant changes of it later is the tenant's.
+/// devices when they are there; false while there is something left to do. Labels and taints are recorded once given, and
+/// not given again: what a tenant changes of them later is the tenant's. So are the taints of devices that have not come
+/// when it `is_late`, a day after it was let in; a Node that comes as late is this machine's only if it has the taint of
+/// one that joins.
 pub(super) async fn equip(
     token: &JoinToken,
     joined: &JoinedNode,
+    is_late: bool,
     client: &Client,
     ctx: &Context,
 ) -> Result<bool, Error> {
@@ -47,13 +50,20 @@ pub(super) async fn equip(
     let Some(found) = found.map_err(Error::Inside)? else {
         return Ok(false);
     };
+    let is_new = joined.registration_time.is_none();
+    if is_late && is_new && !found.taints.iter().any(|taint| taint.key == JOINING) {
+        return Ok(false);
+    }
     let pending = pending(&token.spec.devices, &found.allocatable);
     let none = BTreeMap::new();
     let (labels, wanted) = match joined.registration_time {
         None => (&token.spec.labels, token.spec.taints.as_slice()),
         Some(_) => (&none, [].as_slice()),
     };
-    let taints = taints(&found.taints, wanted, &token.spec.devices, &pending);
+    let mut taints = taints(&found.taints, wanted, &token.spec.devices, &pending);
+    if is_late && !is_new {
+        only_fewer(&mut taints, &found.taints);
+    }
     let has_labels = labels
         .iter()
         .all(|(key, value)| found.labels.get(key) == Some(value));
@@ -146,6 +156,11 @@ fn taints(
     taints
 }
 
+/// None that is not there already.
+fn only_fewer(taints: &mut Vec<Taint>, found: &[Taint]) {
+    taints.retain(|taint| found.contains(taint));
+}
+
 /// What the Node says of the devices, some of it by labels that the agent on the machine writes.
 fn devices(wanted: &BTreeMap<String, i64>, found: &NodeFound) -> JoinedDevices {
     let label = |name: &str| found.labels.get(name);
@@ -214,6 +229,15 @@ mod tests {
         );
         assert_eq!(taints(waits, &[], &devices, &with(7)), waits, "once");
         assert_eq!(taints(waits, &[], &devices, &with(8)), []);
+        // A day later it stays as it is, until the devices are there, or a person takes it off.
+        let late = |found: &[Taint], count| {
+            let mut taints = taints(found, &[], &devices, &with(count));
+            only_fewer(&mut taints, found);
+            taints
+        };
+        assert_eq!(late(&[], 7), []);
+        assert_eq!(late(waits, 7), waits);
+        assert_eq!(late(waits, 8), []);
         // Whoever keeps GPU nodes for GPU pods has the same key for good.
         let own = NodeTaint {
             key: "nvidia.com/gpu".to_owned(),

@@ -388,7 +388,8 @@ async fn leave(token: &JoinToken, ctx: &Context) -> Result<Option<Standing>, Err
     if lives && awaited_until(token, Timestamp::now()).is_some() {
         return Ok(Some(Standing::withdrawn(
             REVOCATION_PENDING,
-            "nobody can join by it any more; it goes once the machines that it has let in have come, or have not within              ten minutes: without it nobody takes the joining taint off them",
+            "nobody can join by it any more; it goes once the machines that it has let in have come, or have not within \
+             ten minutes: without it nobody takes the joining taint off them",
         )));
     }
     set_finalizer(
