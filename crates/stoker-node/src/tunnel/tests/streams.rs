@@ -110,21 +110,6 @@ async fn an_agent_that_dies_ends_its_own_streams_alone() {
     ask(&mut through_a, "through a").await.unwrap();
     let _b = tenant.agent("b", &["127.0.0.2"], near.port);
     let other = format!("127.0.0.2:{}", address.port());
-    // Everything of 127.0.0.2 listens there too.
-    let (_, _second) = (
-        0,
-        super::ground::Running::new({
-            let listener = tokio::net::TcpListener::bind(&other).await.unwrap();
-            async move {
-                while let Ok((mut socket, _)) = listener.accept().await {
-                    tokio::spawn(async move {
-                        let (mut read, mut write) = socket.split();
-                        let _ = tokio::io::copy(&mut read, &mut write).await;
-                    });
-                }
-            }
-        }),
-    );
     // b is connected when what is its own no longer goes through a.
     sleep(Duration::from_millis(500)).await;
     let mut through_b = opened(&near.socket, &other).await;
