@@ -234,9 +234,10 @@ pub(super) async fn opened(socket: &Path, target: &str) -> UnixStream {
     }
 }
 
-/// Waits until a stream is refused in this way.
+/// Waits until a stream is refused in this way. The near end looks at those that it believes every ten seconds, and waits as
+/// long for an agent that may come.
 pub(super) async fn refused(socket: &Path, target: &str, with: &str) {
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + 2 * DEADLINE;
     loop {
         let answer = open(socket, target).await.err();
         if answer.as_ref().is_some_and(|line| line.contains(with)) {
