@@ -61,7 +61,8 @@ pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Ac
             spec: Some(DaemonSetSpec {
                 selector,
                 template,
-                update_strategy: Some(successor_first()),
+                // All at a time: a node whose next agent does not get through keeps its last one, and no other node waits for it.
+                update_strategy: Some(successor_first("100%")),
                 ..DaemonSetSpec::default()
             }),
             ..DaemonSet::default()
