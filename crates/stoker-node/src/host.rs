@@ -16,6 +16,7 @@ mod follow;
 mod goodbye;
 pub(crate) mod join;
 pub(crate) mod leave;
+mod machine;
 pub(crate) mod paths;
 mod preflight;
 mod report;

@@ -3,6 +3,7 @@
 //!
 //! The mark is last: whoever joins under the name of a Node so marked takes its place, whatever still runs here.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +16,7 @@ use stoker_api::labels::LEFT;
 
 use super::access::{Who, client};
 use super::join::authorities;
+use super::machine::{Another, Machine};
 use super::paths::{Leaving, Membership};
 
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,6 +29,7 @@ pub(super) async fn drain(member: &mut Membership, patience: Duration) -> Result
     let nodes: Api<Node> = Api::all(client.clone());
     let found = again(async || nodes.get(&member.node).await).await;
     let found = found.context("reading the Node")?;
+    Machine::at(Path::new("/")).ensure_is(&found)?;
     let leaving = leaving(member, &found)?;
     member.leaving = Some(leaving);
     member.write()?;
@@ -56,6 +59,7 @@ pub(super) async fn mark(member: &mut Membership) -> Result<()> {
     let nodes: Api<Node> = Api::all(as_node(member)?);
     let found = again(async || nodes.get(&member.node).await).await;
     let found = found.context("reading the Node")?;
+    Machine::at(Path::new("/")).ensure_is(&found)?;
     let leaving = leaving(member, &found)?;
     // From here on it does not come back by its certificate.
     member.leaving = Some(Leaving {
@@ -77,6 +81,7 @@ pub(super) async fn take_back(member: &mut Membership, client: &Client) -> Resul
     if let Some(found) = found.context("reading the Node")?
         && let Some(back) = back(&found, member.leaving.as_ref())
     {
+        Machine::at(Path::new("/")).ensure_is(&found)?;
         patch(&nodes, &member.node, back)
             .await
             .context("taking back that the node leaves")?;
@@ -101,11 +106,7 @@ fn leaving(member: &Membership, found: &Node) -> Result<Leaving> {
             marked: false,
         });
     };
-    ensure!(
-        before.uid == uid,
-        "the Node {:?} is another one than it was: another machine has its name",
-        member.node
-    );
+    ensure!(before.uid == uid, Another(member.node.clone()));
     Ok(Leaving {
         cordoned: before.cordoned || !is_cordoned,
         ..before.clone()
