@@ -54,24 +54,33 @@ pub(super) async fn drain(member: &mut Membership, patience: Duration) -> Result
     until_gone(list, evict, patience).await
 }
 
-/// Marks the Node as left: nothing of it runs any more.
+/// Marks the Node as left: nothing of it runs any more. Once: a Node of the name may be another machine's after that.
 pub(super) async fn mark(member: &mut Membership) -> Result<()> {
+    if member.leaving.as_ref().is_some_and(|leaving| leaving.told) {
+        return Ok(());
+    }
     let nodes: Api<Node> = Api::all(as_node(member)?);
     let found = again(async || nodes.get(&member.node).await).await;
     let found = found.context("reading the Node")?;
     Machine::at(Path::new("/")).ensure_is(&found)?;
     let leaving = leaving(member, &found)?;
     // From here on it does not come back by its certificate.
-    member.leaving = Some(Leaving {
+    let leaving = Leaving {
         marked: true,
         ..leaving
-    });
+    };
+    member.leaving = Some(leaving.clone());
     member.write()?;
     let now = Timestamp::now().to_string();
     let mark = json!({ "metadata": { "uid": found.uid(), "annotations": { LEFT: now } } });
     patch(&nodes, &member.node, mark)
         .await
-        .context("marking the Node as left")
+        .context("marking the Node as left")?;
+    member.leaving = Some(Leaving {
+        told: true,
+        ..leaving
+    });
+    member.write()
 }
 
 /// Takes back what a `leave` that was cut off has done to the Node, for a join that goes on by the node's certificate.
@@ -104,6 +113,7 @@ fn leaving(member: &Membership, found: &Node) -> Result<Leaving> {
             uid,
             cordoned: !is_cordoned,
             marked: false,
+            told: false,
         });
     };
     ensure!(before.uid == uid, Another(member.node.clone()));
@@ -244,6 +254,7 @@ mod tests {
             uid: uid.to_owned(),
             cordoned: true,
             marked: false,
+            told: false,
         }
     }
 
@@ -286,7 +297,20 @@ mod tests {
     fn the_node_of_another_machine_is_left_alone() {
         let found = node(&json!({}), false);
         assert_eq!(leaving(&member(None), &found).unwrap(), cordoned("u1"));
-        assert!(leaving(&member(Some(cordoned("u0"))), &found).is_err());
+        let other = leaving(&member(Some(cordoned("u0"))), &found).unwrap_err();
+        assert!(other.is::<Another>());
+    }
+
+    #[tokio::test]
+    async fn what_was_told_is_not_told_again() {
+        let told = Leaving {
+            marked: true,
+            told: true,
+            ..cordoned("u0")
+        };
+        let mut member = member(Some(told));
+        // It would not get through.
+        mark(&mut member).await.unwrap();
     }
 
     #[test]

@@ -159,6 +159,7 @@ mod tests {
                     uid: "u".to_owned(),
                     cordoned: true,
                     marked: true,
+                    told: false,
                 }),
                 ..joined.clone()
             }),
