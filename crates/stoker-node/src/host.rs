@@ -22,4 +22,5 @@ mod preflight;
 mod report;
 pub(crate) mod run;
 mod service;
+mod unfinished;
 mod volumes;
