@@ -20,9 +20,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::tunnel::Metrics;
 
-/// Connections at a time, and for how long one may last: a probe and a scrape are short.
-const CONNECTIONS: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at a time, and for how long one may last: a probe and a scrape say at once what they want. Whoever reaches the pod
+/// may hold one without a word.
+const CONNECTIONS: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(1);
 /// When no connection can be accepted, as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 

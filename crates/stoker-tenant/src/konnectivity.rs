@@ -61,7 +61,8 @@ pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Ac
             spec: Some(DaemonSetSpec {
                 selector,
                 template,
-                update_strategy: Some(successor_first()),
+                // All at a time: a node whose next agent does not get through keeps its last one, and no other node waits for it.
+                update_strategy: Some(successor_first("100%")),
                 ..DaemonSetSpec::default()
             }),
             ..DaemonSet::default()
@@ -186,15 +187,16 @@ fn answers(agent: &KonnectivityAgent) -> bool {
     is_ours && !agent.host_network && !own.any(|own| own.contains(METRICS_LISTEN))
 }
 
-/// Ready is who has a connection to an API server: an update waits for it on each node.
+/// Ready is who has a connection to an API server: an update waits for it on each node. No probe ends an agent: one that has failed
+/// ends by itself, and whoever keeps the port busy must not end the others.
 fn with_health(container: Container) -> Container {
-    let probe = |path: &str, period| Probe {
+    let readiness = Probe {
         http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
+            path: Some("/readyz".to_owned()),
             port: IntOrString::String(HEALTH.0.to_owned()),
             ..HTTPGetAction::default()
         }),
-        period_seconds: Some(period),
+        period_seconds: Some(5),
         timeout_seconds: Some(5),
         ..Probe::default()
     };
@@ -209,8 +211,7 @@ fn with_health(container: Container) -> Container {
             container_port: HEALTH.1,
             ..ContainerPort::default()
         }]),
-        liveness_probe: Some(probe("/livez", 20)),
-        readiness_probe: Some(probe("/readyz", 5)),
+        readiness_probe: Some(readiness),
         ..container
     }
 }

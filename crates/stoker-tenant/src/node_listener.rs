@@ -44,7 +44,7 @@ pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access
                 }),
                 spec: Some(pod(listeners, access)),
             },
-            update_strategy: Some(successor_first()),
+            update_strategy: Some(successor_first("10%")),
             ..DaemonSetSpec::default()
         }),
         ..DaemonSet::default()
@@ -52,12 +52,12 @@ pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access
 }
 
 /// A node's next pod is there before its last one ends. Both listeners may listen at the same address; an agent of the tunnel lets
-/// open streams run on for a while, in which it takes no new ones.
-pub(crate) fn successor_first() -> DaemonSetUpdateStrategy {
+/// open streams run on for a while, in which it takes no new ones. On as many nodes at a time as `share` says.
+pub(crate) fn successor_first(share: &str) -> DaemonSetUpdateStrategy {
     DaemonSetUpdateStrategy {
         type_: Some("RollingUpdate".to_owned()),
         rolling_update: Some(RollingUpdateDaemonSet {
-            max_surge: Some(IntOrString::String("10%".to_owned())),
+            max_surge: Some(IntOrString::String(share.to_owned())),
             max_unavailable: Some(IntOrString::Int(0)),
         }),
     }

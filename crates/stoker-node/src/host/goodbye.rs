@@ -3,6 +3,7 @@
 //!
 //! The mark is last: whoever joins under the name of a Node so marked takes its place, whatever still runs here.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +16,7 @@ use stoker_api::labels::LEFT;
 
 use super::access::{Who, client};
 use super::join::authorities;
+use super::machine::{Another, Machine};
 use super::paths::{Leaving, Membership};
 
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,6 +29,7 @@ pub(super) async fn drain(member: &mut Membership, patience: Duration) -> Result
     let nodes: Api<Node> = Api::all(client.clone());
     let found = again(async || nodes.get(&member.node).await).await;
     let found = found.context("reading the Node")?;
+    Machine::at(Path::new("/")).ensure_is(&found)?;
     let leaving = leaving(member, &found)?;
     member.leaving = Some(leaving);
     member.write()?;
@@ -51,23 +54,33 @@ pub(super) async fn drain(member: &mut Membership, patience: Duration) -> Result
     until_gone(list, evict, patience).await
 }
 
-/// Marks the Node as left: nothing of it runs any more.
+/// Marks the Node as left: nothing of it runs any more. Once: a Node of the name may be another machine's after that.
 pub(super) async fn mark(member: &mut Membership) -> Result<()> {
+    if member.leaving.as_ref().is_some_and(|leaving| leaving.told) {
+        return Ok(());
+    }
     let nodes: Api<Node> = Api::all(as_node(member)?);
     let found = again(async || nodes.get(&member.node).await).await;
     let found = found.context("reading the Node")?;
+    Machine::at(Path::new("/")).ensure_is(&found)?;
     let leaving = leaving(member, &found)?;
     // From here on it does not come back by its certificate.
-    member.leaving = Some(Leaving {
+    let leaving = Leaving {
         marked: true,
         ..leaving
-    });
+    };
+    member.leaving = Some(leaving.clone());
     member.write()?;
     let now = Timestamp::now().to_string();
     let mark = json!({ "metadata": { "uid": found.uid(), "annotations": { LEFT: now } } });
     patch(&nodes, &member.node, mark)
         .await
-        .context("marking the Node as left")
+        .context("marking the Node as left")?;
+    member.leaving = Some(Leaving {
+        told: true,
+        ..leaving
+    });
+    member.write()
 }
 
 /// Takes back what a `leave` that was cut off has done to the Node, for a join that goes on by the node's certificate.
@@ -77,6 +90,7 @@ pub(super) async fn take_back(member: &mut Membership, client: &Client) -> Resul
     if let Some(found) = found.context("reading the Node")?
         && let Some(back) = back(&found, member.leaving.as_ref())
     {
+        Machine::at(Path::new("/")).ensure_is(&found)?;
         patch(&nodes, &member.node, back)
             .await
             .context("taking back that the node leaves")?;
@@ -99,13 +113,10 @@ fn leaving(member: &Membership, found: &Node) -> Result<Leaving> {
             uid,
             cordoned: !is_cordoned,
             marked: false,
+            told: false,
         });
     };
-    ensure!(
-        before.uid == uid,
-        "the Node {:?} is another one than it was: another machine has its name",
-        member.node
-    );
+    ensure!(before.uid == uid, Another(member.node.clone()));
     Ok(Leaving {
         cordoned: before.cordoned || !is_cordoned,
         ..before.clone()
@@ -243,6 +254,7 @@ mod tests {
             uid: uid.to_owned(),
             cordoned: true,
             marked: false,
+            told: false,
         }
     }
 
@@ -285,7 +297,20 @@ mod tests {
     fn the_node_of_another_machine_is_left_alone() {
         let found = node(&json!({}), false);
         assert_eq!(leaving(&member(None), &found).unwrap(), cordoned("u1"));
-        assert!(leaving(&member(Some(cordoned("u0"))), &found).is_err());
+        let other = leaving(&member(Some(cordoned("u0"))), &found).unwrap_err();
+        assert!(other.is::<Another>());
+    }
+
+    #[tokio::test]
+    async fn what_was_told_is_not_told_again() {
+        let told = Leaving {
+            marked: true,
+            told: true,
+            ..cordoned("u0")
+        };
+        let mut member = member(Some(told));
+        // It would not get through.
+        mark(&mut member).await.unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::machine::Another;
 use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, KUBELET_CONFIG, Membership, STATE, remove};
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
 use super::{containers, files, goodbye, volumes};
@@ -70,12 +71,14 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
         volumes::free_mounts(kubelet).await?;
     }
     // Until here it may join again by its certificate; from now on another machine may have its name.
-    if let Err(error) = goodbye::mark(&mut member).await {
-        tracing::warn!(
+    match goodbye::mark(&mut member).await {
+        Ok(()) => {}
+        Err(error) if error.is::<Another>() => tracing::warn!("{error:#}"),
+        Err(error) => tracing::warn!(
             error = format!("{error:#}"),
-            "the tenant does not know that this node has left: kubectl delete node {}",
+            "the tenant does not know that this node has left: kubectl delete node {}, unless another machine has its name by now",
             member.node
-        );
+        ),
     }
     for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
         remove(path)?;
@@ -90,7 +93,7 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
     Membership::forget()?;
     tracing::info!(
         node = member.node,
-        "left; what remains of its Node is removed when a machine joins under its name, or by kubectl delete node"
+        "left; a Node that is marked as left is removed when a machine joins under its name"
     );
     Ok(())
 }

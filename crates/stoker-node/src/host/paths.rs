@@ -80,6 +80,9 @@ pub(crate) struct Leaving {
     pub(crate) cordoned: bool,
     /// Whether it may be marked as left. Its name is free then, and this machine's no more.
     pub(crate) marked: bool,
+    /// Whether the tenant has said yes to the mark: nothing is left to be told then.
+    #[serde(default)]
+    pub(crate) told: bool,
 }
 
 impl Membership {

@@ -23,8 +23,8 @@ const FEATURE_DISCOVERY: &str = "nvidia.com/gfd.timestamp";
 /// Before the names that are its then.
 const NVIDIA: &str = "nvidia.com/";
 
-/// Looks once, and tells what the Node does not say.
-pub(crate) async fn once(member: &Membership, observer: &mut gpu::Observer) -> Result<()> {
+/// Looks once, and tells what the Node does not say. The Node as it was found.
+pub(crate) async fn once(member: &Membership, observer: &mut gpu::Observer) -> Result<Node> {
     let machine = observer.look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
     let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
@@ -36,7 +36,7 @@ pub(crate) async fn once(member: &Membership, observer: &mut gpu::Observer) -> R
             .await
             .context("writing labels of the Node")?;
     }
-    Ok(())
+    Ok(node)
 }
 
 /// The labels of a Node that this agent has written.

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::Told;
 
 use super::paths::{AUTHORITY, CERTIFICATE, Membership, SERVING};
+use super::unfinished::Unfinished;
 use super::{follow, report};
 
 /// Between two looks at the tenant's authorities, and at the machine.
@@ -105,6 +106,7 @@ async fn tunnel(far_end: Option<FarEnd>, mut stopped: watch::Receiver<bool>) {
 
 async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
     let mut observer = gpu::Observer::default();
+    let mut unfinished = Unfinished::default();
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -117,11 +119,19 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
             Ok(false) => {}
             Err(error) => tracing::warn!(error = format!("{error:#}"), "authorities not looked at"),
         }
-        if let Err(error) = report::once(member, &mut observer).await {
-            tracing::warn!(
+        let leaving = Membership::read().ok().flatten();
+        let is_old = unfinished.is_old(leaving.and_then(|member| member.leaving));
+        match report::once(member, &mut observer).await {
+            Ok(node) if is_old => {
+                if let Err(error) = unfinished.forget_if_back(&node) {
+                    tracing::warn!(error = format!("{error:#}"), "leave is not forgotten");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
                 "not told what the machine has"
-            );
+            ),
         }
     }
 }
@@ -159,6 +169,7 @@ mod tests {
                     uid: "u".to_owned(),
                     cordoned: true,
                     marked: true,
+                    told: false,
                 }),
                 ..joined.clone()
             }),

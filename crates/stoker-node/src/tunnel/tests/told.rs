@@ -84,3 +84,16 @@ async fn a_scrape_tells_what_the_tunnel_carries_and_a_probe_whether_it_is_up() {
     assert!(!metrics.contains("_links{"), "{metrics}");
     assert!(get(told, "/livez").await.starts_with("HTTP/1.1 200 "));
 }
+
+#[tokio::test]
+async fn connections_without_a_word_keep_nobody_else_out() {
+    let (told, _told) = told(&Arc::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(told).await.unwrap());
+    }
+    let begun = Instant::now();
+    assert!(get(told, "/livez").await.starts_with("HTTP/1.1 200 "));
+    // A kubelet waits for five.
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
