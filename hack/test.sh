@@ -70,7 +70,7 @@ development() {
   mkdir -p "$target/static"
   for package in stoker-operator stoker-warden stoker-node stoker-gateway; do
     cargo rustc --quiet --package "$package" --bin "$package" -- -C target-feature=+crt-static || return
-    cp "$target/debug/$package" "$target/static/$package"
+    cp --remove-destination "$target/debug/$package" "$target/static/$package" || return
     name=${package^^}
     export "${name/-/_}=$(realpath "$target/static/$package")"
   done

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -17,6 +18,8 @@ pub struct NodeFound {
     pub uid: String,
     /// Version that was read.
     pub resource_version: String,
+    /// When it came.
+    pub created: Option<Timestamp>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
     /// Labels.
@@ -37,6 +40,7 @@ pub async fn node(client: &Client, name: &str) -> Result<Option<NodeFound>, Erro
     Ok(found.map(|node| NodeFound {
         uid: node.uid().unwrap_or_default(),
         resource_version: node.resource_version().unwrap_or_default(),
+        created: node.creation_timestamp().map(|created| created.0),
         annotations: node.annotations().clone(),
         labels: node.labels().clone(),
         taints: node.spec.and_then(|spec| spec.taints).unwrap_or_default(),

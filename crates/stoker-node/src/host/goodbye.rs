@@ -37,6 +37,8 @@ pub(super) async fn drain(member: &mut Membership, patience: Duration) -> Result
     patch(&nodes, &member.node, cordon)
         .await
         .context("cordoning the Node")?;
+    // Again: until it was cordoned, the agent may have taken a record of the same for one that is over.
+    member.write()?;
     if patience.is_zero() {
         return Ok(());
     }

@@ -13,7 +13,9 @@ const UUIDS: &[&str] = &["sys/class/dmi/id/product_uuid"];
 
 /// The Node of that name is not the one that this machine was.
 #[derive(Debug, thiserror::Error)]
-#[error("the Node {0:?} is another one than this machine was, and is left alone")]
+#[error(
+    "the Node {0:?} is another one than this machine was, and is left alone; where no machine runs under it any more: kubectl delete node {0}"
+)]
 pub(super) struct Another(pub(super) String);
 
 /// What is not known of it is empty.

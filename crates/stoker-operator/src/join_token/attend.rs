@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
 /// The same of a machine that has not come when it should have, for a day; and after that.
 const LATE: Duration = Duration::from_secs(30);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
+pub(super) const DAY: SignedDuration = SignedDuration::from_hours(24);
 const OVERDUE: Duration = Duration::from_hours(1);
 /// Requests read at the same time.
 const CONCURRENCY: usize = 8;

@@ -10,6 +10,7 @@ use stoker_api::labels::{GPU_COUNT, GPU_HEALTHY, GPU_MEMORY, GPU_PRODUCT, JOININ
 use stoker_api::v1alpha1::{JoinToken, JoinedDevices, JoinedNode, NodeTaint};
 use stoker_kube::NodeFound;
 
+use super::attend::DAY;
 use super::reconcile::Error;
 use super::status;
 use crate::context::Context;
@@ -36,8 +37,8 @@ pub(super) async fn make_room(client: &Client, name: &str) -> Result<bool, Error
 /// Gives the Node of a machine that was let in its labels and taints, takes the joining taint off it, and those of its
 /// devices when they are there; false while there is something left to do. Labels and taints are recorded once given, and
 /// not given again: what a tenant changes of them later is the tenant's. So are the taints of devices that have not come
-/// when it `is_late`, a day after it was let in; a Node that comes as late is this machine's only if it has the taint of
-/// one that joins.
+/// when it `is_late`, a day after it was let in; a Node that came as late is this machine's only if it has the taint of one
+/// that joins.
 pub(super) async fn equip(
     token: &JoinToken,
     joined: &JoinedNode,
@@ -51,7 +52,11 @@ pub(super) async fn equip(
         return Ok(false);
     };
     let is_new = joined.registration_time.is_none();
-    if is_late && is_new && !found.taints.iter().any(|taint| taint.key == JOINING) {
+    let joins = found.taints.iter().any(|taint| taint.key == JOINING);
+    let came_late = found
+        .created
+        .is_some_and(|came| came.duration_since(joined.admission_time.0) >= DAY);
+    if is_new && came_late && !joins {
         return Ok(false);
     }
     let pending = pending(&token.spec.devices, &found.allocatable);
