@@ -114,6 +114,7 @@ async fn tenants_beside_a_pool_that_falls_silent_do_not_notice() {
         .await;
 
     network.become_(Network::Up);
+    store_reason(&bare, "silent", "Ready", "Available").await;
     for name in &names[LIVING..] {
         bare.tenant_reason("crowd", name, "ControlPlaneApplied", "Applied")
             .await;
