@@ -1,7 +1,7 @@
 //! What both ends of the tunnel share.
 //!
 //! Owns: the protocol between the warden in a control-plane pod (near end) and `stoker-node` on a node
-//! (far end), how bytes pass between a socket and a stream, whether the other end still answers, and
+//! (far end), how bytes pass between a socket and a stream and are counted, whether the other end still answers, and
 //! what a node's certificates say.
 //!
 //! Must not: dial, listen, read files, or decide who may do what.
@@ -16,6 +16,7 @@
 //!
 //! The protocol's version is in [`wire::ALPN`]. See `docs/decisions/0017-tunnel.md`.
 
+pub mod counted;
 pub mod identity;
 pub mod pulse;
 pub mod relay;

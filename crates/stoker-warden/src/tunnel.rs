@@ -7,7 +7,6 @@
 //! ```
 
 mod agents;
-mod counted;
 mod credentials;
 mod front;
 mod link;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{PingPong, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use stoker_tunnel::counted::Counted;
 use stoker_tunnel::pulse::{INTERVAL, Pulse, Silent};
 use stoker_tunnel::relay::relay;
 use stoker_tunnel::wire::{REASON, SERVER_COUNT, SERVER_ID, SERVER_LEAVING, far_end, window};
@@ -20,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::credentials::Credentials;
 use super::egress::Refused;
-use super::metrics::{Counted, Metrics, Unconnected, Undialled};
+use super::metrics::{Metrics, Unconnected, Undialled};
 use super::{Config, Greeting};
 use crate::dial;
 
@@ -229,14 +230,8 @@ async fn serve(
         return;
     };
     let (read, write) = socket.split();
-    let read = Counted {
-        half: read,
-        bytes: &metrics.sent,
-    };
-    let mut write = Counted {
-        half: write,
-        bytes: &metrics.received,
-    };
+    let read = Counted(read, metrics.sent.inner());
+    let mut write = Counted(write, metrics.received.inner());
     let relayed = relay(&read, &mut write, send, request.into_body()).await;
     if relayed.is_err() {
         // A reset: the target shall not take a cut for an end.

@@ -1,20 +1,14 @@
 //! What the far end counts, for Prometheus.
 
 use std::fmt;
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
-use bytes::BytesMut;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use stoker_tunnel::relay::Readable;
-use tokio::io::AsyncWrite;
 
 /// Why there is no connection to a server.
 #[derive(Clone, Copy, Debug, EncodeLabelValue, Hash, PartialEq, Eq)]
@@ -186,49 +180,5 @@ pub(super) struct Stream<'a>(&'a Gauge);
 impl Drop for Stream<'_> {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Half a socket, whose bytes are counted.
-pub(super) struct Counted<'a, T> {
-    pub(super) half: T,
-    pub(super) bytes: &'a Counter,
-}
-
-impl<T: Readable> Readable for Counted<'_, T> {
-    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
-        self.half.readable()
-    }
-
-    fn try_read(&self, into: &mut BytesMut) -> io::Result<usize> {
-        let read = self.half.try_read(into)?;
-        self.bytes.inc_by(read as u64);
-        Ok(read)
-    }
-
-    fn hung_up(&self) -> bool {
-        self.half.hung_up()
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.half).poll_write(context, bytes);
-        if let Poll::Ready(Ok(length)) = &written {
-            self.bytes.inc_by(*length as u64);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.half).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.half).poll_shutdown(context)
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::StatusCode;
+use stoker_tunnel::counted::Counted;
 use stoker_tunnel::relay::relay;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -11,7 +12,6 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::agents::Refusal;
-use super::counted::Counted;
 use super::target::Target;
 
 /// How long an API server may take to say what it wants.

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use stoker_tunnel::relay::Readable;
 use tokio::io::AsyncWrite;
 
+use crate::relay::Readable;
+
 /// A half, and where its bytes are counted.
-pub(super) struct Counted<'a, T>(pub(super) T, pub(super) &'a AtomicU64);
+#[derive(Debug)]
+pub struct Counted<'a, T>(pub T, pub &'a AtomicU64);
 
 impl<T> Counted<'_, T> {
     fn count(&self, bytes: usize) {
