@@ -106,10 +106,14 @@ fn as_node(member: &Membership) -> Result<Client> {
     client(&member.server, Some(&authorities()?), &Who::this_node())
 }
 
+pub(super) fn is_cordoned(node: &Node) -> bool {
+    node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true)
+}
+
 /// How far this Node is, before anything else is done to it.
 fn leaving(member: &Membership, found: &Node) -> Result<Leaving> {
     let uid = found.uid().unwrap_or_default();
-    let is_cordoned = found.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    let is_cordoned = is_cordoned(found);
     let Some(before) = &member.leaving else {
         return Ok(Leaving {
             uid,
@@ -251,15 +255,6 @@ mod tests {
         }
     }
 
-    fn cordoned(uid: &str) -> Leaving {
-        Leaving {
-            uid: uid.to_owned(),
-            cordoned: true,
-            marked: false,
-            told: false,
-        }
-    }
-
     #[test]
     fn pods_of_the_node_are_not_asked_to_go() {
         let owner = |kind: &str| json!({ "ownerReferences": [{ "apiVersion": "apps/v1", "kind": kind, "name": "a", "uid": "u" }] });
@@ -298,8 +293,11 @@ mod tests {
     #[test]
     fn the_node_of_another_machine_is_left_alone() {
         let found = node(&json!({}), false);
-        assert_eq!(leaving(&member(None), &found).unwrap(), cordoned("u1"));
-        let other = leaving(&member(Some(cordoned("u0"))), &found).unwrap_err();
+        assert_eq!(
+            leaving(&member(None), &found).unwrap(),
+            Leaving::cordoned("u1")
+        );
+        let other = leaving(&member(Some(Leaving::cordoned("u0"))), &found).unwrap_err();
         assert!(other.is::<Another>());
     }
 
@@ -308,7 +306,7 @@ mod tests {
         let told = Leaving {
             marked: true,
             told: true,
-            ..cordoned("u0")
+            ..Leaving::cordoned("u0")
         };
         let mut member = member(Some(told));
         // It would not get through.
@@ -323,9 +321,9 @@ mod tests {
         assert_eq!(back(&of_admin, Some(&begun)), None);
         assert_eq!(back(&of_admin, None), None);
         // A second run finds the cordon of the first.
-        let again = leaving(&member(Some(cordoned("u1"))), &of_admin).unwrap();
+        let again = leaving(&member(Some(Leaving::cordoned("u1"))), &of_admin).unwrap();
         assert!(again.cordoned);
-        assert_eq!(back(&of_admin, Some(&cordoned("u0"))), None);
+        assert_eq!(back(&of_admin, Some(&Leaving::cordoned("u0"))), None);
         let taken = back(&of_admin, Some(&again)).unwrap();
         assert_eq!(taken["spec"], json!({ "unschedulable": null }));
         assert_eq!(taken["metadata"]["resourceVersion"], "7");

@@ -71,10 +71,7 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
             before.server
         );
         ensure!(
-            !before
-                .leaving
-                .as_ref()
-                .is_some_and(|leaving| leaving.marked),
+            !before.is_marked(),
             "this machine has left {}, and another one may have its name by now: run `stoker-node leave` to its end, then join by a new token",
             before.server
         );

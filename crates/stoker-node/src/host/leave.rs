@@ -49,12 +49,10 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
         member.runtime = runtime;
         member.write()?;
     }
-    let is_marked = member
-        .leaving
-        .as_ref()
-        .is_some_and(|leaving| leaving.marked);
     let patience = Duration::from_secs(args.drain_seconds);
-    if !is_marked && let Err(error) = goodbye::drain(&mut member, patience).await {
+    if !member.is_marked()
+        && let Err(error) = goodbye::drain(&mut member, patience).await
+    {
         tracing::warn!(
             error = format!("{error:#}"),
             "its pods were not asked to go elsewhere"

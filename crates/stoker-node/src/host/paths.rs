@@ -85,6 +85,19 @@ pub(crate) struct Leaving {
     pub(crate) told: bool,
 }
 
+#[cfg(test)]
+impl Leaving {
+    /// It has cordoned the Node `uid`, and nothing more.
+    pub(crate) fn cordoned(uid: &str) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            cordoned: true,
+            marked: false,
+            told: false,
+        }
+    }
+}
+
 impl Membership {
     /// `None` on a machine that has not begun to join.
     pub(crate) fn read() -> Result<Option<Self>> {
@@ -95,6 +108,12 @@ impl Membership {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("reading {MEMBERSHIP}")),
         }
+    }
+
+    /// Whether its Node may be marked as left.
+    pub(crate) fn is_marked(&self) -> bool {
+        let leaving = self.leaving.as_ref();
+        leaving.is_some_and(|leaving| leaving.marked)
     }
 
     pub(crate) fn write(&self) -> Result<()> {

@@ -66,14 +66,10 @@ async fn no_longer(member: &Membership, read: impl Fn() -> Result<Option<Members
 
 /// A machine whose Node is marked as left is none.
 fn is_same(member: &Membership, now: &Membership) -> bool {
-    let is_marked = |member: &Membership| {
-        let leaving = member.leaving.as_ref();
-        leaving.is_some_and(|leaving| leaving.marked)
-    };
     member.server == now.server
         && member.node == now.node
         && member.tunnel == now.tunnel
-        && !is_marked(now)
+        && !now.is_marked()
 }
 
 /// Where the join asked for one.

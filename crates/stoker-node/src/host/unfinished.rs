@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use stoker_api::labels::LEFT;
 
+use super::goodbye::is_cordoned;
 use super::paths::{Leaving, Membership};
 
 /// What was seen at the last look.
@@ -45,8 +46,7 @@ impl Unfinished {
 }
 
 fn is_back(node: &Node) -> bool {
-    let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-    !is_cordoned && !node.annotations().contains_key(LEFT)
+    !is_cordoned(node) && !node.annotations().contains_key(LEFT)
 }
 
 #[cfg(test)]
@@ -54,15 +54,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn leaving(uid: &str) -> Leaving {
-        Leaving {
-            uid: uid.to_owned(),
-            cordoned: true,
-            marked: false,
-            told: false,
-        }
-    }
 
     #[test]
     fn only_what_was_seen_before_is_old() {
@@ -75,7 +66,11 @@ mod tests {
             (None, false),
             (Some("b"), false),
         ] {
-            assert_eq!(unfinished.is_old(now.map(leaving)), is_old, "{now:?}");
+            assert_eq!(
+                unfinished.is_old(now.map(Leaving::cordoned)),
+                is_old,
+                "{now:?}"
+            );
         }
     }
 
