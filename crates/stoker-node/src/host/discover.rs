@@ -151,7 +151,9 @@ mod tests {
             ca_hashes: vec![ca_hash(pinned.certificate()).unwrap()],
             token: BootstrapToken::generate().unwrap(),
         };
-        believed(&credential).await.map(|(authorities, _)| authorities)
+        believed(&credential)
+            .await
+            .map(|(authorities, _)| authorities)
     }
 
     #[tokio::test]
@@ -167,7 +169,10 @@ mod tests {
             assert_eq!(signing.unwrap(), new_first);
         }
         let left = asked(&old, linked(), new.certificate()).await.unwrap_err();
-        assert!(format!("{left:#}").contains("make another token"), "{left:#}");
+        assert!(
+            format!("{left:#}").contains("make another token"),
+            "{left:#}"
+        );
     }
 
     #[tokio::test]
@@ -175,7 +180,10 @@ mod tests {
         let (tenants, own) = (authority(), authority());
         let both = [tenants.certificate(), own.certificate()].concat();
         let refused = asked(&tenants, Shown::Leaf(&own), &both).await.unwrap_err();
-        assert!(format!("{refused:#}").contains("by the authority"), "{refused:#}");
+        assert!(
+            format!("{refused:#}").contains("by the authority"),
+            "{refused:#}"
+        );
     }
 
     #[test]

@@ -88,7 +88,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_that_was_off_while_the_new_authority_was_made_known_believes_it_by_the_link() {
+    async fn a_machine_that_was_off_while_the_new_authority_was_made_known_believes_it_by_the_link()
+    {
         let (old, new) = (authority(), authority());
         let published = [new.certificate(), old.certificate()].concat();
         let signing = serve(Shown::Linked(&new, &old), cluster_info_of(&published)).await;

@@ -82,7 +82,9 @@ impl Held {
             None => Value::Null,
         };
         // A certificate of its own takes the place of the tenant's.
-        let has_own = config["tlsCertFile"].as_str().is_some_and(|path| !path.is_empty());
+        let has_own = config["tlsCertFile"]
+            .as_str()
+            .is_some_and(|path| !path.is_empty());
         Ok(Self {
             authorities: read(places.authorities)?.unwrap_or_default(),
             client: read(places.client)?.unwrap_or_default(),
@@ -168,7 +170,9 @@ impl Renewal {
                 write(places.due, "", 0o600)?;
                 // Without it the kubelet asks when it starts, whatever else lies there (`certificate_store.go`, `Current`).
                 remove(places.serving)?;
-                tracing::info!("the kubelet is to serve by a certificate of the authority that signs now");
+                tracing::info!(
+                    "the kubelet is to serve by a certificate of the authority that signs now"
+                );
             }
             Step::Ask | Step::Drop | Step::Wait => {}
         }

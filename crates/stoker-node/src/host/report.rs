@@ -87,7 +87,10 @@ fn patch(
     let mut annotations = BTreeMap::new();
     let version = env!("CARGO_PKG_VERSION");
     let authority = authority.map(|pin| (NODE_AUTHORITY, pin));
-    for (name, value) in [(AGENT, version), (WRITTEN, &kept)].into_iter().chain(authority) {
+    for (name, value) in [(AGENT, version), (WRITTEN, &kept)]
+        .into_iter()
+        .chain(authority)
+    {
         let value = (!value.is_empty()).then_some(value);
         if node.annotations().get(name).map(String::as_str) != value {
             annotations.insert(name, value);

@@ -113,7 +113,9 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
             _ = looks.tick() => {}
         }
         match follow::once(member, &mut renewal).await {
-            Ok(true) => tracing::info!("the kubelet has the tenant's authorities of now, and was restarted"),
+            Ok(true) => {
+                tracing::info!("the kubelet has the tenant's authorities of now, and was restarted")
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyPair,
 };
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
@@ -91,7 +91,9 @@ pub(super) fn requests_of(signing: Arc<Mutex<Signing>>) -> impl FnMut(&str, &[u8
             requests.insert(name.to_owned(), object.clone());
             return (201, object);
         }
-        let name = line.split([' ', '/']).rfind(|part| part.starts_with("node-csr-"));
+        let name = line
+            .split([' ', '/'])
+            .rfind(|part| part.starts_with("node-csr-"));
         let Some(object) = requests.get_mut(name.unwrap()) else {
             let status = json!({
                 "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound",

@@ -97,7 +97,10 @@ fn who_has_signed_is_told_by_the_key_and_of_a_bundle_by_its_first() {
     };
     assert!(is_signed_by(&file, &both(&one, &other)));
     assert!(!is_signed_by(&file, &both(&other, &one)));
-    for nothing in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+    for nothing in [
+        "",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
         assert!(!is_signed_by(nothing, one.certificate()));
         assert!(!is_signed_by(&file, nothing));
     }

@@ -195,7 +195,8 @@ async fn an_agent_whose_authority_has_left_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_node_that_knows_the_old_authority_alone_comes_by_the_link_and_goes_on_with_the_new_one() {
+async fn a_node_that_knows_the_old_authority_alone_comes_by_the_link_and_goes_on_with_the_new_one()
+{
     let mut tenant = Tenant::new();
     let now = OffsetDateTime::now_utc();
     let next = Authority::generate("kubernetes", time::Duration::days(9), now).unwrap();
