@@ -112,9 +112,10 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             _ = looks.tick() => {}
         }
-        match follow::once(member, &mut renewal).await {
+        // On the heap: it is as large as what it asks.
+        match Box::pin(follow::once(member, &mut renewal)).await {
             Ok(true) => {
-                tracing::info!("the kubelet has the tenant's authorities of now, and was restarted")
+                tracing::info!("the kubelet has the authorities of now, and was restarted");
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(

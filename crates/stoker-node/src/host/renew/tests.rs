@@ -38,10 +38,10 @@ impl Machine {
         };
         let places = machine.places();
         let both = [machine.new.certificate(), machine.old.certificate()].concat();
-        machine.put(places.authorities, &both);
-        machine.put(places.client, &client_of(&machine.old, NODE));
-        machine.put(places.serving, &serving_of(&machine.old));
-        machine.put(places.config, "serverTLSBootstrap: true\n");
+        put(places.authorities, &both);
+        put(places.client, &client_of(&machine.old, NODE));
+        put(places.serving, &serving_of(&machine.old));
+        put(places.config, "serverTLSBootstrap: true\n");
         machine
     }
 
@@ -55,10 +55,6 @@ impl Machine {
             key,
             due,
         }
-    }
-
-    fn put(&self, path: &str, text: &str) {
-        write(path, text, 0o600).unwrap();
     }
 
     fn is_new(&self, path: &str) -> bool {
@@ -85,9 +81,13 @@ impl Machine {
     fn starts(&self) {
         fs::remove_file(self.places().due).unwrap();
         if !self.there()[1] {
-            self.put(self.places().serving, &serving_of(&self.new));
+            put(self.places().serving, &serving_of(&self.new));
         }
     }
+}
+
+fn put(path: &str, text: &str) {
+    write(path, text, 0o600).unwrap();
 }
 
 fn read(path: &str) -> String {
@@ -180,25 +180,25 @@ async fn a_certificate_of_another_node_is_not_kept() {
 async fn whoever_was_cut_off_goes_on_at_the_next_look() {
     let cuts: [fn(&Machine); 5] = [
         // A key was made, and perhaps asked with.
-        |machine| machine.put(machine.places().key, "key"),
-        |machine| machine.put(machine.places().due, ""),
+        |machine| put(machine.places().key, "key"),
+        |machine| put(machine.places().due, ""),
         // The certificate was kept.
         |machine| {
             let places = machine.places();
-            machine.put(places.due, "");
-            machine.put(places.key, "key");
-            machine.put(places.client, &client_of(&machine.new, NODE));
+            put(places.due, "");
+            put(places.key, "key");
+            put(places.client, &client_of(&machine.new, NODE));
         },
         // The kubelet was restarted before its serving certificate was removed.
         |machine| {
             let places = machine.places();
-            machine.put(places.client, &client_of(&machine.new, NODE));
+            put(places.client, &client_of(&machine.new, NODE));
         },
         // The serving certificate was removed, and the kubelet not restarted.
         |machine| {
             let places = machine.places();
-            machine.put(places.due, "");
-            machine.put(places.client, &client_of(&machine.new, NODE));
+            put(places.due, "");
+            put(places.client, &client_of(&machine.new, NODE));
             fs::remove_file(places.serving).unwrap();
         },
     ];
@@ -219,18 +219,18 @@ async fn a_kubelet_that_serves_by_nothing_of_the_tenants_is_done_with_its_client
     let machine = Machine::new();
     let places = machine.places();
     fs::remove_file(places.serving).unwrap();
-    machine.put(places.client, &client_of(&machine.new, NODE));
+    put(places.client, &client_of(&machine.new, NODE));
     assert_eq!(machine.pin(), None);
     let own = "serverTLSBootstrap: true\ntlsCertFile: /own.crt\n";
     for config in ["serverTLSBootstrap: false\n", "{}", own] {
-        machine.put(places.config, config);
+        put(places.config, config);
         assert!(machine.pin().is_some(), "{config}");
     }
-    machine.put(places.due, "");
+    put(places.due, "");
     assert_eq!(machine.pin(), None);
     // What is there is served by, whatever the configuration says.
     fs::remove_file(places.due).unwrap();
-    machine.put(places.serving, &serving_of(&machine.old));
+    put(places.serving, &serving_of(&machine.old));
     assert_eq!(machine.pin(), None);
 }
 
@@ -254,7 +254,7 @@ async fn while_it_leads_to_nothing_there_are_ever_fewer_attempts_and_then_all_go
     // Its kubelet gets another one of the old authority.
     let mut restarts = Vec::new();
     for look in 0..20 {
-        machine.put(machine.places().serving, &serving_of(&machine.old));
+        put(machine.places().serving, &serving_of(&machine.old));
         machine.look(&mut renewal).await.unwrap();
         if !machine.there()[1] {
             restarts.push(look);
