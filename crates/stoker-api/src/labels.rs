@@ -41,6 +41,8 @@ pub const JOIN_TOKEN_FINALIZER: &str = "stoker.dev/join-token";
 pub const JOINING: &str = "stoker.dev/joining";
 /// Annotation of a node that has left, with the time: its name is free.
 pub const LEFT: &str = "stoker.dev/left";
+/// On a Node: pin of the authority whose certificates its kubelet has; set by `stoker-node`, or by people for a node without it.
+pub const NODE_AUTHORITY: &str = "stoker.dev/authority";
 /// Model of a node's GPUs, as NVIDIA's feature discovery and `stoker-node` label it.
 pub const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 /// Memory of each, MiB.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  join ──► preflight ──► discover (authority pinned by the token) ──► certificate (key made here) ──► files ──► kubelet ──► its Node
-//!  run  ──► tunnel, authorities that rotate, what the machine has       leave ──► pods evicted, all stopped ──► Node marked, files removed
+//!  run  ──► tunnel, authorities that rotate and what they sign, what the machine has       leave ──► pods evicted, all stopped ──► Node marked, files removed
 //! ```
 //! Everything that join writes is listed in [`paths`], and is what leave removes. A join that was cut off goes on where it
 //! was: the key stays, so that the token is not used twice.
@@ -19,8 +19,11 @@ pub(crate) mod leave;
 mod machine;
 pub(crate) mod paths;
 mod preflight;
+mod renew;
 mod report;
 pub(crate) mod run;
 mod service;
+#[cfg(test)]
+mod stand_in;
 mod unfinished;
 mod volumes;

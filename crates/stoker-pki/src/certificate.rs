@@ -86,6 +86,18 @@ fn node_credential(
     Ok(false)
 }
 
+/// Whether the key of the first certificate of `authority` (PEM) has signed the first one of a PEM text. Names do not count: an
+/// authority that takes another one's place may have its name.
+#[must_use]
+pub fn is_signed_by(pem: &str, authority: &str) -> bool {
+    let signed = || -> Result<bool, Error> {
+        let (leaf, authority) = (certificate_der(pem)?, certificate_der(authority)?);
+        let (leaf, authority) = (parse(&leaf)?, parse(&authority)?);
+        Ok(leaf.verify_signature(Some(authority.public_key())).is_ok())
+    };
+    signed().unwrap_or(false)
+}
+
 /// Parses one DER certificate; the result borrows from `der`.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     match X509Certificate::from_der(der) {
@@ -106,14 +118,16 @@ pub fn ca_hash(ca_pem: &str) -> Result<String, Error> {
     Ok(key_hash(parse(&der)?.public_key().raw))
 }
 
-/// The pin of each certificate in a PEM text.
-pub(crate) fn hashes(pem: &str) -> Result<Vec<String>, Error> {
-    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
-    let hash = |der: Result<CertificateDer<'_>, _>| {
+/// Those certificates of a PEM text whose pin is one of `pins`, as PEM.
+pub(crate) fn pinned(pem: &str, pins: &[String]) -> Result<String, Error> {
+    let mut found = String::new();
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let der = der.map_err(|_| Error::NotPem("certificate"))?;
-        Ok(key_hash(parse(&der)?.public_key().raw))
-    };
-    certificates.map(hash).collect()
+        if pins.contains(&key_hash(parse(&der)?.public_key().raw)) {
+            found.push_str(&certificate_pem(&der));
+        }
+    }
+    Ok(found)
 }
 
 /// `sha256:` and the hex SHA-256 of a `SubjectPublicKeyInfo`.

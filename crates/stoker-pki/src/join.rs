@@ -135,12 +135,12 @@ impl JoinCredential {
         })
     }
 
-    /// Whether every certificate of `bundle` is an authority that the string pins: a bundle with a stranger in it is refused
-    /// as a whole.
+    /// Of the authorities in `bundle` (PEM) those that the string pins; empty where it pins none. The others are worth nothing
+    /// until a server that these vouch for has named them: while an authority is replaced there are two, and the string may be
+    /// older than one of them (kubeadm `pubkeypin.Set.CheckAny`).
     #[must_use]
-    pub fn pins(&self, bundle: &str) -> bool {
-        let hashes = certificate::hashes(bundle).unwrap_or_default();
-        !hashes.is_empty() && hashes.iter().all(|hash| self.ca_hashes.contains(hash))
+    pub fn pinned(&self, bundle: &str) -> String {
+        certificate::pinned(bundle, &self.ca_hashes).unwrap_or_default()
     }
 }
 

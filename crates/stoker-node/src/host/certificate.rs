@@ -15,16 +15,31 @@ use kube::{Api, Client};
 use stoker_pki::{NodeRequest, SigningRequest};
 use time::OffsetDateTime;
 
-use super::paths::{CERTIFICATE, KEY, link, remove, write};
+use super::paths::{CERTIFICATE, link, remove, write};
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-/// The operator answers within the second; it may be starting.
-const PATIENCE: Duration = Duration::from_mins(5);
-const LOOK: Duration = Duration::from_millis(200);
+
+/// How an answer is waited for.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    pub(crate) patience: Duration,
+    pub(crate) look: Duration,
+}
+
+/// A person waits. The operator answers within the second; it may be starting.
+pub(crate) const JOINING: Pace = Pace {
+    patience: Duration::from_mins(5),
+    look: Duration::from_millis(200),
+};
+/// All nodes ask within the same minute, and again in the next one.
+pub(crate) const RENEWING: Pace = Pace {
+    patience: Duration::from_secs(5),
+    look: Duration::from_secs(1),
+};
 
 /// The tenant has refused this machine; of its attempt nothing stays here.
 #[derive(Debug, thiserror::Error)]
-#[error("this machine may not join: {message} ({reason})")]
+#[error("the tenant refuses this machine: {message} ({reason})")]
 pub(crate) struct Denied {
     message: String,
     reason: String,
@@ -36,32 +51,37 @@ pub(crate) fn is_held(name: &str, authorities: &str) -> bool {
     stoker_pki::is_node_credential(&text, name, authorities, OffsetDateTime::now_utc())
 }
 
-/// Gets the certificate of the node `name`: PEM, with its key.
-pub(crate) async fn obtain(client: &Client, name: &str) -> Result<String> {
-    let known = fs::read_to_string(KEY).ok();
+/// Gets a certificate of the node `name`: PEM, with its key. The key lies in the file `key` until it is kept, so that an attempt
+/// that was cut off goes on with what it has asked for.
+pub(crate) async fn obtain(client: &Client, name: &str, key: &str, pace: &Pace) -> Result<String> {
+    let known = fs::read_to_string(key).ok();
     let request = NodeRequest::new(name, known.as_deref()).context("making the node's key")?;
     if known.is_none() {
-        write(KEY, request.key.as_pem(), 0o600)?;
+        write(key, request.key.as_pem(), 0o600)?;
     }
-    let certificate = ask(client, &request).await?;
-    Ok(format!("{certificate}{}", request.key.as_pem()))
+    let asked = ask(client, &request, pace).await;
+    if asked.as_ref().is_err_and(anyhow::Error::is::<Denied>) {
+        // The answer is for this key: another attempt needs another one.
+        let _ = fs::remove_file(key);
+    }
+    Ok(format!("{}{}", asked?, request.key.as_pem()))
 }
 
-/// Puts a certificate where the kubelet renews it.
-pub(crate) fn keep(credential: &str) -> Result<()> {
+/// Puts a certificate where the kubelet renews it: at the link `current`. Its key needs the file `key` no more.
+pub(crate) fn keep(credential: &str, current: &str, key: &str) -> Result<()> {
     let now = Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
     // As a kubelet names them (`k8s.io/client-go/util/certificate`).
-    let file = PathBuf::from(CERTIFICATE).with_file_name(format!("kubelet-client-{now}.pem"));
+    let file = PathBuf::from(current).with_file_name(format!("kubelet-client-{now}.pem"));
     write(&file.to_string_lossy(), credential, 0o600)?;
-    link(&file, CERTIFICATE)?;
-    remove(KEY)
+    link(&file, current)?;
+    remove(key)
 }
 
-async fn ask(client: &Client, request: &NodeRequest) -> Result<String> {
+async fn ask(client: &Client, request: &NodeRequest, pace: &Pace) -> Result<String> {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
     let read = SigningRequest::from_pem(request.request.as_bytes())?;
     let hash = read.key_hash.trim_start_matches("sha256:");
-    // By the key: a join that goes on finds what it asked before.
+    // By the key: who goes on finds what was asked before.
     let object = object(&format!("node-csr-{hash}"), request);
     let name = object.metadata.name.clone().unwrap_or_default();
     let begun = Instant::now();
@@ -77,8 +97,6 @@ async fn ask(client: &Client, request: &NodeRequest) -> Result<String> {
         let status = found.status.unwrap_or_default();
         for condition in status.conditions.into_iter().flatten() {
             if ["Denied", "Failed"].contains(&condition.type_.as_str()) {
-                // The answer is for this key: another attempt needs another one.
-                let _ = fs::remove_file(KEY);
                 return Err(anyhow!(Denied {
                     message: condition.message.unwrap_or_default(),
                     reason: condition.reason.unwrap_or_default(),
@@ -89,10 +107,11 @@ async fn ask(client: &Client, request: &NodeRequest) -> Result<String> {
             return String::from_utf8(certificate.0).context("reading the certificate");
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
-            "nobody has answered the request {name} within {PATIENCE:?}: is the operator running? Run this again to go on"
+            begun.elapsed() < pace.patience,
+            "nobody has answered the request {name} within {:?}: are the operator and the tenant's kube-controller-manager running? Another attempt goes on with it",
+            pace.patience
         );
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pace.look).await;
     }
 }
 

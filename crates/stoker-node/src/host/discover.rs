@@ -34,15 +34,7 @@ pub(crate) struct Tenant {
 /// cut off: the token may have ended since.
 pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<Tenant> {
     let server = &credential.server;
-    // Who answers is not believed: only what the pins of the token are for.
-    let stranger = client(server, None, &Who::Nobody)?;
-    let (authorities, ahead) = cluster_info(&stranger)
-        .await
-        .with_context(|| format!("asking {server} for its authorities"))?;
-    ensure!(
-        credential.pins(&authorities),
-        "{server} is not the tenant that the token is for: its authority is another one"
-    );
+    let (authorities, ahead) = believed(credential).await?;
     let held = certificate::is_held(name, &authorities);
     let client = client(server, Some(&authorities), &asker(credential, held))?;
     let kubelet = config_map(&client, held, "kubelet-config", "kubelet").await?;
@@ -59,6 +51,27 @@ pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<
         version,
         ahead,
     })
+}
+
+/// The tenant's authorities, and by how many seconds this machine's clock is ahead. While an authority is replaced there are two, of
+/// which the token may know one: that one vouches for who names them.
+async fn believed(credential: &JoinCredential) -> Result<(String, i64)> {
+    let server = &credential.server;
+    // Who answers is not believed: only what the pins of the token are for.
+    let stranger = client(server, None, &Who::Nobody)?;
+    let (claimed, ahead) = cluster_info(&stranger)
+        .await
+        .with_context(|| format!("asking {server} for its authorities"))?;
+    let pinned = credential.pinned(&claimed);
+    ensure!(
+        !pinned.is_empty(),
+        "{server} is not the tenant that the token is for: its authority is another one. Where it was replaced since, make another token"
+    );
+    let tenant = client(server, Some(&pinned), &Who::Nobody)?;
+    let (authorities, _) = cluster_info(&tenant).await.with_context(|| {
+        format!("asking {server}, by the authority that the token is for, for all of them")
+    })?;
+    Ok((authorities, ahead))
 }
 
 /// With a certificate the node, which may read what the token may (`kubeadm:kubelet-config`, `kubeadm:nodes-kubeadm-config`).
@@ -126,7 +139,52 @@ async fn config_map(client: &Client, held: bool, name: &str, key: &str) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use stoker_pki::{Authority, BootstrapToken, ca_hash};
+
+    use super::super::stand_in::{Shown, authority, cluster_info_of, serve};
     use super::*;
+
+    /// What a token that pins `pinned` makes of a server that shows this and publishes that.
+    async fn asked(pinned: &Authority, shown: Shown<'_>, published: &str) -> Result<String> {
+        let credential = JoinCredential {
+            server: serve(shown, cluster_info_of(published)).await.to_string(),
+            ca_hashes: vec![ca_hash(pinned.certificate()).unwrap()],
+            token: BootstrapToken::generate().unwrap(),
+        };
+        believed(&credential)
+            .await
+            .map(|(authorities, _)| authorities)
+    }
+
+    #[tokio::test]
+    async fn a_token_that_knows_one_of_two_authorities_is_enough_where_that_one_vouches() {
+        let (old, new) = (authority(), authority());
+        let old_first = [old.certificate(), new.certificate()].concat();
+        let new_first = [new.certificate(), old.certificate()].concat();
+        let distributing = asked(&old, Shown::Leaf(&old), &old_first).await;
+        assert_eq!(distributing.unwrap(), old_first);
+        let linked = || Shown::Linked(&new, &old);
+        for token in [&old, &new] {
+            let signing = asked(token, linked(), &new_first).await;
+            assert_eq!(signing.unwrap(), new_first);
+        }
+        let left = asked(&old, linked(), new.certificate()).await.unwrap_err();
+        assert!(
+            format!("{left:#}").contains("make another token"),
+            "{left:#}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_names_the_tenants_authority_beside_its_own_is_not_believed() {
+        let (tenants, own) = (authority(), authority());
+        let both = [tenants.certificate(), own.certificate()].concat();
+        let refused = asked(&tenants, Shown::Leaf(&own), &both).await.unwrap_err();
+        assert!(
+            format!("{refused:#}").contains("by the authority"),
+            "{refused:#}"
+        );
+    }
 
     #[test]
     fn the_clock_is_compared_with_the_servers() {

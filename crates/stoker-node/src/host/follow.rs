@@ -1,25 +1,27 @@
-//! Authorities that rotate: what the tenant publishes takes the place of what this machine believes.
+//! Authorities that rotate: what the tenant publishes takes the place of what this machine believes, and what they sign of what its
+//! kubelet has.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use super::access::{Who, client};
 use super::discover::cluster_info;
 use super::join::authorities;
-use super::paths::{AUTHORITY, Membership, write};
+use super::paths::{AUTHORITY, Membership, RESTART_DUE, write};
+use super::renew::Renewal;
 use super::service;
 
-/// Since the kubelet last started there are other authorities: it is to be restarted, however long that fails.
-const RESTART_DUE: &str = "/var/lib/stoker-node/restart-due";
-
-/// Looks once; true when the kubelet believes others now.
-pub(crate) async fn authorities_once(member: &Membership) -> Result<bool> {
+/// Looks once; true when the kubelet was restarted, and has other authorities or certificates now.
+pub(crate) async fn once(member: &Membership, renewal: &mut Renewal) -> Result<bool> {
     let looked = look(member).await;
-    // It reads its own way to the API server at its start alone. Pods run on.
+    let renewed = renewal.look(member).await;
+    // It reads its own way to the API server, and its certificates, at its start alone. Pods run on.
     let restarted = restart_if_due(Path::new(RESTART_DUE), service::restart_kubelet).await?;
-    looked.map(|()| restarted)
+    looked.and(renewed).map(|()| restarted)
 }
 
 async fn look(member: &Membership) -> Result<()> {
@@ -27,8 +29,22 @@ async fn look(member: &Membership) -> Result<()> {
     let Some(now) = others(&member.server, &before).await? else {
         return Ok(());
     };
-    write(RESTART_DUE, "", 0o600)?;
+    // Which of them is the first is nothing to the kubelet.
+    if !are_the_same(&before, &now) {
+        write(RESTART_DUE, "", 0o600)?;
+    }
     write(AUTHORITY, &now, 0o644)
+}
+
+/// Whether two PEM texts have the same certificates, in whatever order.
+fn are_the_same(one: &str, other: &str) -> bool {
+    let sorted = |text: &str| {
+        let found = CertificateDer::pem_slice_iter(text.as_bytes());
+        let mut found: Vec<_> = found.flatten().map(|one| one.to_vec()).collect();
+        found.sort();
+        found
+    };
+    sorted(one) == sorted(other)
 }
 
 /// What the tenant publishes, where it is something else than `before`. Who is asked is believed by the authorities of before,
@@ -67,87 +83,54 @@ async fn restart_if_due(due: &Path, restart: impl AsyncFnOnce() -> Result<()>) -
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::sync::Arc;
-
     use anyhow::bail;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use rustls::ServerConfig;
-    use rustls::crypto::ring::default_provider;
-    use rustls_pki_types::pem::PemObject as _;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    use serde_json::json;
-    use stoker_pki::{Authority, LeafRequest, LeafUsage};
-    use time::OffsetDateTime;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-    use tokio_rustls::TlsAcceptor;
 
+    use super::super::stand_in::{Shown, authority, cluster_info_of, serve};
     use super::*;
-
-    fn authority() -> Authority {
-        let lifetime = time::Duration::days(9);
-        Authority::generate("kubernetes", lifetime, OffsetDateTime::now_utc()).unwrap()
-    }
-
-    /// Answers every question by `cluster-info` with these authorities, with a certificate of `own`.
-    async fn server(own: &Authority, published: &str) -> SocketAddr {
-        let leaf = LeafRequest {
-            common_name: "kube-apiserver".to_owned(),
-            organizations: Vec::new(),
-            usage: LeafUsage::Server,
-            dns_names: Vec::new(),
-            ip_addresses: vec![[127, 0, 0, 1].into()],
-            lifetime: time::Duration::hours(1),
-        };
-        let leaf = own.issue(&leaf, OffsetDateTime::now_utc()).unwrap();
-        let chain = CertificateDer::pem_slice_iter(leaf.certificate.as_bytes());
-        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_pem().as_bytes()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain.map(Result::unwrap).collect(), key)
-            .unwrap();
-        let data = STANDARD.encode(published);
-        let kubeconfig =
-            json!({ "clusters": [{ "cluster": { "certificate-authority-data": data } }] });
-        let body = json!({ "data": { "kubeconfig": kubeconfig.to_string() } }).to_string();
-        let length = body.len();
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        );
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(mut stream) = acceptor.accept(stream).await else {
-                    continue;
-                };
-                let mut asked = [0; 4096];
-                let _ = stream.read(&mut asked).await;
-                let _ = stream.write_all(answer.as_bytes()).await;
-                let _ = stream.shutdown().await;
-            }
-        });
-        address
-    }
 
     #[tokio::test]
     async fn authorities_are_believed_only_when_the_server_is_theirs() {
         let (old, new, stranger) = (authority(), authority(), authority());
-        let looked = async |published: String| {
-            let server = server(&old, &published).await.to_string();
-            others(&server, old.certificate()).await
+        let looked = async |published: &str| {
+            let server = serve(Shown::Leaf(&old), cluster_info_of(published)).await;
+            others(&server.to_string(), old.certificate()).await
         };
         let both = [old.certificate(), new.certificate()].concat();
-        assert_eq!(looked(both.clone()).await.unwrap(), Some(both));
-        assert_eq!(looked(old.certificate().to_owned()).await.unwrap(), None);
-        let wrong = looked(stranger.certificate().to_owned()).await;
+        assert_eq!(looked(&both).await.unwrap(), Some(both));
+        assert_eq!(looked(old.certificate()).await.unwrap(), None);
+        let wrong = looked(stranger.certificate()).await;
         let wrong = format!("{:#}", wrong.unwrap_err());
         assert!(wrong.contains("do not vouch"), "{wrong}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_was_off_while_the_new_authority_was_made_known_believes_it_by_the_link()
+    {
+        let (old, new) = (authority(), authority());
+        let published = [new.certificate(), old.certificate()].concat();
+        let signing = serve(Shown::Linked(&new, &old), cluster_info_of(&published)).await;
+        let signing = signing.to_string();
+        let found = others(&signing, old.certificate()).await;
+        assert_eq!(found.unwrap().as_deref(), Some(&*published));
+        assert_eq!(others(&signing, &published).await.unwrap(), None);
+        // The old one has left, and nobody vouches for the new one any more.
+        let left = serve(Shown::Leaf(&new), cluster_info_of(new.certificate())).await;
+        let left = left.to_string();
+        assert!(others(&left, old.certificate()).await.is_err());
+        let followed = others(&left, &published).await.unwrap();
+        assert_eq!(followed.as_deref(), Some(new.certificate()));
+    }
+
+    #[test]
+    fn authorities_in_another_order_are_the_same() {
+        let (old, new) = (authority(), authority());
+        let old_first = [old.certificate(), new.certificate()].concat();
+        let new_first = [new.certificate(), old.certificate()].concat();
+        assert!(are_the_same(&old_first, &new_first));
+        for one in [&old, &new] {
+            assert!(!are_the_same(&old_first, one.certificate()));
+            assert!(!are_the_same(one.certificate(), &new_first));
+        }
     }
 
     #[tokio::test]

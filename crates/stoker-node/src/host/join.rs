@@ -13,7 +13,7 @@ use stoker_pki::JoinCredential;
 use super::access::{Who, client};
 use super::certificate::{self, Denied};
 use super::files::{self, Kept, Local};
-use super::paths::{self, Membership};
+use super::paths::{self, CERTIFICATE, KEY, Membership};
 use super::preflight::{Facts, Finding, findings, findings_with};
 use super::{discover, goodbye, service};
 
@@ -107,7 +107,7 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
     if tenant.held {
         goodbye::take_back(&mut member, &tenant.client).await?;
     } else {
-        let obtained = certificate::obtain(&tenant.client, &node).await;
+        let obtained = certificate::obtain(&tenant.client, &node, KEY, &certificate::JOINING).await;
         if !was_let_in && obtained.as_ref().is_err_and(anyhow::Error::is::<Denied>) {
             // Nothing else is on the machine.
             Membership::forget()?;
@@ -117,7 +117,7 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
         member.let_in = true;
         member.leaving = None;
         member.write()?;
-        certificate::keep(&obtained)?;
+        certificate::keep(&obtained, CERTIFICATE, KEY)?;
         tracing::info!("let in");
     }
     member.let_in = true;

@@ -31,6 +31,10 @@ pub(crate) const STATE: &str = "/var/lib/stoker-node";
 const MEMBERSHIP: &str = "/var/lib/stoker-node/node.json";
 /// The key of a join that is under way.
 pub(crate) const KEY: &str = "/var/lib/stoker-node/join.key";
+/// The key of a certificate that is asked for as long as the tenant's authority rotates.
+pub(crate) const RENEWAL_KEY: &str = "/var/lib/stoker-node/renewal.key";
+/// Since the kubelet last started there are other authorities or certificates: it is to be restarted, however long that fails.
+pub(crate) const RESTART_DUE: &str = "/var/lib/stoker-node/restart-due";
 
 /// The container runtime's socket, where nobody says another one.
 pub(crate) const RUNTIME: &str = "unix:///run/containerd/containerd.sock";

@@ -1,4 +1,4 @@
-//! What the machine has, told as labels of its Node; and which agent runs on it.
+//! What the machine has, told as labels of its Node; which agent runs on it, and whose certificates its kubelet has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use stoker_api::labels::NODE_AUTHORITY;
 use stoker_node::gpu;
 
 use super::access::{Who, client};
@@ -23,14 +24,18 @@ const FEATURE_DISCOVERY: &str = "nvidia.com/gfd.timestamp";
 /// Before the names that are its then.
 const NVIDIA: &str = "nvidia.com/";
 
-/// Looks once, and tells what the Node does not say. The Node as it was found.
-pub(crate) async fn once(member: &Membership, observer: &mut gpu::Observer) -> Result<Node> {
+/// Looks once, and tells what the Node does not say; of the authority only when it is given. The Node as it was found.
+pub(crate) async fn once(
+    member: &Membership,
+    observer: &mut gpu::Observer,
+    authority: Option<&str>,
+) -> Result<Node> {
     let machine = observer.look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
     let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
     let nodes: Api<Node> = Api::all(client);
     let node = nodes.get(&member.node).await.context("reading the Node")?;
-    if let Some(patch) = patch(&node, &labels, machine.silent) {
+    if let Some(patch) = patch(&node, &labels, machine.silent, authority) {
         nodes
             .patch(&member.node, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -47,8 +52,13 @@ pub(super) fn written(node: &Node) -> BTreeSet<&str> {
 }
 
 /// What makes a Node say this; `None` when it does. What is no longer so is taken away if this agent has written it, unless it is
-/// only not known now (`silent`); and what feature discovery tells is left to it.
-fn patch(node: &Node, labels: &BTreeMap<&'static str, String>, silent: bool) -> Option<Value> {
+/// only not known now (`silent`); and what feature discovery tells is left to it. No `authority` changes nothing.
+fn patch(
+    node: &Node,
+    labels: &BTreeMap<&'static str, String>,
+    silent: bool,
+    authority: Option<&str>,
+) -> Option<Value> {
     let is_theirs = node.labels().contains_key(FEATURE_DISCOVERY);
     let is_ours = |name: &str| !(is_theirs && name.starts_with(NVIDIA));
     let wanted: BTreeMap<_, _> = labels.iter().filter(|(name, _)| is_ours(name)).collect();
@@ -75,7 +85,12 @@ fn patch(node: &Node, labels: &BTreeMap<&'static str, String>, silent: bool) -> 
     kept.retain(|name| written.contains(name) || changed.contains_key(name));
     let kept = kept.into_iter().collect::<Vec<_>>().join(",");
     let mut annotations = BTreeMap::new();
-    for (name, value) in [(AGENT, env!("CARGO_PKG_VERSION")), (WRITTEN, &kept)] {
+    let version = env!("CARGO_PKG_VERSION");
+    let authority = authority.map(|pin| (NODE_AUTHORITY, pin));
+    for (name, value) in [(AGENT, version), (WRITTEN, &kept)]
+        .into_iter()
+        .chain(authority)
+    {
         let value = (!value.is_empty()).then_some(value);
         if node.annotations().get(name).map(String::as_str) != value {
             annotations.insert(name, value);
@@ -106,7 +121,7 @@ mod tests {
 
     /// What is written of labels, and the names that are the agent's then.
     fn change(node: &Node, wanted: &BTreeMap<&'static str, String>) -> (Value, Value) {
-        let patch = patch(node, wanted, false).unwrap();
+        let patch = patch(node, wanted, false, None).unwrap();
         let metadata = &patch["metadata"];
         let written = metadata["annotations"][WRITTEN].clone();
         (metadata["labels"].clone(), written)
@@ -120,7 +135,7 @@ mod tests {
         assert_eq!(changed, json!({ PRESENT: "true", COUNT: "2" }));
         assert_eq!(written, names);
         let told = node(&json!({ PRESENT: "true", COUNT: "2" }), &names);
-        assert_eq!(patch(&told, &wanted, false), None);
+        assert_eq!(patch(&told, &wanted, false, None), None);
         // Somebody deleted one.
         let (changed, _) = change(&node(&json!({ PRESENT: "true" }), &names), &wanted);
         assert_eq!(changed, json!({ COUNT: "2" }));
@@ -152,12 +167,32 @@ mod tests {
     }
 
     #[test]
+    fn whose_certificates_the_kubelet_has_is_told_when_it_is_known_and_differs() {
+        let told = node(&json!({}), "");
+        let told = |pin: Option<&str>| {
+            let mut node = told.clone();
+            let annotations = node.metadata.annotations.get_or_insert_default();
+            annotations.remove(WRITTEN);
+            annotations.extend(pin.map(|pin| (NODE_AUTHORITY.to_owned(), pin.to_owned())));
+            node
+        };
+        let change = |before, now| patch(&told(before), &labels([]), false, now);
+        for before in [None, Some("sha256:a")] {
+            let patch = change(before, Some("sha256:b")).unwrap();
+            let only = json!({ NODE_AUTHORITY: "sha256:b" });
+            assert_eq!(patch["metadata"]["annotations"], only);
+        }
+        assert_eq!(change(Some("sha256:b"), Some("sha256:b")), None);
+        assert_eq!(change(Some("sha256:a"), None), None);
+    }
+
+    #[test]
     fn what_is_only_not_known_now_is_kept() {
         let product = gpu::LABELS[3];
         let told = json!({ PRESENT: "true", COUNT: "2", HEALTHY: "2", product: "NVIDIA-H200" });
         let names = format!("{COUNT},{PRESENT},{product},{HEALTHY}");
         let wanted = labels([(PRESENT, "true"), (COUNT, "2"), (HEALTHY, "0")]);
-        let silent = patch(&node(&told, &names), &wanted, true).unwrap();
+        let silent = patch(&node(&told, &names), &wanted, true, None).unwrap();
         let only = json!({ "labels": { HEALTHY: "0" }, "annotations": {} });
         assert_eq!(silent["metadata"], only);
         let (changed, _) = change(&node(&told, &names), &wanted);

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::Told;
 
 use super::paths::{AUTHORITY, CERTIFICATE, Membership, SERVING};
+use super::renew::{self, Renewal};
 use super::unfinished::Unfinished;
 use super::{follow, report};
 
@@ -103,6 +104,7 @@ async fn tunnel(far_end: Option<FarEnd>, mut stopped: watch::Receiver<bool>) {
 async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
     let mut observer = gpu::Observer::default();
     let mut unfinished = Unfinished::default();
+    let mut renewal = Renewal::default();
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -110,14 +112,21 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             _ = looks.tick() => {}
         }
-        match follow::authorities_once(member).await {
-            Ok(true) => tracing::info!("the tenant's authorities have changed, and are believed"),
+        // On the heap: it is as large as what it asks.
+        match Box::pin(follow::once(member, &mut renewal)).await {
+            Ok(true) => {
+                tracing::info!("the kubelet has the authorities of now, and was restarted");
+            }
             Ok(false) => {}
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "authorities not looked at"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the tenant's authorities are not followed"
+            ),
         }
         let leaving = Membership::read().ok().flatten();
         let is_old = unfinished.is_old(leaving.and_then(|member| member.leaving));
-        match report::once(member, &mut observer).await {
+        let authority = renew::authority();
+        match report::once(member, &mut observer, authority.as_deref()).await {
             Ok(node) if is_old => {
                 if let Err(error) = unfinished.forget_if_back(&node) {
                     tracing::warn!(error = format!("{error:#}"), "leave is not forgotten");

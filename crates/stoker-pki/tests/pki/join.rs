@@ -1,6 +1,6 @@
 use stoker_pki::{
     Authority, BootstrapToken, JoinCredential, LeafRequest, LeafUsage, NodeRequest, SigningRequest,
-    ca_hash, is_node_credential,
+    ca_hash, is_node_credential, is_signed_by,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -37,18 +37,22 @@ fn the_string_comes_back_as_it_was_and_a_damaged_one_does_not() {
 }
 
 #[test]
-fn a_bundle_with_a_stranger_in_it_is_not_the_tenants() {
+fn of_a_bundle_only_what_is_pinned_counts_in_either_order() {
     let (one, other) = (authority(), authority());
     let mut credential = JoinCredential {
         server: "a:1".to_owned(),
         ca_hashes: vec![ca_hash(&one).unwrap()],
         token: BootstrapToken::generate().unwrap(),
     };
-    assert!(credential.pins(&one));
-    assert!(!credential.pins(&other) && !credential.pins(""));
-    assert!(!credential.pins(&format!("{one}{other}")));
+    assert_eq!(credential.pinned(&one), one);
+    for (first, second) in [(&one, &other), (&other, &one)] {
+        assert_eq!(credential.pinned(&format!("{first}{second}")), one);
+    }
+    assert_eq!(credential.pinned(&other), "");
+    assert_eq!(credential.pinned(""), "");
     credential.ca_hashes.push(ca_hash(&other).unwrap());
-    assert!(credential.pins(&format!("{one}{other}")));
+    let both = format!("{other}{one}");
+    assert_eq!(credential.pinned(&both), both);
 }
 
 #[test]
@@ -79,6 +83,30 @@ fn an_attempt_that_is_resumed_asks_with_the_same_key() {
 }
 
 #[test]
+fn who_has_signed_is_told_by_the_key_and_of_a_bundle_by_its_first() {
+    let now = OffsetDateTime::now_utc();
+    let made = || Authority::generate("kubernetes", Duration::days(9), now).unwrap();
+    let (one, other) = (made(), made());
+    let leaf = one.issue(&super::client_request(), now).unwrap();
+    let file = format!("{}{}", leaf.certificate, leaf.key.as_pem());
+    assert!(is_signed_by(&file, one.certificate()));
+    // Of the same name.
+    assert!(!is_signed_by(&file, other.certificate()));
+    let both = |first: &Authority, second: &Authority| {
+        format!("{}{}", first.certificate(), second.certificate())
+    };
+    assert!(is_signed_by(&file, &both(&one, &other)));
+    assert!(!is_signed_by(&file, &both(&other, &one)));
+    for nothing in [
+        "",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        assert!(!is_signed_by(nothing, one.certificate()));
+        assert!(!is_signed_by(&file, nothing));
+    }
+}
+
+#[test]
 fn a_node_has_a_certificate_of_its_own_of_its_tenant_and_its_key_until_it_ends() {
     let now = OffsetDateTime::now_utc();
     let made = || Authority::generate("kubernetes", Duration::days(9), now).unwrap();
@@ -94,9 +122,11 @@ fn a_node_has_a_certificate_of_its_own_of_its_tenant_and_its_key_until_it_ends()
     let issued = one.issue(&request, now).unwrap();
     let again = one.issue(&request, now).unwrap();
     let file = format!("{}{}", issued.certificate, issued.key.as_pem());
-    let both = format!("{}{}", other.certificate(), one.certificate());
     assert!(is_node_credential(&file, "w1", one.certificate(), now));
-    assert!(is_node_credential(&file, "w1", &both, now));
+    for (first, second) in [(&one, &other), (&other, &one)] {
+        let both = format!("{}{}", first.certificate(), second.certificate());
+        assert!(is_node_credential(&file, "w1", &both, now));
+    }
     // Of the same name as the other, and another one.
     assert!(!is_node_credential(&file, "w1", other.certificate(), now));
     assert!(!is_node_credential(&file, "w2", one.certificate(), now));

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::super::Egress;
-use super::ground::{DEADLINE, Tenant, agent, ask, echo, leaf, open, opened, refused};
+use super::ground::{DEADLINE, Tenant, agent, ask, echo, leaf, link, open, opened, refused};
 
 /// Whether the near end speaks to whoever shows this certificate.
 async fn is_let_in(tenant: &Tenant, port: u16, shown: Option<&KeyedCertificate>) -> bool {
@@ -192,4 +192,41 @@ async fn an_agent_whose_authority_has_left_is_let_go() {
     let mut byte = [0];
     let ended = timeout(DEADLINE, stream.read(&mut byte)).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "open streams end too");
+}
+
+#[tokio::test]
+async fn a_node_that_knows_the_old_authority_alone_comes_by_the_link_and_goes_on_with_the_new_one()
+{
+    let mut tenant = Tenant::new();
+    let now = OffsetDateTime::now_utc();
+    let next = Authority::generate("kubernetes", time::Duration::days(9), now).unwrap();
+    let old = tenant.authority.certificate().to_owned();
+    let both = [next.certificate(), &old].concat();
+    let server = leaf("kube-apiserver", "none", LeafUsage::Server, &["127.0.0.1"]);
+    let server = next.issue(&server, now).unwrap();
+    let chain = [server.certificate, link(&next, &tenant.authority)].concat();
+    tenant.write("server.crt", &chain);
+    tenant.write("server.key", server.key.as_pem());
+    tenant.write("ca.crt", &both);
+    tenant.write("node-ca.crt", &old);
+    let mut files = tenant.node("a", &["127.0.0.1"], now);
+    files.server_ca = tenant.path("node-ca.crt");
+    let near = tenant.near("near").await;
+    let _agent = agent(files, near.port, Egress::unlimited());
+    let (address, _echo) = echo().await;
+    let mut before = opened(&near.socket, &address.to_string()).await;
+    ask(&mut before, "by the link").await.unwrap();
+
+    // As its agent and its kubelet do.
+    tenant.write("node-ca.crt", &both);
+    std::fs::remove_file(tenant.path("a-server.pem")).unwrap();
+    tenant.authority = next;
+    tenant.node("a", &["127.0.0.1"], now);
+    // The old one leaves; what came by it is let go.
+    tenant.write("ca.crt", tenant.authority.certificate());
+    let mut byte = [0];
+    let ended = timeout(DEADLINE, before.read(&mut byte)).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)));
+    let mut after = opened(&near.socket, &address.to_string()).await;
+    ask(&mut after, "by the new one").await.unwrap();
 }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use stoker_pki::{Authority, LeafRequest, LeafUsage};
 use stoker_warden::tunnel::{Config as NearConfig, Files as NearFiles, NearEnd};
 use tempfile::TempDir;
@@ -77,6 +80,18 @@ pub(super) fn leaf(
         ip_addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         lifetime: time::Duration::hours(1),
     }
+}
+
+/// The key of one authority, certified by another.
+pub(super) fn link(of: &Authority, by: &Authority) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let name = &mut params.distinguished_name;
+    name.push(DnType::CommonName, "kubernetes");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = |one: &Authority| KeyPair::from_pem(one.key().as_pem()).unwrap();
+    let by = Issuer::from_ca_cert_pem(by.certificate(), key(by)).unwrap();
+    params.signed_by(&key(of), &by).unwrap().pem()
 }
 
 impl Tenant {
