@@ -16,6 +16,8 @@
 //!
 //! The protocol's version is in [`wire::ALPN`]. See `docs/decisions/0017-tunnel.md`.
 
+pub mod ahead;
+mod chunks;
 pub mod counted;
 pub mod identity;
 pub mod pulse;
