@@ -19,6 +19,7 @@
 pub mod ahead;
 mod chunks;
 pub mod counted;
+pub mod heap;
 pub mod identity;
 pub mod pulse;
 pub mod relay;

@@ -24,8 +24,8 @@ use crate::ahead::poll_read_into;
 use crate::chunks::Chunks;
 use crate::wire::FRAME;
 
-/// Bytes read at once: two full frames.
-const CHUNK: usize = 2 * FRAME as usize;
+/// Bytes read at once: a full frame.
+const CHUNK: usize = FRAME as usize;
 
 /// A read of fewer bytes is copied into a buffer of its size, so that small pieces that wait hold no large ones.
 const SMALL: usize = 8 << 10;
