@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 /// Bytes that may stay with the process, twice.
-const KEPT: usize = 1 << 20;
+const KEPT: usize = 256 << 10;
 
 /// Lets the allocator keep some memory that is free. The GNU C library's gives back what is more than 128 KiB at the end of its
 /// heap, and buffers of 64 KiB come and go with every read: each would be fetched from the kernel anew, page by page. Where one
