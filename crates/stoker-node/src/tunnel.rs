@@ -150,6 +150,7 @@ impl FarEnd {
 
     /// Keeps links up until `stop`, then lets open streams run on for a while.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        stoker_tunnel::heap::keep_some();
         let mut links = Links::new();
         let (greetings, mut greeted) = mpsc::channel(16);
         let mut looks = interval(LOOK);

@@ -5,8 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::relay::Readable;
 
@@ -26,14 +25,21 @@ impl<T: Readable + Sync> Readable for Counted<'_, T> {
         self.0.readable()
     }
 
-    fn try_read(&self, into: &mut BytesMut) -> io::Result<usize> {
-        let read = self.0.try_read(into)?;
-        self.count(read);
-        Ok(read)
-    }
-
     fn hung_up(&self) -> bool {
         self.0.hung_up()
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<'_, T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(context, buffer);
+        self.count(buffer.filled().len() - before);
+        read
     }
 }
 
@@ -48,6 +54,22 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
             self.count(*written);
         }
         written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.0).poll_write_vectored(context, pieces);
+        if let Poll::Ready(Ok(written)) = &written {
+            self.count(*written);
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

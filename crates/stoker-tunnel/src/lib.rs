@@ -16,7 +16,10 @@
 //!
 //! The protocol's version is in [`wire::ALPN`]. See `docs/decisions/0017-tunnel.md`.
 
+pub mod ahead;
+mod chunks;
 pub mod counted;
+pub mod heap;
 pub mod identity;
 pub mod pulse;
 pub mod relay;

@@ -4,22 +4,34 @@
 //! stream is reset, so that a cut is never taken for an end. Whoever goes away altogether has still said what they said:
 //! that arrives, and then the stream ends. Where one direction has ended and the other is silent for long, it is broken.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixStream, tcp, unix};
 use tokio::time::{sleep, timeout};
 
-/// Bytes read at once.
-const CHUNK: usize = 64 << 10;
+use crate::ahead::poll_read_into;
+use crate::chunks::Chunks;
+use crate::wire::FRAME;
+
+/// Bytes read at once: a full frame.
+const CHUNK: usize = FRAME as usize;
+
+/// A read of fewer bytes is copied into a buffer of its size, so that small pieces that wait hold no large ones.
+const SMALL: usize = 8 << 10;
+
+/// Bytes that have arrived and are written at once, about.
+const GATHERED: usize = 64 << 10;
 
 /// How long one direction may be silent after the other has ended; twice as long at most.
 const HALF_CLOSED: Duration = Duration::from_mins(5);
@@ -47,17 +59,15 @@ pub enum Error {
     HalfClosed,
 }
 
-/// The half of a socket that is read, which says when there is something: without that, every idle
-/// stream would hold a buffer.
-pub trait Readable {
+thread_local! {
+    /// What is read into: one buffer for all streams of a thread, of which what was read is cut off.
+    static SCRATCH: RefCell<BytesMut> = RefCell::default();
+}
+
+/// The half of a socket that is read.
+pub trait Readable: AsyncRead + Unpin {
     /// Waits until there is something to read.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
-
-    /// Reads what there is; 0 at the end.
-    ///
-    /// # Errors
-    /// `WouldBlock` when there was nothing after all.
-    fn try_read(&self, into: &mut BytesMut) -> io::Result<usize>;
 
     /// Whether, after an end was read, nobody reads what is written either, as far as this kind of socket tells.
     fn hung_up(&self) -> bool;
@@ -66,10 +76,6 @@ pub trait Readable {
 impl Readable for tcp::ReadHalf<'_> {
     async fn readable(&self) -> io::Result<()> {
         tcp::ReadHalf::readable(self).await
-    }
-
-    fn try_read(&self, into: &mut BytesMut) -> io::Result<usize> {
-        self.try_read_buf(into)
     }
 
     /// Over TCP that shows only when something is written.
@@ -81,10 +87,6 @@ impl Readable for tcp::ReadHalf<'_> {
 impl Readable for unix::ReadHalf<'_> {
     async fn readable(&self) -> io::Result<()> {
         unix::ReadHalf::readable(self).await
-    }
-
-    fn try_read(&self, into: &mut BytesMut) -> io::Result<usize> {
-        self.try_read_buf(into)
     }
 
     fn hung_up(&self) -> bool {
@@ -101,7 +103,7 @@ impl Readable for unix::ReadHalf<'_> {
 /// # Errors
 /// One of them broke. The stream is reset; the socket is the caller's to close.
 pub async fn relay<R: Readable, W: AsyncWrite + Unpin>(
-    read: &R,
+    read: &mut R,
     write: &mut W,
     mut send: SendStream<Bytes>,
     mut receive: RecvStream,
@@ -112,17 +114,15 @@ pub async fn relay<R: Readable, W: AsyncWrite + Unpin>(
         let mut inward = pin!(inward(write, &mut receive, &moved));
         tokio::select! {
             ended = &mut outward => match ended {
-                Ok(()) if read.hung_up() => {
-                    timeout(LINGER, inward).await.unwrap_or(Err(Error::HungUp))
-                }
+                Ok(End::HungUp) => timeout(LINGER, inward).await.unwrap_or(Err(Error::HungUp)),
                 // What they said before they went away is still on its way.
-                Ok(()) | Err(Error::Closed) => unless_silent(inward, &moved).await,
-                broken => broken,
+                Ok(End::Said) | Err(Error::Closed) => unless_silent(inward, &moved).await,
+                Err(broken) => Err(broken),
             },
             ended = &mut inward => match ended {
                 Ok(()) => match unless_silent(outward, &moved).await {
-                    Err(Error::Closed) => Ok(()),
-                    other => other,
+                    Ok(_) | Err(Error::Closed) => Ok(()),
+                    Err(broken) => Err(broken),
                 },
                 broken => broken,
             },
@@ -135,10 +135,10 @@ pub async fn relay<R: Readable, W: AsyncWrite + Unpin>(
 }
 
 /// The rest of the direction that is left.
-async fn unless_silent(
-    left: impl Future<Output = Result<(), Error>>,
+async fn unless_silent<T>(
+    left: impl Future<Output = Result<T, Error>>,
     moved: &AtomicU64,
-) -> Result<(), Error> {
+) -> Result<T, Error> {
     let silence = async {
         let mut before = moved.load(Ordering::Relaxed);
         loop {
@@ -156,28 +156,57 @@ async fn unless_silent(
     }
 }
 
+/// How what is said on a socket ended.
+enum End {
+    /// All is said; who said it may still listen.
+    Said,
+    /// Nobody has the socket any more.
+    HungUp,
+}
+
 async fn outward<R: Readable>(
-    read: &R,
+    read: &mut R,
     send: &mut SendStream<Bytes>,
     moved: &AtomicU64,
-) -> Result<(), Error> {
+) -> Result<End, Error> {
     loop {
         tokio::select! {
             biased;
             readable = read.readable() => readable.map_err(Error::Socket)?,
             _ = poll_fn(|context| send.poll_reset(context)) => return Err(Error::Closed),
         }
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        match read.try_read(&mut chunk) {
-            Ok(0) => return send.send_data(Bytes::new(), true).map_err(Error::Stream),
-            Ok(_) => {
-                pass(chunk.freeze(), send).await?;
-                moved.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(Error::Socket(error)),
+        // Nothing after all is no reason to hold a buffer: the socket is asked once, and waited for above.
+        let chunk = poll_fn(|context| Poll::Ready(read_chunk(read, context))).await;
+        let Poll::Ready(chunk) = chunk else {
+            continue;
+        };
+        let chunk = chunk.map_err(Error::Socket)?;
+        if chunk.is_empty() {
+            send.send_data(chunk, true).map_err(Error::Stream)?;
+            return Ok(if read.hung_up() {
+                End::HungUp
+            } else {
+                End::Said
+            });
         }
+        pass(chunk, send).await?;
+        moved.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// What there is to read, at most a chunk; nothing at the end.
+fn read_chunk<R: Readable>(read: &mut R, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.reserve(CHUNK);
+        let length = ready!(poll_read_into(read, context, scratch, CHUNK))?;
+        Poll::Ready(Ok(if length < SMALL {
+            let chunk = Bytes::copy_from_slice(scratch);
+            scratch.clear();
+            chunk
+        } else {
+            scratch.split().freeze()
+        }))
+    })
 }
 
 /// Asks for no more of the window than is used: what one stream holds, others lack.
@@ -201,16 +230,43 @@ async fn inward<W: AsyncWrite + Unpin>(
     receive: &mut RecvStream,
     moved: &AtomicU64,
 ) -> Result<(), Error> {
-    while let Some(chunk) = receive.data().await {
-        let chunk = chunk.map_err(Error::Stream)?;
-        write.write_all(&chunk).await.map_err(Error::Socket)?;
-        receive
-            .flow_control()
-            .release_capacity(chunk.len())
-            .map_err(Error::Stream)?;
-        moved.fetch_add(1, Ordering::Relaxed);
+    let mut arrived = Chunks::default();
+    loop {
+        let end = poll_fn(|context| gather(receive, &mut arrived, context)).await;
+        let length = arrived.remaining();
+        if length > 0 {
+            let written = write.write_all_buf(&mut arrived).await;
+            written.map_err(Error::Socket)?;
+            receive
+                .flow_control()
+                .release_capacity(length)
+                .map_err(Error::Stream)?;
+            moved.fetch_add(1, Ordering::Relaxed);
+        }
+        match end {
+            Some(Ok(())) => return write.shutdown().await.map_err(Error::Socket),
+            Some(Err(error)) => return Err(Error::Stream(error)),
+            None => {}
+        }
     }
-    write.shutdown().await.map_err(Error::Socket)
+}
+
+/// Waits for what arrives, and takes what has arrived with it; with the end, if that is behind it.
+fn gather(
+    receive: &mut RecvStream,
+    arrived: &mut Chunks,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<(), h2::Error>>> {
+    while arrived.remaining() < GATHERED {
+        match receive.poll_data(context) {
+            Poll::Ready(Some(Ok(chunk))) => arrived.push(chunk),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(None) => return Poll::Ready(Some(Ok(()))),
+            Poll::Pending if arrived.has_remaining() => break,
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    Poll::Ready(None)
 }
 
 #[cfg(test)]

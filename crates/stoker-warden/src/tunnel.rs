@@ -100,6 +100,7 @@ pub async fn keep(config: Config, end: impl Future<Output = ()>) {
 
 /// The same, and what it does is counted.
 pub async fn keep_counted(config: Config, metrics: Arc<Metrics>, end: impl Future<Output = ()>) {
+    stoker_tunnel::heap::keep_some();
     let mut end = pin!(end);
     let api_server = config.api_server;
     let near = loop {

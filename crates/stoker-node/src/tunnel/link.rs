@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{PingPong, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use stoker_tunnel::ahead::ReadAhead;
 use stoker_tunnel::counted::Counted;
 use stoker_tunnel::pulse::{INTERVAL, Pulse, Silent};
 use stoker_tunnel::relay::relay;
@@ -60,7 +61,7 @@ impl Error {
     }
 }
 
-type Wire = Connection<TlsStream<TcpStream>, Bytes>;
+type Wire = Connection<TlsStream<ReadAhead<TcpStream>>, Bytes>;
 
 /// A connection to be made.
 pub(super) struct Link {
@@ -135,7 +136,7 @@ impl Link {
         let socket = dial.await.map_err(Error::Dial)?;
         let _ = socket.set_nodelay(true);
         let stream = TlsConnector::from(self.credentials.tls.clone())
-            .connect(server.name.clone(), socket)
+            .connect(server.name.clone(), ReadAhead::new(socket))
             .await
             .map_err(Error::Handshake)?;
         Ok(far_end().handshake(stream).await?)
@@ -230,9 +231,9 @@ async fn serve(
         return;
     };
     let (read, write) = socket.split();
-    let read = Counted(read, metrics.sent.inner());
+    let mut read = Counted(read, metrics.sent.inner());
     let mut write = Counted(write, metrics.received.inner());
-    let relayed = relay(&read, &mut write, send, request.into_body()).await;
+    let relayed = relay(&mut read, &mut write, send, request.into_body()).await;
     if relayed.is_err() {
         // A reset: the target shall not take a cut for an end.
         let _ = socket.set_zero_linger();

@@ -42,12 +42,12 @@ async fn relayed() -> (UnixStream, TcpStream, [Relayed; 2]) {
 
     let near = tokio::spawn(async move {
         let mut socket = near_socket;
-        let (read, mut write) = socket.split();
-        relay(&read, &mut write, send, receive).await
+        let (mut read, mut write) = socket.split();
+        relay(&mut read, &mut write, send, receive).await
     });
     let far = tokio::spawn(async move {
-        let (read, mut write) = far_socket.split();
-        relay(&read, &mut write, back, request.into_body()).await
+        let (mut read, mut write) = far_socket.split();
+        relay(&mut read, &mut write, back, request.into_body()).await
     });
     (asker, target.unwrap(), [near, far])
 }

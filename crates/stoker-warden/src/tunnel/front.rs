@@ -42,9 +42,9 @@ pub(super) async fn answer(mut socket: UnixStream, shared: &Shared) {
     }
     let _open = metrics.stream();
     let (read, write) = socket.split();
-    let read = Counted(read, &metrics.to_nodes);
+    let mut read = Counted(read, &metrics.to_nodes);
     let mut write = Counted(write, &metrics.from_nodes);
-    let _ = relay(&read, &mut write, opened.send, opened.receive).await;
+    let _ = relay(&mut read, &mut write, opened.send, opened.receive).await;
     drop(opened.place);
 }
 

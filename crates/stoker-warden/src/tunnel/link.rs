@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use http::{Request, StatusCode};
 use rustls_pki_types::CertificateDer;
+use stoker_tunnel::ahead::ReadAhead;
 use stoker_tunnel::identity::{NodeName, Served};
 use stoker_tunnel::pulse::{INTERVAL, Pulse};
 use stoker_tunnel::wire::{
@@ -54,7 +55,7 @@ pub(super) enum Error {
     Evicted,
 }
 
-type Wire = Connection<TlsStream<TcpStream>, Bytes>;
+type Wire = Connection<TlsStream<ReadAhead<TcpStream>>, Bytes>;
 
 /// A connection whose client is a node of the tenant.
 pub(super) struct Link {
@@ -69,7 +70,7 @@ pub(super) async fn greet(socket: TcpStream, shared: &Shared) -> Result<Link, Er
     let _ = socket.set_nodelay(true);
     let trust = shared.credentials.current();
     let stream = TlsAcceptor::from(trust.tls.clone())
-        .accept(socket)
+        .accept(ReadAhead::new(socket))
         .await
         .map_err(Error::Handshake)?;
     let chain: Vec<_> = stream

@@ -27,6 +27,10 @@ const ROUNDS: usize = 5;
 const LARGE: usize = 512 << 20;
 /// Bytes of it on a cable of 1 Gbit/s.
 const LARGE_ON_CABLE: usize = 128 << 20;
+/// Bytes of it when the target writes small pieces, as a kubelet does.
+const LARGE_IN_PIECES: usize = 128 << 20;
+/// Bytes of such a piece.
+const PIECE: usize = 4 << 10;
 /// Streams held open.
 const STREAMS: usize = 1000;
 /// Agents beside the first.
@@ -98,32 +102,60 @@ async fn latency(ways: &[Way; 2]) -> Result<Table> {
 
 async fn throughput(ground: &Ground, ways: &[Way; 2]) -> Result<Table> {
     let mut table = Table::new(
-        "tunnel, one stream of TLS, MB/s",
-        &["path", "direct", "tunnel", "ratio"],
+        "tunnel, one stream of TLS",
+        &[
+            "path",
+            "direct, MB/s",
+            "tunnel, MB/s",
+            "ratio",
+            "warden, CPU s/GB",
+            "stoker-node, CPU s/GB",
+        ],
     );
-    for (path, gigabit, bytes) in [
-        ("cable of 1 Gbit/s", true, LARGE_ON_CABLE),
-        ("no limit but two cores for everything", false, LARGE),
+    for (path, gigabit, bytes, piece) in [
+        (
+            "no limit but two cores for everything",
+            false,
+            LARGE,
+            load::LARGEST_PIECE,
+        ),
+        (
+            "the same, written in pieces of 4 KiB",
+            false,
+            LARGE_IN_PIECES,
+            PIECE,
+        ),
+        (
+            "cable of 1 Gbit/s",
+            true,
+            LARGE_ON_CABLE,
+            load::LARGEST_PIECE,
+        ),
     ] {
         if gigabit {
             ground.cable().limit_to_a_gigabit()?;
-        } else {
-            ground.cable().unlimited()?;
         }
         let mut took = [Duration::ZERO; 2];
+        let before = ground.cpu()?;
         for _ in 0..ROUNDS {
             for (index, way) in ways.iter().enumerate() {
-                took[index] += load::download(way, bytes).await?;
+                took[index] += load::download(way, bytes, piece).await?;
             }
         }
-        let pace = took.map(|took| count(bytes * ROUNDS) / took.as_secs_f64() / 1e6);
+        let after = ground.cpu()?;
+        let bytes = count(bytes * ROUNDS);
+        let pace = took.map(|took| bytes / took.as_secs_f64() / 1e6);
+        let cpu = |end: usize| format!("{:.2}", (after[end] - before[end]) * 1e9 / bytes);
         table.row(&[
             path,
             &format!("{:.0}", pace[0]),
             &format!("{:.0}", pace[1]),
             &format!("{:.2}", pace[1] / pace[0]),
+            &cpu(0),
+            &cpu(1),
         ]);
     }
+    ground.cable().unlimited()?;
     Ok(table)
 }
 

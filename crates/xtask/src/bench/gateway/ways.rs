@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use stoker_lab::ports::free_port;
 use tokio::net::TcpStream;
 
+use super::super::machine::process_seconds;
 use super::load::{Load, Target};
 
 /// What is between client and server.
@@ -89,17 +90,7 @@ impl Way {
         let Some(process) = &self.process else {
             return Ok(0.0);
         };
-        // Ticks of /proc/PID/stat would be a tenth of what a round takes.
-        let threads = std::fs::read_dir(format!("/proc/{}/task", process.id()))?;
-        let mut nanoseconds = 0.0;
-        for thread in threads {
-            let times = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            let on_cpu = times.split_whitespace().next();
-            nanoseconds += on_cpu
-                .and_then(|text| text.parse::<f64>().ok())
-                .context("no times in /proc")?;
-        }
-        Ok(nanoseconds / 1e9)
+        process_seconds(process.id())
     }
 
     /// Its resident memory, MiB.

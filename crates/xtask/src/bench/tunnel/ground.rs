@@ -1,6 +1,6 @@
 //! Two network namespaces, certificates, the two programs, a target.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,6 +10,7 @@ use stoker_pki::{Authority, LeafRequest, LeafUsage};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
+use super::super::machine::process_seconds;
 use super::load::{self, Way};
 
 const NEAR: &str = "10.77.0.1";
@@ -22,7 +23,7 @@ const TUNNEL_PORT: u16 = 8132;
 pub(super) struct Ground {
     dir: TempDir,
     authority: Authority,
-    programs: PathBuf,
+    agent: PathBuf,
     warden: Program,
     /// The first is measured.
     agents: Vec<Program>,
@@ -41,7 +42,7 @@ impl Drop for Program {
 
 impl Ground {
     pub(super) fn prepare() -> Result<Self> {
-        let programs = build()?;
+        let agent = program("stoker-node", "STOKER_NODE")?;
         let dir = TempDir::new()?;
         let now = OffsetDateTime::now_utc();
         let authority = Authority::generate("kubernetes", Duration::days(1), now)?;
@@ -54,11 +55,11 @@ impl Ground {
         let cable = Cable::plug(&format!("{NEAR}/24"), &format!("{FAR}/24"))?;
         let files = dir.path().to_owned();
         cable.there(move || load::serve(&files, &format!("{FAR}:{TARGET_PORT}")))??;
-        let warden = warden(&programs, &dir)?;
+        let warden = warden(&program("stoker-warden", "STOKER_WARDEN")?, &dir)?;
         let mut ground = Self {
             dir,
             authority,
-            programs,
+            agent,
             warden,
             agents: Vec::new(),
             cable,
@@ -97,7 +98,7 @@ impl Ground {
                 std::fs::write(self.dir.path().join(format!("{name}-{kind}.pem")), text)?;
             }
             let file = |name: &str| self.dir.path().join(name);
-            let mut agent = Command::new(self.programs.join("stoker-node"));
+            let mut agent = Command::new(&self.agent);
             agent
                 .args([
                     "tunnel",
@@ -117,6 +118,15 @@ impl Ground {
         Ok(())
     }
 
+    /// CPU time that the warden and the first agent have used, seconds.
+    pub(super) fn cpu(&self) -> Result<[f64; 2]> {
+        let agent = self.agents.first().context("no agent")?;
+        Ok([
+            process_seconds(self.warden.0.id())?,
+            process_seconds(agent.0.id())?,
+        ])
+    }
+
     /// Of the warden and of the first agent, kB.
     pub(super) fn memory(&self) -> Result<[u64; 2]> {
         let agent = self.agents.first().context("no agent")?;
@@ -124,29 +134,24 @@ impl Ground {
     }
 }
 
-/// Release programs, as they ship.
-fn build() -> Result<PathBuf> {
-    let built = cargo([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "stoker-warden",
-        "-p",
-        "stoker-node",
-    ])
-    .status()
-    .context("starting cargo")?;
-    ensure!(built.success(), "the programs do not build");
+/// A release program, as it ships; or the one that the variable names, as on the lab.
+fn program(package: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(program) = std::env::var_os(variable) {
+        return Ok(program.into());
+    }
+    let built = cargo(["build", "--quiet", "--release", "-p", package])
+        .status()
+        .context("starting cargo")?;
+    ensure!(built.success(), "{package} does not build");
     // …/target/debug/xtask
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(2).context("no target directory")?;
-    Ok(target.join("release"))
+    Ok(target.join("release").join(package))
 }
 
-fn warden(programs: &std::path::Path, dir: &TempDir) -> Result<Program> {
+fn warden(program: &Path, dir: &TempDir) -> Result<Program> {
     let file = |name: &str| dir.path().join(name);
-    let child = Command::new(programs.join("stoker-warden"))
+    let child = Command::new(program)
         .args(["--guard-address=127.0.0.1:10270", "--health-port=10271"])
         .arg(format!("--tunnel-port={TUNNEL_PORT}"))
         .arg("--tunnel-socket")

@@ -14,10 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Bytes of a request: how many are wanted back, and padding.
+/// Bytes of a request: how many are wanted back, in pieces of how many, and padding.
 const REQUEST: usize = 128;
 /// Bytes of a small answer.
 const ANSWER: usize = 256;
+/// Bytes that the target writes at once, at most.
+pub(super) const LARGEST_PIECE: usize = 256 << 10;
 
 trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<P: AsyncRead + AsyncWrite + Unpin + Send> Pipe for P {}
@@ -109,9 +111,10 @@ pub(super) async fn until_open(way: &Way) -> Result<()> {
     Ok(())
 }
 
-async fn ask(stream: &mut Stream, wanted: usize) -> Result<()> {
+async fn ask(stream: &mut Stream, wanted: usize, piece: usize) -> Result<()> {
     let mut request = [0; REQUEST];
     request[..8].copy_from_slice(&(wanted as u64).to_be_bytes());
+    request[8..16].copy_from_slice(&(piece as u64).to_be_bytes());
     stream.write_all(&request).await?;
     stream.flush().await?;
     let mut left = wanted;
@@ -130,12 +133,12 @@ async fn ask(stream: &mut Stream, wanted: usize) -> Result<()> {
 pub(super) async fn requests(way: &Way, number: usize) -> Result<Vec<Duration>> {
     let mut stream = way.open().await?;
     for _ in 0..100 {
-        ask(&mut stream, ANSWER).await?;
+        ask(&mut stream, ANSWER, ANSWER).await?;
     }
     let mut took = Vec::with_capacity(number);
     for _ in 0..number {
         let begun = Instant::now();
-        ask(&mut stream, ANSWER).await?;
+        ask(&mut stream, ANSWER, ANSWER).await?;
         took.push(begun.elapsed());
     }
     Ok(took)
@@ -147,17 +150,17 @@ pub(super) async fn openings(way: &Way, number: usize) -> Result<Vec<Duration>> 
     for _ in 0..number {
         let begun = Instant::now();
         let mut stream = way.open().await?;
-        ask(&mut stream, ANSWER).await?;
+        ask(&mut stream, ANSWER, ANSWER).await?;
         took.push(begun.elapsed());
     }
     Ok(took)
 }
 
-/// One large answer.
-pub(super) async fn download(way: &Way, bytes: usize) -> Result<Duration> {
+/// One large answer, which the target writes in pieces.
+pub(super) async fn download(way: &Way, bytes: usize, piece: usize) -> Result<Duration> {
     let mut stream = way.open().await?;
     let begun = Instant::now();
-    ask(&mut stream, bytes).await?;
+    ask(&mut stream, bytes, piece).await?;
     Ok(begun.elapsed())
 }
 
@@ -166,7 +169,7 @@ pub(super) async fn hold(way: &Way, number: usize) -> Result<Vec<impl Sized>> {
     let mut streams = Vec::with_capacity(number);
     for _ in 0..number {
         let mut stream = way.open().await?;
-        ask(&mut stream, ANSWER).await?;
+        ask(&mut stream, ANSWER, ANSWER).await?;
         streams.push(stream);
     }
     Ok(streams)
@@ -201,15 +204,18 @@ async fn accept(listener: std::net::TcpListener, acceptor: TlsAcceptor) -> Resul
 }
 
 async fn answer(mut stream: impl Pipe) -> Result<()> {
-    let bytes = vec![7; 256 << 10];
+    let bytes = vec![7; LARGEST_PIECE];
     let mut request = [0; REQUEST];
     loop {
         stream.read_exact(&mut request).await?;
-        let mut wanted = [0; 8];
-        wanted.copy_from_slice(&request[..8]);
-        let mut left = usize::try_from(u64::from_be_bytes(wanted))?;
+        let number = |at: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&request[at..at + 8]);
+            usize::try_from(u64::from_be_bytes(number))
+        };
+        let (mut left, piece) = (number(0)?, number(8)?.min(LARGEST_PIECE));
         while left > 0 {
-            let part = left.min(bytes.len());
+            let part = left.min(piece);
             stream.write_all(&bytes[..part]).await?;
             left -= part;
         }
