@@ -115,6 +115,10 @@ async fn runs_as_it_is_enabled(worker: &Host, unit: &str, file: &str) -> Result<
     }
     let found = property(worker, unit, "FragmentPath").await?;
     ensure!(found == file, "{unit} is {found}");
+    if found.starts_with(UNITS) {
+        let limit = property(worker, unit, "StartLimitIntervalUSec").await?;
+        ensure!(limit == "0", "{unit} is given up on: {limit}");
+    }
     if unit == KUBELET {
         let drop_ins = property(worker, unit, "DropInPaths").await?;
         ensure!(drop_ins.contains(DROP_IN), "its drop-ins: {drop_ins}");

@@ -120,8 +120,8 @@ fn drop_in(kubelet: &Path) -> String {
 
 fn unit() -> String {
     format!(
-        "[Unit]\n{DESCRIPTION}Wants=network-online.target\nAfter=network-online.target containerd.service\n\n\
-         [Service]\nRestart=always\nRestartSec=2\nStartLimitInterval=0\n\n[Install]\nWantedBy=multi-user.target\n"
+        "[Unit]\n{DESCRIPTION}Wants=network-online.target\nAfter=network-online.target containerd.service\nStartLimitIntervalSec=0\n\n\
+         [Service]\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n"
     )
 }
 
@@ -133,7 +133,7 @@ fn is_unit_ours() -> bool {
 fn agent(program: &Path) -> String {
     format!(
         "# Of stoker-node join; stoker-node leave removes it.\n[Unit]\nDescription=Stoker's agent on this node\n\
-         Wants=network-online.target\nAfter=network-online.target kubelet.service\n\n\
+         Wants=network-online.target\nAfter=network-online.target kubelet.service\nStartLimitIntervalSec=0\n\n\
          [Service]\nExecStart={} run\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
         program.display()
     )
