@@ -108,7 +108,7 @@ async fn ask(client: &Client, request: &NodeRequest, pace: &Pace) -> Result<Stri
         }
         ensure!(
             begun.elapsed() < pace.patience,
-            "nobody has answered the request {name} within {:?}: is the operator running? Another attempt goes on with it",
+            "nobody has answered the request {name} within {:?}: are the operator and the tenant's kube-controller-manager running? Another attempt goes on with it",
             pace.patience
         );
         tokio::time::sleep(pace.look).await;

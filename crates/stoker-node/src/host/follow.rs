@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use super::access::{Who, client};
 use super::discover::cluster_info;
@@ -27,8 +29,22 @@ async fn look(member: &Membership) -> Result<()> {
     let Some(now) = others(&member.server, &before).await? else {
         return Ok(());
     };
-    write(RESTART_DUE, "", 0o600)?;
+    // Which of them is the first is nothing to the kubelet.
+    if !are_the_same(&before, &now) {
+        write(RESTART_DUE, "", 0o600)?;
+    }
     write(AUTHORITY, &now, 0o644)
+}
+
+/// Whether two PEM texts have the same certificates, in whatever order.
+fn are_the_same(one: &str, other: &str) -> bool {
+    let sorted = |text: &str| {
+        let found = CertificateDer::pem_slice_iter(text.as_bytes());
+        let mut found: Vec<_> = found.flatten().map(|one| one.to_vec()).collect();
+        found.sort();
+        found
+    };
+    sorted(one) == sorted(other)
 }
 
 /// What the tenant publishes, where it is something else than `before`. Who is asked is believed by the authorities of before,
@@ -103,6 +119,18 @@ mod tests {
         assert!(others(&left, old.certificate()).await.is_err());
         let followed = others(&left, &published).await.unwrap();
         assert_eq!(followed.as_deref(), Some(new.certificate()));
+    }
+
+    #[test]
+    fn authorities_in_another_order_are_the_same() {
+        let (old, new) = (authority(), authority());
+        let old_first = [old.certificate(), new.certificate()].concat();
+        let new_first = [new.certificate(), old.certificate()].concat();
+        assert!(are_the_same(&old_first, &new_first));
+        for one in [&old, &new] {
+            assert!(!are_the_same(&old_first, one.certificate()));
+            assert!(!are_the_same(one.certificate(), &new_first));
+        }
     }
 
     #[tokio::test]

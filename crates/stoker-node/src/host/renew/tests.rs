@@ -164,6 +164,15 @@ fn authority_again(one: &Authority) -> Authority {
 }
 
 #[tokio::test]
+async fn a_kubelet_without_a_serving_certificate_is_restarted_with_its_client_certificate() {
+    let machine = Machine::new();
+    fs::remove_file(machine.places().serving).unwrap();
+    machine.look(&mut Renewal::default()).await.unwrap();
+    assert!(machine.is_new(machine.places().client));
+    assert_eq!(machine.there(), [false, false, true]);
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_node_is_not_kept() {
     let machine = Machine::new();
     let before = read(machine.places().client);
