@@ -51,6 +51,8 @@ mod scenarios;
 mod secrets;
 #[path = "lab_support/sleep.rs"]
 mod sleep;
+#[path = "lab_support/systemd.rs"]
+mod systemd;
 #[path = "lab_support/tampering.rs"]
 mod tampering;
 #[path = "support/tenants.rs"]
@@ -72,10 +74,11 @@ use scenarios::{Scenario, scenarios};
 use stoker_lab::lab::LabOptions;
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 20] = scenarios![
+const SCENARIOS: [Scenario; 21] = scenarios![
     main_job::a_tenant_a_joined_worker_and_running_pods,
     kubelets::logs_and_exec_go_only_to_a_kubelet_with_a_certificate_of_the_tenant,
     joining::a_machine_joins_by_its_token_leaves_and_joins_again,
+    systemd::a_machine_with_systemd_runs_both_as_units_until_it_leaves,
     devices::a_pod_gets_a_device_and_restarts_of_plugin_and_kubelet_lose_none,
     two_tenants::credentials_of_one_tenant_are_worth_nothing_at_another,
     network::control_plane_pods_reach_the_pool_and_nothing_else_of_management,

@@ -5,6 +5,7 @@
 
 mod file_system;
 pub mod supervisor;
+mod systemd;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::network_link;
 use crate::paths::Paths;
 use crate::process::Process;
 use supervisor::{HostSetup, Program};
+pub(crate) use systemd::Systemd;
 
 /// File that is there once the host is on the bridge.
 const LINKED: &str = "linked";
@@ -40,6 +42,8 @@ pub(crate) struct HostPlan<'a> {
     pub(crate) supervisor: PathBuf,
     /// The cache of upstream binaries, which the host must see.
     pub(crate) cache: PathBuf,
+    /// What systemd needs, where it is to be the first process.
+    pub(crate) systemd: Option<Systemd>,
 }
 
 /// A host that was made.
@@ -50,6 +54,7 @@ pub struct Host {
     address: Ipv4Addr,
     ipv6: Option<Ipv6Addr>,
     search_path: String,
+    has_systemd: bool,
 }
 
 impl Host {
@@ -75,6 +80,7 @@ impl Host {
             address: plan.address,
             ipv6: plan.addresses.ipv6(plan.address),
             search_path: setup.search_path,
+            has_systemd: setup.systemd.is_some(),
         })
     }
 
@@ -97,6 +103,7 @@ impl Host {
                 .context("reading the host's address")?,
             ipv6: read("ipv6").ok().and_then(|text| text.trim().parse().ok()),
             search_path: setup.search_path,
+            has_systemd: setup.systemd.is_some(),
             state,
         })
     }
@@ -117,6 +124,12 @@ impl Host {
     #[must_use]
     pub fn ipv6(&self) -> Option<Ipv6Addr> {
         self.ipv6
+    }
+
+    /// Whether its first process is systemd.
+    #[must_use]
+    pub fn has_systemd(&self) -> bool {
+        self.has_systemd
     }
 
     /// Directory of its state as the machine sees it: `log/`, `etc/`, `var-lib/`, `var-log/`.
@@ -323,6 +336,7 @@ fn write_setup(plan: &HostPlan<'_>, state: &Path) -> Result<HostSetup> {
         state: state.to_owned(),
         keep,
         search_path: parts.join(":"),
+        systemd: plan.systemd.clone(),
     };
     std::fs::write(state.join("address"), plan.address.to_string())
         .context("writing the host's address")?;

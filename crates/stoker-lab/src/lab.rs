@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::addresses::Addresses;
-use crate::host::{Host, HostPlan};
+use crate::host::{Host, HostPlan, Systemd};
 use crate::images;
 use crate::machine::Machine;
 use crate::network_link;
@@ -317,6 +317,29 @@ impl Lab {
         address: Ipv4Addr,
         binaries: Vec<PathBuf>,
     ) -> Result<Host> {
+        self.start_host_by(name, address, binaries, None).await
+    }
+
+    /// A host whose first process is systemd.
+    pub(crate) async fn start_host_with_systemd(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        binaries: Vec<PathBuf>,
+    ) -> Result<Host> {
+        let group = format!("{}/systemd", self.control_group(name));
+        let groups = self.machine.control_groups.make_for_systemd(&group)?;
+        let systemd = Some(Systemd { groups });
+        self.start_host_by(name, address, binaries, systemd).await
+    }
+
+    async fn start_host_by(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        binaries: Vec<PathBuf>,
+        systemd: Option<Systemd>,
+    ) -> Result<Host> {
         self.machine
             .control_groups
             .make(&self.control_group(name))?;
@@ -329,6 +352,7 @@ impl Lab {
             binaries,
             supervisor: self.program(),
             cache: self.upstream.cache().root().to_owned(),
+            systemd,
         };
         Host::start(&plan)
             .await

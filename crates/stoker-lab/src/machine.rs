@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// Bit of `CAP_SYS_RESOURCE` in the capability masks of `/proc/self/status` (`linux/capability.h`).
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -67,6 +67,30 @@ impl ControlGroups {
             }
         }
         Ok(())
+    }
+
+    /// Makes the group `name` for a systemd, and returns it in each tree in which that keeps its units: of v1, the one named for
+    /// it and the one without controllers.
+    ///
+    /// # Errors
+    /// When there is no such tree, or a group cannot be made.
+    pub fn make_for_systemd(&self, name: &str) -> Result<Vec<PathBuf>> {
+        self.make(name)?;
+        let mut trees = self.all_trees();
+        if matches!(self, Self::V1 { .. }) {
+            trees.retain(|tree| tree.ends_with("systemd") || tree.ends_with("unified"));
+        }
+        ensure!(
+            !trees.is_empty(),
+            "there is no control group tree for systemd: mount -t cgroup -o none,name=systemd systemd /sys/fs/cgroup/systemd"
+        );
+        let groups = trees.into_iter().map(|tree| tree.join(name));
+        let groups: Vec<_> = groups.collect();
+        for group in &groups {
+            std::fs::create_dir_all(group)
+                .with_context(|| format!("making the control group {}", group.display()))?;
+        }
+        Ok(groups)
     }
 
     /// Removes the group `name` and all below it; groups that are not there are passed over.

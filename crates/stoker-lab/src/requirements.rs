@@ -28,6 +28,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("socat", "socat"),
     ("sysctl", "procps"),
+    ("systemctl", "systemd"),
     ("unshare", "util-linux"),
 ];
 /// Files that the lab needs and the Debian package that has them.

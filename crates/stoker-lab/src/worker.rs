@@ -54,6 +54,27 @@ impl Lab {
     /// # Errors
     /// When the number is not 1 to 80, the lab is not up, or the host does not start.
     pub async fn add_worker(&self, number: u8, version: KubernetesVersion) -> Result<Host> {
+        self.make_worker(number, version, false).await
+    }
+
+    /// The same with systemd, and with no kubelet's unit: that is for whoever joins it.
+    ///
+    /// # Errors
+    /// As [`Lab::add_worker`], or when the machine has no systemd.
+    pub async fn add_worker_with_systemd(
+        &self,
+        number: u8,
+        version: KubernetesVersion,
+    ) -> Result<Host> {
+        self.make_worker(number, version, true).await
+    }
+
+    async fn make_worker(
+        &self,
+        number: u8,
+        version: KubernetesVersion,
+        systemd: bool,
+    ) -> Result<Host> {
         ensure!(
             (1..=WORKERS).contains(&number),
             "workers are numbered 1 to {WORKERS}"
@@ -66,9 +87,12 @@ impl Lab {
         ];
         let images = images::node(upstream, version).await?;
         let name = format!("worker-{number}");
-        let host = self
-            .start_host(&name, self.addresses().worker(number), binaries)
-            .await?;
+        let address = self.addresses().worker(number);
+        let host = if systemd {
+            self.start_host_with_systemd(&name, address, binaries).await
+        } else {
+            self.start_host(&name, address, binaries).await
+        }?;
         // A Service address that kube-proxy has not programmed yet is refused at once, as a data centre's router
         // does, instead of being forwarded into nothing: CoreDNS would wait 30 s for its first connection.
         let families = 1 + usize::from(host.ipv6().is_some());
@@ -92,9 +116,8 @@ impl Lab {
         )?;
         let joined = membership(&host);
         let node_ip = joined.as_ref().map(|member| member.node_ip.clone());
-        host.keep_running(&kubelet(
-            node_ip.unwrap_or_else(|| host.address().to_string()),
-        ))?;
+        let node_ip = node_ip.unwrap_or_else(|| host.address().to_string());
+        keep_kubelet(&host, node_ip)?;
         // Routes end with the host's processes, what it was joined to does not.
         if let Some(member) = joined {
             self.connect_pods(&member.kubeconfig).await?;
@@ -127,6 +150,7 @@ impl Lab {
         ]);
         // It looks for kernel settings and limits of cgroup v2.
         command.push("--ignore-preflight-errors=SystemVerification");
+        let command = command.into_iter().map(str::to_owned).collect();
         self.enter(worker, kubeconfig, command, tenant).await
     }
 
@@ -145,7 +169,11 @@ impl Lab {
         let tenant = self.expect(worker, kubeconfig).await?;
         let program = stoker_node.display().to_string();
         let patch = format!("{PATCHES}/kubeletconfiguration+merge.json");
-        let command = vec![&program, "join", token, "--kubelet-config", &patch];
+        let mut command = vec![&*program, "join", token, "--kubelet-config", &patch];
+        if worker.has_systemd() {
+            command.extend(["--node-ip", &tenant.1]);
+        }
+        let command = command.into_iter().map(str::to_owned).collect();
         self.enter(worker, kubeconfig, command, tenant).await
     }
 
@@ -154,7 +182,7 @@ impl Lab {
         let text = std::fs::read_to_string(kubeconfig).context("reading the kubeconfig")?;
         let client = self.tenant_client(&text).await?;
         let node_ip = node_ip(&client, worker).await?;
-        worker.keep_running(&kubelet(node_ip.clone()))?;
+        keep_kubelet(worker, node_ip.clone())?;
         Ok((client, node_ip))
     }
 
@@ -164,7 +192,7 @@ impl Lab {
         &self,
         worker: &Host,
         kubeconfig: &Path,
-        command: Vec<&str>,
+        command: Vec<String>,
         (client, node_ip): (Client, String),
     ) -> Result<()> {
         worker.run(command).await.with_context(|| {
@@ -226,6 +254,14 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Where there is systemd, the kubelet is its.
+fn keep_kubelet(worker: &Host, node_ip: String) -> Result<()> {
+    if worker.has_systemd() {
+        return Ok(());
+    }
+    worker.keep_running(&kubelet(node_ip))
 }
 
 /// What waits for kubeadm, and then runs with these addresses.

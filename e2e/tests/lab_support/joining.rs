@@ -61,7 +61,8 @@ pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
     let nodes: Api<Node> = Api::all(tenant.client.clone());
     let node = nodes.get(NAME).await?;
     is_equipped(&node)?;
-    runs_a_pod(&tenant, &pause_reference(world.lab.kubernetes())).await?;
+    let image = pause_reference(world.lab.kubernetes());
+    runs_a_pod(&tenant, "on-the-joined", "gpu", &image).await?;
     worker.keep_running(&Program {
         name: "stoker-node".into(),
         command: vec![stoker_node.clone(), "run".into()],
@@ -121,13 +122,13 @@ fn is_equipped(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// On that node alone, and only since it tolerates the taint.
-async fn runs_a_pod(tenant: &Tenant, image: &str) -> Result<()> {
+/// On a node of that pool alone, and only since it tolerates the taint.
+pub(crate) async fn runs_a_pod(tenant: &Tenant, name: &str, pool: &str, image: &str) -> Result<()> {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "on-the-joined" },
+        "metadata": { "name": name },
         "spec": {
-            "nodeSelector": { "node-restriction.kubernetes.io/pool": "gpu" },
+            "nodeSelector": { "node-restriction.kubernetes.io/pool": pool },
             "tolerations": [{ "key": "gpu", "operator": "Exists" }],
             "containers": [{
                 "name": "pause", "image": image, "imagePullPolicy": "Never",
@@ -136,10 +137,9 @@ async fn runs_a_pod(tenant: &Tenant, image: &str) -> Result<()> {
     });
     let pods: Api<Pod> = Api::namespaced(tenant.client.clone(), "default");
     let params = PatchParams::apply("e2e").force();
-    pods.patch("on-the-joined", &params, &Patch::Apply(pod))
-        .await?;
+    pods.patch(name, &params, &Patch::Apply(pod)).await?;
     eventually(SOON, "a pod runs on it", async || {
-        let status = pods.get("on-the-joined").await?.status.unwrap_or_default();
+        let status = pods.get(name).await?.status.unwrap_or_default();
         let phase = status.phase.unwrap_or_default();
         ensure!(phase == "Running", "it is {phase}: {:?}", status.conditions);
         Ok(())
@@ -209,7 +209,7 @@ async fn leave(worker: &Host, stoker_node: &str) -> Result<()> {
     .await
 }
 
-async fn nothing_is_left(worker: &Host) -> Result<()> {
+pub(crate) async fn nothing_is_left(worker: &Host) -> Result<()> {
     for path in MADE {
         let there = worker.run(["test", "-e", path]).await.is_ok();
         ensure!(!there, "{path} is there");

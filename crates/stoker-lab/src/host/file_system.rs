@@ -73,10 +73,10 @@ fn overlay(target: &str, state: &Path, name: &str) -> Result<()> {
     .with_context(|| format!("mounting an overlay on {target}"))
 }
 
-fn bind(source: &Path, target: &Path) -> Result<()> {
-    for directory in [source, target] {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("making {}", directory.display()))?;
+/// Mounts one at the other; directories are made where nothing is.
+pub(super) fn bind(source: &Path, target: &Path) -> Result<()> {
+    for path in [source, target].into_iter().filter(|path| !path.exists()) {
+        std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
     }
     let nothing: Option<&str> = None;
     mount(

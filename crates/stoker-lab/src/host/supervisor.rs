@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::file_system;
+use super::systemd::Systemd;
 
 /// How often changes are looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -56,6 +57,9 @@ pub(super) struct HostSetup {
     pub(super) keep: Vec<PathBuf>,
     /// `PATH` of every program.
     pub(super) search_path: String,
+    /// Where it is systemd that keeps units running.
+    #[serde(default)]
+    pub(super) systemd: Option<Systemd>,
 }
 
 struct Running {
@@ -67,15 +71,20 @@ struct Running {
     starts: u64,
 }
 
-/// Runs as process 1 of a host until it is killed.
+/// Runs as process 1 of a host until it is killed, or as a unit of the systemd that it has become.
 ///
 /// # Errors
 /// When the host's file systems cannot be set up.
 pub fn supervise(state: &Path) -> Result<()> {
     let text = std::fs::read(state.join("host.json")).context("reading host.json")?;
     let setup: HostSetup = serde_json::from_slice(&text).context("reading host.json")?;
-    nix::unistd::sethostname(&setup.name).context("setting the host name")?;
-    file_system::set_up(&setup)?;
+    if std::process::id() == 1 {
+        nix::unistd::sethostname(&setup.name).context("setting the host name")?;
+        file_system::set_up(&setup)?;
+        if let Some(systemd) = &setup.systemd {
+            return systemd.become_it(&setup);
+        }
+    }
     std::fs::write(setup.state.join("up"), "").context("saying that the host is up")?;
     let mut programs = BTreeMap::new();
     loop {

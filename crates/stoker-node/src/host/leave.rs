@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::machine::Another;
 use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, KUBELET_CONFIG, Membership, STATE, remove};
-use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN, KUBELET_UNIT};
+use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN};
 use super::{containers, files, goodbye, volumes};
 
 /// Takes this machine out of its tenant.
@@ -78,13 +78,9 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
             member.node
         ),
     }
-    for path in [KUBECONFIG, AUTHORITY, KUBELET_DROP_IN, AGENT_UNIT] {
-        remove(path)?;
-    }
-    if service::is_unit_ours() {
-        remove(KUBELET_UNIT)?;
-    }
-    service::reload()?;
+    remove(KUBECONFIG)?;
+    remove(AUTHORITY)?;
+    service::remove_units()?;
     if let Some(kubelet) = &kubelet {
         volumes::empty(kubelet)?;
     }

@@ -1,5 +1,6 @@
 //! The kubelet and this agent as services: of systemd where it runs, else of whoever supervises.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -8,13 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::paths::{KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, write};
+use super::paths::{KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, remove, write};
 
 /// Over whatever unit the kubelet's package has: later names win.
 pub(crate) const KUBELET_DROP_IN: &str =
     "/etc/systemd/system/kubelet.service.d/90-stoker-node.conf";
 /// Only where no package has one.
-pub(crate) const KUBELET_UNIT: &str = "/etc/systemd/system/kubelet.service";
+const KUBELET_UNIT: &str = "/etc/systemd/system/kubelet.service";
 /// Ours.
 pub(crate) const AGENT_UNIT: &str = "/etc/systemd/system/stoker-node.service";
 const KUBELET: &str = "kubelet.service";
@@ -77,8 +78,15 @@ pub(crate) async fn stop() -> Result<()> {
     }
 }
 
-/// After the units were removed.
-pub(crate) fn reload() -> Result<()> {
+/// Removes what join wrote of both, once they are stopped.
+pub(crate) fn remove_units() -> Result<()> {
+    remove(KUBELET_DROP_IN)?;
+    remove(AGENT_UNIT)?;
+    if is_unit_ours() {
+        remove(KUBELET_UNIT)?;
+    }
+    // It stays where somebody else has a drop-in there.
+    let _ = Path::new(KUBELET_DROP_IN).parent().map(fs::remove_dir);
     if has_systemd() {
         must(&["daemon-reload"])?;
     }
@@ -112,20 +120,20 @@ fn drop_in(kubelet: &Path) -> String {
 
 fn unit() -> String {
     format!(
-        "[Unit]\n{DESCRIPTION}Wants=network-online.target\nAfter=network-online.target containerd.service\n\n\
-         [Service]\nRestart=always\nRestartSec=2\nStartLimitInterval=0\n\n[Install]\nWantedBy=multi-user.target\n"
+        "[Unit]\n{DESCRIPTION}Wants=network-online.target\nAfter=network-online.target containerd.service\nStartLimitIntervalSec=0\n\n\
+         [Service]\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n"
     )
 }
 
 /// Whether the kubelet's unit is one that join wrote.
-pub(crate) fn is_unit_ours() -> bool {
+fn is_unit_ours() -> bool {
     std::fs::read_to_string(KUBELET_UNIT).is_ok_and(|text| text.contains(DESCRIPTION))
 }
 
 fn agent(program: &Path) -> String {
     format!(
         "# Of stoker-node join; stoker-node leave removes it.\n[Unit]\nDescription=Stoker's agent on this node\n\
-         Wants=network-online.target\nAfter=network-online.target kubelet.service\n\n\
+         Wants=network-online.target\nAfter=network-online.target kubelet.service\nStartLimitIntervalSec=0\n\n\
          [Service]\nExecStart={} run\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
         program.display()
     )
