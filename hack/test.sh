@@ -89,6 +89,6 @@ suite tunnel 5 tunnel
 suite operator 26 operator
 suite gateway 6 gateway
 suite release 15 release
-suite lab 35 lab
+suite lab 40 lab
 
 printf '%s\n' "--- minutes by suite" "${report[@]}" "total $(((SECONDS - began) / 60)) min"

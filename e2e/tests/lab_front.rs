@@ -15,6 +15,8 @@ mod conditions;
 mod front;
 #[path = "lab_support/front_address.rs"]
 mod front_address;
+#[path = "lab_support/front_authority.rs"]
+mod front_authority;
 #[path = "lab_support/front_demo.rs"]
 mod front_demo;
 #[path = "lab_support/front_kept.rs"]
@@ -49,12 +51,13 @@ use scenarios::{Scenario, scenarios};
 use stoker_lab::lab::LabOptions;
 
 /// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 6] = scenarios![
+const SCENARIOS: [Scenario; 7] = scenarios![
     front_demo::the_main_job_is_done_through_the_gateway,
     front::people_nodes_and_pods_reach_their_api_server_through_the_gateway,
     front_sleep::a_tenant_sleeps_whatever_its_node_dials_and_wakes_by_the_first_request,
     front_kills::gateways_are_killed_and_replaced_under_load,
     front_address::another_address_of_the_gateway_is_found_by_its_name,
+    front_authority::another_authority_takes_over_and_nodes_pods_and_people_go_on,
     front_nat::a_machine_behind_nat_joins_and_is_reached,
 ];
 

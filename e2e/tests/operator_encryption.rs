@@ -14,6 +14,8 @@
 mod bare;
 #[path = "operator_support/bare_pod.rs"]
 mod bare_pod;
+#[path = "operator_support/escrow_copy.rs"]
+mod escrow_copy;
 #[path = "operator_support/kms.rs"]
 mod kms;
 #[path = "operator_support/pod.rs"]
@@ -23,11 +25,10 @@ mod pod;
 mod stored;
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bare::{Bare, until};
-use base64::Engine as _;
+use escrow_copy::{copy, keep_copy};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kms::KmsPlugin;
@@ -37,7 +38,6 @@ use pod::{TenantPod, born, change, generation, ready};
 use serde_json::{Value, json};
 use stoker_lab::versions::{default_kubernetes, oldest_kubernetes};
 use stored::{People, marks, record, said};
-use tokio::io::AsyncWriteExt as _;
 
 /// Three times an API server looks at its files, once a minute.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -275,30 +275,6 @@ const SECRET: &str = "one-encryption-config";
 
 async fn keys(bare: &Bare) -> Option<BTreeMap<String, ByteString>> {
     bare.secrets("a").get(SECRET).await.unwrap().data
-}
-
-/// The sealed copy of the tenant's keys in the pool.
-async fn copy(bare: &Bare) -> Vec<u8> {
-    let arguments = ["get", "stoker.dev/escrow/", "--prefix", "-w", "json"];
-    let answer: Value = serde_json::from_str(&bare.etcdctl(&arguments).await.concat()).unwrap();
-    let value = answer["kvs"][0]["value"].as_str().unwrap();
-    base64::engine::general_purpose::STANDARD
-        .decode(value)
-        .unwrap()
-}
-
-async fn keep_copy(bare: &Bare, copy: &[u8]) {
-    let keys = bare.pool_keys().await;
-    let key = keys
-        .iter()
-        .find(|key| key.starts_with("stoker.dev/escrow/"));
-    let mut command = bare.pool.etcdctl();
-    command.args(["put", key.unwrap()]).stdin(Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    let mut input = process.stdin.take().unwrap();
-    input.write_all(copy).await.unwrap();
-    drop(input);
-    assert!(process.wait().await.unwrap().success());
 }
 
 /// The plugin's directory as a volume, where a container of the pod would put its socket.

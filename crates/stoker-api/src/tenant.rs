@@ -18,9 +18,9 @@ use crate::feature_gates::RefusedGate;
 use crate::runtime_config::RefusedVersion;
 use crate::storage_id::{InvalidStorageId, StorageId};
 use crate::v1alpha1::{
-    Addons, ApiPriority, Audit, Authentication, ControlPlaneDeployment, ControlPlaneGateway,
-    ControlPlaneIngress, ControlPlaneService, Encryption, Kubelet, ServiceType, Size,
-    TenantControlPlane, WritePermissions,
+    Addons, ApiPriority, Audit, Authentication, CertificateAuthority, ControlPlaneDeployment,
+    ControlPlaneGateway, ControlPlaneIngress, ControlPlaneService, Encryption, Kubelet,
+    ServiceType, Size, TenantControlPlane, WritePermissions,
 };
 use crate::version::{KubernetesVersion, VersionError};
 use crate::{feature_gates, runtime_config};
@@ -79,6 +79,8 @@ pub struct Tenant {
     pub size: Option<Size>,
     /// What is encrypted in the pool, and with what.
     pub encryption: Encryption,
+    /// When the authorities are replaced; left out like an old number.
+    pub certificate_authority: CertificateAuthority,
     /// Networks and names.
     pub network: Network,
     /// Add-ons inside the tenant.
@@ -215,6 +217,11 @@ impl Tenant {
             api_priority: spec.kubernetes.api_priority.clone(),
             size: spec.control_plane.size,
             encryption,
+            certificate_authority: spec
+                .kubernetes
+                .certificate_authority
+                .clone()
+                .unwrap_or_default(),
             network,
             addons: spec.addons.clone(),
             data_store: spec.data_store.clone(),

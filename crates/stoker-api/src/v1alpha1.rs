@@ -9,6 +9,7 @@ mod addons;
 mod api_priority;
 mod audit;
 mod authentication;
+mod certificate_authority;
 mod control_plane;
 mod core;
 mod data_store;
@@ -38,6 +39,7 @@ pub use authentication::{
     AudienceMatchPolicy, Authentication, Claim, ClaimMappings, ClaimValidationRule, ExtraMapping,
     Issuer, JwtAuthenticator, PrefixedClaim, UserValidationRule,
 };
+pub use certificate_authority::CertificateAuthority;
 pub use control_plane::{ControlPlane, Size};
 pub use core::{
     Affinity, ContainerSecurity, Containers, InitContainers, PodSecurity, Resources, Tolerations,

@@ -25,6 +25,7 @@ use stoker_api::v1alpha1::{Strategy, StrategyType};
 use crate::metadata::{CONTROL_PLANE, metadata, object_labels, pod_selector, with_additional};
 use crate::{Inputs, Names};
 
+pub use checksum::ANNOTATION as RESTART_CHECKSUM;
 pub(crate) use files::DIRECTORY as CONFIG_DIRECTORY;
 pub(crate) use warden::GUARD_PORT;
 

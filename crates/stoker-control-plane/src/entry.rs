@@ -1,15 +1,20 @@
 //! Names of the entries in a tenant's Secrets and `ConfigMap`s: the contract's, which are kubeadm's
 //! file names.
 
-/// Certificate of the cluster authority, and of the pool's authority in the datastore Secret.
+/// Certificates of the cluster authority: the one that signs, and during a change the other that is believed. In the
+/// datastore Secret, of the pool's.
 pub const CA_CERTIFICATE: &str = "ca.crt";
+/// How far a change of the cluster authority is, with the next one's key if there is one; absent while it is as made at birth.
+pub const CA_RECORD: &str = "ca-record.json";
 /// Key of the cluster authority.
 pub const CA_KEY: &str = "ca.key";
 /// The cluster authority's certificate once more, where Cluster API looks for it.
 pub const TLS_CERTIFICATE: &str = "tls.crt";
 /// The cluster authority's key once more, where Cluster API looks for it.
 pub const TLS_KEY: &str = "tls.key";
-/// Certificate of the front-proxy authority.
+/// How far a change of the front-proxy authority is, likewise.
+pub const FRONT_PROXY_CA_RECORD: &str = "front-proxy-ca-record.json";
+/// Certificates of the front-proxy authority, likewise.
 pub const FRONT_PROXY_CA_CERTIFICATE: &str = "front-proxy-ca.crt";
 /// Key of the front-proxy authority.
 pub const FRONT_PROXY_CA_KEY: &str = "front-proxy-ca.key";
@@ -39,6 +44,9 @@ pub const CONTROLLER_MANAGER: &str = "controller-manager.conf";
 pub const CONTROLLER_MANAGER_CERTIFICATE: &str = "controller-manager.crt";
 /// Its key.
 pub const CONTROLLER_MANAGER_KEY: &str = "controller-manager.key";
+/// Certificate of the authority that signs, alone: kube-controller-manager takes no other beside it
+/// (`pkg/controller/certificates/authority`).
+pub const CA_SIGNER: &str = "ca-signer.crt";
 /// kube-scheduler's kubeconfig.
 pub const SCHEDULER: &str = "scheduler.conf";
 /// Client certificate that [`SCHEDULER`] refers to.

@@ -1,16 +1,17 @@
 //! Keys that cannot be replaced once a tenant lives: what they sign and encrypt outlives them.
 
 use std::str::Utf8Error;
+use std::sync::Arc;
 
 use stoker_api::tenant::Tenant;
 use stoker_pki::{Authority, ServiceAccountKey};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::objects::{ExistingSecrets, SecretData};
-use crate::{EncryptionError, EncryptionKeys, Names, entry};
-
-/// Lifetime of an authority: ten years, as kubeadm's.
-const AUTHORITY_LIFETIME: Duration = Duration::days(3650);
+use crate::{
+    AuthorityRecordError, AuthorityRole, EncryptionError, EncryptionKeys, Names, RotatingAuthority,
+    entry,
+};
 
 /// A tenant's irreplaceable keys.
 ///
@@ -19,9 +20,9 @@ const AUTHORITY_LIFETIME: Duration = Duration::days(3650);
 #[derive(Debug)]
 pub struct Keys {
     /// Signs the certificates of the API server, components, people and nodes.
-    pub certificate_authority: Authority,
+    pub certificate_authority: Arc<RotatingAuthority>,
     /// Signs the certificate by which the API server proves itself to aggregated API servers.
-    pub front_proxy_authority: Authority,
+    pub front_proxy_authority: Arc<RotatingAuthority>,
     /// Signs service-account tokens.
     pub service_account: ServiceAccountKey,
     /// Encrypts Secrets at rest.
@@ -43,6 +44,9 @@ pub enum Loss {
     /// A key or certificate in it cannot be used.
     #[error("is damaged: {0}")]
     Damaged(#[from] stoker_pki::Error),
+    /// The record of an authority's changes cannot be used.
+    #[error("is damaged: {0}")]
+    Record(#[from] AuthorityRecordError),
     /// The encryption configuration in it cannot be used.
     #[error("is damaged: {0}")]
     Encryption(#[from] EncryptionError),
@@ -98,13 +102,17 @@ pub fn keys(
 ) -> Result<Keys, KeysError> {
     let names = Names::of(tenant);
     let source = Source { existing, born };
+    let wanted = tenant.certificate_authority.generation;
+    // One that people put there is the one that is wanted; one that has lived without a record is the first.
+    let unrecorded = if born { 0 } else { wanted };
+    let authority = |name: &str, role| {
+        let read = |data: &SecretData| authority(data, role, unrecorded);
+        let make = || RotatingAuthority::generate(role, wanted, now);
+        source.get(name, read, make).map(Arc::new)
+    };
     Ok(Keys {
-        certificate_authority: source.get(&names.ca, cluster_authority, || {
-            Authority::generate("kubernetes", AUTHORITY_LIFETIME, now)
-        })?,
-        front_proxy_authority: source.get(&names.front_proxy_ca, front_proxy_authority, || {
-            Authority::generate("front-proxy-ca", AUTHORITY_LIFETIME, now)
-        })?,
+        certificate_authority: authority(&names.ca, AuthorityRole::Cluster)?,
+        front_proxy_authority: authority(&names.front_proxy_ca, AuthorityRole::FrontProxy)?,
         service_account: source.get(
             &names.service_account_keys,
             service_account,
@@ -143,26 +151,77 @@ impl Source<'_> {
     }
 }
 
-fn cluster_authority(data: &SecretData) -> Result<Authority, Loss> {
+/// Keys that change by steps, of a tenant that has lived, as a Secret or a copy of it has them.
+#[derive(Debug)]
+pub enum StoredKeys {
+    /// What signs certificates.
+    Authority(Box<RotatingAuthority>),
+    /// What encrypts.
+    Encryption(Box<EncryptionKeys>),
+}
+
+impl StoredKeys {
+    /// Reads the Secret `name` of a tenant; `None` for another one, or one that is no good.
+    #[must_use]
+    pub fn read(names: &Names, name: &str, data: &SecretData) -> Option<Self> {
+        let read = |role| {
+            let found = authority(data, role, 0).ok()?;
+            Some(Self::Authority(Box::new(found)))
+        };
+        if name == names.ca {
+            read(AuthorityRole::Cluster)
+        } else if name == names.front_proxy_ca {
+            read(AuthorityRole::FrontProxy)
+        } else if name == names.encryption {
+            let found = encryption(data).ok()?;
+            Some(Self::Encryption(Box::new(found)))
+        } else {
+            None
+        }
+    }
+
+    /// Whether these are what became of `before`: of keys that encrypt by one change, since what is stored may be of `before`;
+    /// of an authority by any number.
+    #[must_use]
+    pub fn succeed(&self, before: &Self) -> bool {
+        match (self, before) {
+            (Self::Authority(after), Self::Authority(before)) => after.descends_from(before),
+            (Self::Encryption(after), Self::Encryption(before)) => after.follows(before),
+            _ => false,
+        }
+    }
+}
+
+fn authority(
+    data: &SecretData,
+    role: AuthorityRole,
+    unrecorded: i64,
+) -> Result<RotatingAuthority, Loss> {
+    let (record, key) = match role {
+        AuthorityRole::Cluster => (entry::CA_RECORD, entry::CA_KEY),
+        AuthorityRole::FrontProxy => (entry::FRONT_PROXY_CA_RECORD, entry::FRONT_PROXY_CA_KEY),
+    };
+    if data.contains_key(record) {
+        let (record, key) = (text(data, record)?, text(data, key)?);
+        return Ok(RotatingAuthority::read(role, record, key)??);
+    }
+    let (certificate, key) = match role {
+        AuthorityRole::Cluster => cluster_entries(data),
+        AuthorityRole::FrontProxy => (entry::FRONT_PROXY_CA_CERTIFICATE, key),
+    };
+    let signer = Authority::from_pem(text(data, certificate)?, text(data, key)?)?;
+    Ok(RotatingAuthority::born(role, signer, unrecorded))
+}
+
+/// Where people may have put an authority of theirs.
+fn cluster_entries(data: &SecretData) -> (&'static str, &'static str) {
     let ours = data.contains_key(entry::CA_CERTIFICATE) || data.contains_key(entry::CA_KEY);
     let theirs = data.contains_key(entry::TLS_CERTIFICATE) || data.contains_key(entry::TLS_KEY);
-    let (certificate, key) = if theirs && !ours {
+    if theirs && !ours {
         (entry::TLS_CERTIFICATE, entry::TLS_KEY)
     } else {
         (entry::CA_CERTIFICATE, entry::CA_KEY)
-    };
-    Ok(Authority::from_pem(
-        text(data, certificate)?,
-        text(data, key)?,
-    )?)
-}
-
-fn front_proxy_authority(data: &SecretData) -> Result<Authority, Loss> {
-    let certificate = text(data, entry::FRONT_PROXY_CA_CERTIFICATE)?;
-    Ok(Authority::from_pem(
-        certificate,
-        text(data, entry::FRONT_PROXY_CA_KEY)?,
-    )?)
+    }
 }
 
 fn service_account(data: &SecretData) -> Result<ServiceAccountKey, Loss> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use stoker_api::tenant::Tenant;
 use stoker_pki::{
     Authority, KeyedCertificate, LeafRequest, LeafState, LeafUsage, PrivateKey, ReissueReason,
-    leaf_state, parse_kubeconfig, renewal,
+    first_certificate, leaf_state, parse_kubeconfig, renewal,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -58,34 +58,46 @@ pub fn leaves(
     now: OffsetDateTime,
 ) -> Result<Leaves, stoker_pki::Error> {
     let names = Names::of(tenant);
-    let authority = &keys.certificate_authority;
+    let (cluster, front_proxy) = (&keys.certificate_authority, &keys.front_proxy_authority);
+    let authority = cluster.signer();
     let mut issuer = Issuer {
         existing,
         now,
         renew_at: None,
         reissued: BTreeMap::new(),
     };
-    let serving = issuer.leaf(
+    let mut serving = issuer.leaf(
         &names.api_server_certificate,
         Place::Files(entry::API_SERVER_CERTIFICATE, entry::API_SERVER_KEY),
         &serving_request(tenant, exposure),
         authority,
     )?;
-    let kubelet_client = issuer.leaf(
+    let mut kubelet_client = issuer.leaf(
         &names.kubelet_client,
         Place::Files(entry::KUBELET_CLIENT_CERTIFICATE, entry::KUBELET_CLIENT_KEY),
         &client_request("kube-apiserver-kubelet-client", Some(ADMINISTRATORS)),
         authority,
     )?;
-    let front_proxy_client = issuer.leaf(
+    let mut front_proxy_client = issuer.leaf(
         &names.front_proxy_client,
         Place::Files(
             entry::FRONT_PROXY_CLIENT_CERTIFICATE,
             entry::FRONT_PROXY_CLIENT_KEY,
         ),
         &client_request("front-proxy-client", None),
-        &keys.front_proxy_authority,
+        front_proxy.signer(),
     )?;
+    // To nodes and pods, which may know the authority before this one alone.
+    for (leaf, authority) in [
+        (&mut serving, cluster),
+        (&mut kubelet_client, cluster),
+        (&mut front_proxy_client, front_proxy),
+    ] {
+        leaf.certificate = authority.linked(&leaf.certificate, now);
+        if let Some(end) = authority.links_end(now) {
+            issuer.look_again(end);
+        }
+    }
     let admin = issuer.leaf(
         &names.admin_kubeconfig,
         Place::Kubeconfig(entry::ADMIN_SERVICE),
@@ -133,7 +145,8 @@ impl Place {
         let text = |name| std::str::from_utf8(data.get(name)?).ok();
         match self {
             Self::Files(certificate, key) => Some(KeyedCertificate {
-                certificate: text(certificate)?.to_owned(),
+                // Without what is sent after it.
+                certificate: first_certificate(text(certificate)?).ok()?,
                 key: PrivateKey::from_pem(text(key)?).ok()?,
             }),
             Self::Kubeconfig(name) => {

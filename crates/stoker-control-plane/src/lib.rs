@@ -38,6 +38,7 @@ mod names;
 mod network_policy;
 mod node_listener;
 mod objects;
+mod rotating_authority;
 mod routes;
 mod secrets;
 mod service;
@@ -46,19 +47,24 @@ mod trial;
 mod tunnel;
 
 pub use authentication::{InvalidAuthentication, InvalidExpression, check_authentication};
+pub use deployment::RESTART_CHECKSUM;
 pub use encryption::{
     Advance, EncryptionError, EncryptionKeys, Leftover, Observed, Refusal, Servers, Step, Stored,
 };
 pub use exposure::{Endpoint, Exposure, Host, exposure};
 pub use generated_kubeconfig::{generated_kubeconfig, generated_name};
 pub use guards::{Guards, guards};
-pub use keys::{Keys, KeysError, Loss, keys};
+pub use keys::{Keys, KeysError, Loss, StoredKeys, keys};
 pub use kubeadm::cluster_configuration;
 pub use leaves::{Leaves, leaves, serving_names};
 pub use metadata::COMPONENT;
 pub use names::Names;
 pub use node_listener::NodeListeners;
 pub use objects::{ExistingSecrets, Inputs, Objects, SecretData, build};
+pub use rotating_authority::{
+    AuthorityAdvance, AuthorityObserved, AuthorityRecordError, AuthorityRole, AuthorityStep,
+    RotatingAuthority,
+};
 pub use routes::{
     TLS_ROUTE_GROUP, TLS_ROUTE_KIND, TLS_ROUTE_PLURAL, TLS_ROUTE_VERSIONS, TlsRoute, ingress,
     tls_route,

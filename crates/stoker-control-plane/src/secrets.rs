@@ -4,12 +4,14 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::labels::KEY_FINALIZER;
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
-use stoker_pki::{KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, kubeconfig};
+use stoker_pki::{
+    KeyedCertificate, KubeconfigCredentials, KubeconfigRequest, first_certificate, kubeconfig,
+};
 
 use crate::deployment::CONFIG_DIRECTORY;
 use crate::exposure::waking_name;
 use crate::metadata::metadata;
-use crate::{Host, Inputs, Names, entry};
+use crate::{Host, Inputs, Names, RotatingAuthority, entry};
 
 /// Where kube-controller-manager and kube-scheduler find the API server: in their own pod, so they
 /// work while the Service, the load balancer or cluster DNS does not.
@@ -28,8 +30,7 @@ pub(crate) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
 pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
     let names = Names::of(inputs.tenant);
     let keys = inputs.keys;
-    let ca = &keys.certificate_authority;
-    let front_proxy = &keys.front_proxy_authority;
+    let (ca, front_proxy) = (&keys.certificate_authority, &keys.front_proxy_authority);
     let record = keys.encryption.record();
     let mut encryption = vec![(entry::ENCRYPTION, keys.encryption.as_yaml())];
     encryption.extend(
@@ -38,23 +39,26 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
             .map(|record| (entry::ENCRYPTION_RECORD, record.as_str())),
     );
     sorted(guarded(vec![
-        secret(
+        authority(
             inputs.tenant,
             &names.ca,
+            ca,
+            [entry::CA_CERTIFICATE, entry::CA_KEY, entry::CA_RECORD],
             &[
-                (entry::CA_CERTIFICATE, ca.certificate()),
-                (entry::CA_KEY, ca.key().as_pem()),
-                (entry::TLS_CERTIFICATE, ca.certificate()),
-                (entry::TLS_KEY, ca.key().as_pem()),
+                (entry::TLS_CERTIFICATE, ca.signer().certificate()),
+                (entry::TLS_KEY, ca.signer().key().as_pem()),
             ],
         ),
-        secret(
+        authority(
             inputs.tenant,
             &names.front_proxy_ca,
-            &[
-                (entry::FRONT_PROXY_CA_CERTIFICATE, front_proxy.certificate()),
-                (entry::FRONT_PROXY_CA_KEY, front_proxy.key().as_pem()),
+            front_proxy,
+            [
+                entry::FRONT_PROXY_CA_CERTIFICATE,
+                entry::FRONT_PROXY_CA_KEY,
+                entry::FRONT_PROXY_CA_RECORD,
             ],
+            &[],
         ),
         secret(
             inputs.tenant,
@@ -72,6 +76,22 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
         ),
         secret(inputs.tenant, &names.encryption, &encryption),
     ]))
+}
+
+/// What is believed, the key of what signs, the record of changes, and `more`.
+fn authority(
+    tenant: &Tenant,
+    name: &str,
+    authority: &RotatingAuthority,
+    [trusted, key, record]: [&'static str; 3],
+    more: &[(&str, &str)],
+) -> Secret {
+    let (certificates, changes) = (authority.trusted(), authority.record());
+    let signs = authority.signer().key().as_pem();
+    let mut entries = vec![(trusted, certificates.as_str()), (key, signs)];
+    entries.extend(changes.iter().map(|changes| (record, changes.as_str())));
+    entries.extend_from_slice(more);
+    secret(tenant, name, &entries)
 }
 
 /// Keeps a Secret of keys from vanishing before its bytes are safe elsewhere.
@@ -122,6 +142,9 @@ fn certificates(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
 
 fn kubeconfigs(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
     let leaves = inputs.leaves;
+    let signer = inputs.keys.certificate_authority.signer().certificate();
+    // It was read as one.
+    let signer = first_certificate(signer).unwrap_or_default();
     vec![
         admin(inputs, &names.admin_kubeconfig),
         component(
@@ -134,6 +157,7 @@ fn kubeconfigs(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
                 entry::CONTROLLER_MANAGER_KEY,
             ],
             &leaves.controller_manager,
+            &[(entry::CA_SIGNER, &signer)],
         ),
         component(
             inputs,
@@ -145,6 +169,7 @@ fn kubeconfigs(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {
                 entry::SCHEDULER_KEY,
             ],
             &leaves.scheduler,
+            &[],
         ),
     ]
 }
@@ -157,7 +182,7 @@ fn admin(inputs: &Inputs<'_>, name: &str) -> Secret {
             cluster: tenant.name.clone(),
             server,
             tls_server_name,
-            authority: inputs.keys.certificate_authority.certificate().to_owned(),
+            authority: inputs.keys.certificate_authority.trusted(),
             user: "kubernetes-admin".to_owned(),
             credentials: KubeconfigCredentials::Inline(inputs.leaves.admin.clone()),
         })
@@ -195,27 +220,26 @@ fn component(
     user: &str,
     [config, certificate, key]: [&'static str; 3],
     leaf: &KeyedCertificate,
+    more: &[(&str, &str)],
 ) -> Secret {
     let text = kubeconfig(&KubeconfigRequest {
         cluster: inputs.tenant.name.clone(),
         server: format!("{LOCAL_SERVER}:{API_SERVER_PORT}"),
         tls_server_name: None,
-        authority: inputs.keys.certificate_authority.certificate().to_owned(),
+        authority: inputs.keys.certificate_authority.trusted(),
         user: user.to_owned(),
         credentials: KubeconfigCredentials::Files {
             certificate: format!("{CONFIG_DIRECTORY}/{certificate}"),
             key: format!("{CONFIG_DIRECTORY}/{key}"),
         },
     });
-    secret(
-        inputs.tenant,
-        name,
-        &[
-            (config, &text),
-            (certificate, &leaf.certificate),
-            (key, leaf.key.as_pem()),
-        ],
-    )
+    let mut entries = vec![
+        (config, text.as_str()),
+        (certificate, &leaf.certificate),
+        (key, leaf.key.as_pem()),
+    ];
+    entries.extend_from_slice(more);
+    secret(inputs.tenant, name, &entries)
 }
 
 fn data_store(inputs: &Inputs<'_>, names: &Names) -> Vec<Secret> {

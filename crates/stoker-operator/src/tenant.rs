@@ -2,6 +2,7 @@
 
 mod addresses;
 mod apply;
+pub mod authority;
 mod build;
 mod claim;
 pub(crate) mod connection;

@@ -36,25 +36,46 @@ impl Authority {
         lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<Self, Error> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        params.serial_number = Some(serial_number()?);
-        params.not_before = begin(now, lifetime)?;
-        params.not_after = end(now, lifetime)?;
-
+        let params = authority_params(common_name, lifetime, now)?;
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Sign)?;
         let certificate = params.self_signed(&pair).map_err(Error::Sign)?;
         let key = PrivateKey::from_pair(&pair);
         Self::new(certificate.pem(), certificate.der().to_vec(), key, pair)
+    }
+
+    /// Whether it may certify another authority (RFC 5280, 4.2.1.9): with a path length of 0 it may not.
+    #[must_use]
+    pub fn can_vouch(&self) -> bool {
+        let parsed = self.parsed();
+        let constraints = parsed.as_ref().map(|found| found.basic_constraints());
+        let Ok(Ok(Some(constraints))) = constraints else {
+            return false;
+        };
+        constraints.value.path_len_constraint != Some(0)
+    }
+
+    /// Makes another authority, and a cross-certificate (RFC 4949): its key certified by this one. Whoever believes this
+    /// one alone believes what the other signs where that is sent along.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and [`Error::AuthorityExpired`].
+    pub fn successor(
+        &self,
+        common_name: &str,
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<(Self, String), Error> {
+        if now >= self.not_after {
+            return Err(Error::AuthorityExpired {
+                not_after: self.not_after,
+            });
+        }
+        let next = Self::generate(common_name, lifetime, now)?;
+        let mut params = authority_params(common_name, lifetime, now)?;
+        params.use_authority_key_identifier_extension = true;
+        params.not_after = next.not_after.min(self.not_after);
+        let link = params.signed_by(next.issuer.key(), &self.issuer);
+        Ok((next, link.map_err(Error::Sign)?.pem()))
     }
 
     /// Reads an existing authority, whoever made it.
@@ -174,6 +195,29 @@ impl Authority {
             key: PrivateKey::from_pair(&pair),
         })
     }
+}
+
+/// What the certificate of an authority says.
+fn authority_params(
+    common_name: &str,
+    lifetime: Duration,
+    now: OffsetDateTime,
+) -> Result<CertificateParams, Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params.serial_number = Some(serial_number()?);
+    params.not_before = begin(now, lifetime)?;
+    params.not_after = end(now, lifetime)?;
+    Ok(params)
 }
 
 /// RFC 5280, 4.2.1.3 and 4.2.1.9; Go's `CheckSignatureFrom` asks the same.

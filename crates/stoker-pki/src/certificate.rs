@@ -35,6 +35,14 @@ pub fn not_after(pem: &str) -> Result<OffsetDateTime, Error> {
     Ok(certificate.validity().not_after.to_datetime())
 }
 
+/// The first certificate of a PEM text, as PEM and without what is around it.
+///
+/// # Errors
+/// [`Error::NotPem`].
+pub fn first_certificate(pem: &str) -> Result<String, Error> {
+    Ok(certificate_pem(&certificate_der(pem)?))
+}
+
 /// How many certificates a PEM text holds, all of which can be read.
 ///
 /// # Errors
@@ -116,6 +124,20 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
 pub fn ca_hash(ca_pem: &str) -> Result<String, Error> {
     let der = certificate_der(ca_pem)?;
     Ok(key_hash(parse(&der)?.public_key().raw))
+}
+
+/// The pin of each certificate in a PEM text.
+///
+/// # Errors
+/// [`Error::NotPem`] or [`Error::ReadCertificate`].
+pub fn pins(pem: &str) -> Result<Vec<String>, Error> {
+    let pin = |der: Result<CertificateDer<'_>, _>| {
+        let der = der.map_err(|_| Error::NotPem("certificate"))?;
+        Ok(key_hash(parse(&der)?.public_key().raw))
+    };
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .map(pin)
+        .collect()
 }
 
 /// Those certificates of a PEM text whose pin is one of `pins`, as PEM.

@@ -28,7 +28,10 @@ mod signing_request;
 mod subject;
 
 pub use authority::Authority;
-pub use certificate::{ca_hash, certificate_count, is_node_credential, is_signed_by, not_after};
+pub use certificate::{
+    ca_hash, certificate_count, first_certificate, is_node_credential, is_signed_by, not_after,
+    pins,
+};
 pub use error::Error;
 pub use escrow::{EscrowError, EscrowKey};
 pub use join::{BootstrapToken, JoinCredential, NodeRequest};

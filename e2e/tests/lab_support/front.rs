@@ -196,8 +196,14 @@ impl<'a> Front<'a> {
 
     /// How many requests of the pod's client were not answered.
     pub(crate) async fn failures_of_client(&self) -> Result<usize> {
+        Ok(self.failed_of_client().await?.len())
+    }
+
+    /// What its client says of them.
+    pub(crate) async fn failed_of_client(&self) -> Result<Vec<String>> {
         let log = self.pods().logs(CLIENT, &LogParams::default()).await?;
-        Ok(log.matches("status=failed").count())
+        let failed = log.lines().filter(|line| line.contains("status=failed"));
+        Ok(failed.map(str::to_owned).collect())
     }
 
     /// What containerd calls the container of the pod's client.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::authentication::{HTTPS, HTTPS_MESSAGE};
 use super::rules::is_default;
-use super::{ApiPriority, Audit, Authentication, Encryption};
+use super::{ApiPriority, Audit, Authentication, CertificateAuthority, Encryption};
 use crate::{admission_plugins, runtime_config, version};
 
 /// The Kubernetes release of the control plane and the settings of its kubelets.
@@ -84,6 +84,9 @@ pub struct Kubernetes {
     /// What is encrypted in the `DataStore`. Left out, Secrets with secretbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// When the authorities are replaced. Left out, the present ones stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authority: Option<CertificateAuthority>,
 }
 
 /// CEL: no token that lives is refused after an update. Stoker's own issuers are always believed.

@@ -141,6 +141,7 @@ fn controller_manager(names: &Names) -> Vec<VolumeProjection> {
                 entry::CONTROLLER_MANAGER,
                 entry::CONTROLLER_MANAGER_CERTIFICATE,
                 entry::CONTROLLER_MANAGER_KEY,
+                entry::CA_SIGNER,
             ],
         ),
     ]

@@ -201,7 +201,7 @@ pub(super) fn controller_manager(tenant: &Tenant) -> Vec<String> {
         ("client-ca-file", path(entry::CA_CERTIFICATE)),
         ("cluster-cidr", tenant.network.pod_cidr_flag()),
         ("cluster-name", tenant.name.clone()),
-        ("cluster-signing-cert-file", path(entry::CA_CERTIFICATE)),
+        ("cluster-signing-cert-file", path(entry::CA_SIGNER)),
         ("cluster-signing-key-file", path(entry::CA_KEY)),
         ("controllers", "*,bootstrapsigner,tokencleaner".to_owned()),
         ("kubeconfig", kubeconfig),

@@ -29,16 +29,16 @@ fn the_same_keys_come_back_from_their_secrets() {
         let read = keys(&scenario.tenant, &scenario.existing(), born, now()).unwrap();
         let made = &scenario.keys;
         assert_eq!(
-            read.certificate_authority.key(),
-            made.certificate_authority.key()
+            read.certificate_authority.signer().key(),
+            made.certificate_authority.signer().key()
         );
         assert_eq!(
-            read.certificate_authority.certificate(),
-            made.certificate_authority.certificate()
+            read.certificate_authority.signer().certificate(),
+            made.certificate_authority.signer().certificate()
         );
         assert_eq!(
-            read.front_proxy_authority.key(),
-            made.front_proxy_authority.key()
+            read.front_proxy_authority.signer().key(),
+            made.front_proxy_authority.signer().key()
         );
         assert_eq!(read.service_account, made.service_account);
         assert_eq!(read.encryption, made.encryption);
@@ -49,16 +49,16 @@ fn the_same_keys_come_back_from_their_secrets() {
 fn two_tenants_share_no_key() {
     let (one, two) = (cluster_ip().keys, cluster_ip().keys);
     assert_ne!(
-        one.certificate_authority.key(),
-        two.certificate_authority.key()
+        one.certificate_authority.signer().key(),
+        two.certificate_authority.signer().key()
     );
     assert_ne!(
-        one.certificate_authority.key(),
-        one.front_proxy_authority.key()
+        one.certificate_authority.signer().key(),
+        one.front_proxy_authority.signer().key()
     );
     assert_ne!(
-        one.front_proxy_authority.key(),
-        two.front_proxy_authority.key()
+        one.front_proxy_authority.signer().key(),
+        two.front_proxy_authority.signer().key()
     );
     assert_ne!(one.service_account, two.service_account);
     assert_ne!(one.encryption, two.encryption);
@@ -152,7 +152,7 @@ fn an_authority_that_people_put_there_first_is_used() {
     let tenant = tenant(&spec("ClusterIP", 1, "v1.36.3", &json!({})));
     let keys = keys(&tenant, &existing, false, now()).unwrap();
     assert_eq!(
-        keys.certificate_authority.certificate(),
+        keys.certificate_authority.signer().certificate(),
         theirs.certificate()
     );
 }

@@ -1,10 +1,15 @@
 //! Certificates are kept while they are good, and replaced when they are not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
-use stoker_control_plane::{Endpoint, ExistingSecrets, Host, Leaves, Names, leaves};
-use stoker_pki::{Authority, ReissueReason};
+use stoker_api::v1alpha1::CertificateAuthority;
+use stoker_control_plane::{
+    AuthorityAdvance, AuthorityRole, Endpoint, ExistingSecrets, Host, Leaves, Names,
+    RotatingAuthority, leaves,
+};
+use stoker_pki::{Authority, ReissueReason, certificate_count};
 use time::{Duration, OffsetDateTime};
 
 use crate::scenario::{Scenario, cluster_ip, now, spec};
@@ -85,8 +90,9 @@ fn all_are_renewed_together_in_the_last_third_of_their_year() {
 fn the_next_look_is_at_the_first_certificate_to_renew() {
     let mut scenario = cluster_ip();
     let end = now() + Duration::days(100);
-    scenario.keys.front_proxy_authority =
-        Authority::generate("front-proxy-ca", Duration::days(100), now()).unwrap();
+    let authority = Authority::generate("front-proxy-ca", Duration::days(100), now()).unwrap();
+    let authority = RotatingAuthority::born(AuthorityRole::FrontProxy, authority, 0);
+    scenario.keys.front_proxy_authority = Arc::new(authority);
     let after = again(&scenario, &scenario.existing(), now());
     assert_eq!(after.renew_at, end);
     scenario.leaves = after;
@@ -142,7 +148,12 @@ fn a_damaged_entry_heals_alone() {
     let scenario = cluster_ip();
     for name in certificates(&scenario, &scenario.leaves).into_keys() {
         // What is not read from: the rendering of another part.
-        let unread = ["admin.conf", "controller-manager.conf", "scheduler.conf"];
+        let unread = [
+            "admin.conf",
+            "ca-signer.crt",
+            "controller-manager.conf",
+            "scheduler.conf",
+        ];
         let entries: Vec<_> = scenario.existing()[&name].keys().cloned().collect();
         for entry in entries
             .into_iter()
@@ -193,4 +204,72 @@ fn a_name_that_is_none_is_an_error() {
         error.unwrap_err().to_string(),
         "\"not a name\" is not a DNS name"
     );
+}
+
+#[test]
+fn certificates_of_a_new_authority_go_with_its_link_and_are_kept_with_it() {
+    let mut scenario = cluster_ip();
+    let wanted: CertificateAuthority = serde_json::from_value(json!({ "generation": 1 })).unwrap();
+    for advance in [AuthorityAdvance::Begin, AuthorityAdvance::Sign] {
+        let keys = &mut scenario.keys;
+        for authority in [
+            &mut keys.certificate_authority,
+            &mut keys.front_proxy_authority,
+        ] {
+            let next = authority.after(advance, &wanted, now()).unwrap();
+            *authority = Arc::new(next.unwrap());
+        }
+        if advance == AuthorityAdvance::Begin {
+            let kept = again(&scenario, &scenario.existing(), now());
+            assert!(changed(&scenario, &kept).is_empty(), "the old one signs");
+        }
+    }
+    let after = again(&scenario, &scenario.existing(), now());
+    assert_eq!(changed(&scenario, &after).len(), 6);
+    let count = |text: &str| certificate_count(text).unwrap();
+    for leaf in [
+        &after.serving,
+        &after.kubelet_client,
+        &after.front_proxy_client,
+    ] {
+        assert_eq!(count(&leaf.certificate), 2);
+    }
+    assert_eq!(count(&after.admin.certificate), 1);
+    scenario.leaves = after;
+    let kept = again(&scenario, &scenario.existing(), now());
+    assert!(changed(&scenario, &kept).is_empty());
+    let secret = &scenario.existing()[&Names::of(&scenario.tenant).ca];
+    let text = |entry: &str| String::from_utf8(secret[entry].clone()).unwrap();
+    assert_eq!(count(&text("ca.crt")), 2);
+    assert!(
+        text("ca.crt").starts_with(&text("tls.crt")),
+        "what signs is first"
+    );
+    // kube-controller-manager takes one alone.
+    assert_eq!(count(&text("tls.crt")), 1);
+    let signer = Authority::from_pem(&text("ca.crt"), &text("ca.key")).unwrap();
+    assert_eq!(
+        signer.key(),
+        scenario.keys.certificate_authority.signer().key()
+    );
+}
+
+/// As people bring one along: what signs, and whose it is.
+#[test]
+fn of_a_bundle_kube_controller_manager_gets_what_signs_alone() {
+    let mut scenario = cluster_ip();
+    let root = Authority::generate("root", Duration::days(900), now()).unwrap();
+    let authority = Authority::generate("intermediate", Duration::days(90), now()).unwrap();
+    let bundle = [authority.certificate(), root.certificate()].concat();
+    let authority = Authority::from_pem(&bundle, authority.key().as_pem()).unwrap();
+    let authority = RotatingAuthority::born(AuthorityRole::Cluster, authority, 0);
+    scenario.keys.certificate_authority = Arc::new(authority);
+    let names = Names::of(&scenario.tenant);
+    let entry = |secret: &str, entry: &str| {
+        String::from_utf8(scenario.existing()[secret][entry].clone()).unwrap()
+    };
+    let signer = entry(&names.controller_manager_kubeconfig, "ca-signer.crt");
+    assert_eq!(certificate_count(&signer).unwrap(), 1);
+    assert!(bundle.starts_with(&signer));
+    assert_eq!(entry(&names.ca, "ca.crt"), bundle);
 }

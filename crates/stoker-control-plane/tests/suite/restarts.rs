@@ -45,7 +45,6 @@ fn scaling_address_port_certificates_encryption_and_write_permissions_restart_no
     .unwrap();
     assert_eq!(scenario.leaves.reissued.len(), 6);
     scenario.keys.encryption = cluster_ip().keys.encryption;
-    scenario.keys.front_proxy_authority = cluster_ip().keys.front_proxy_authority;
     scenario.storage.client = cluster_ip().storage.client;
     scenario.management_networks.clear();
     scenario.tenant.write_permissions.block_update = true;
@@ -54,9 +53,10 @@ fn scaling_address_port_certificates_encryption_and_write_permissions_restart_no
 
 #[test]
 fn what_a_component_reads_once_restarts_it() {
-    let changes: [fn(&mut Scenario); 5] = [
+    let changes: [fn(&mut Scenario); 6] = [
         |s| s.keys.service_account = cluster_ip().keys.service_account,
         |s| s.keys.certificate_authority = cluster_ip().keys.certificate_authority,
+        |s| s.keys.front_proxy_authority = cluster_ip().keys.front_proxy_authority,
         |s| s.storage.certificate_authority = cluster_ip().storage.certificate_authority,
         |s| s.storage.endpoints.push("192.0.2.11:2379".to_owned()),
         |s| s.tenant.version.patch += 1,

@@ -133,7 +133,12 @@ impl Rest {
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
     rest: Rest,
+    /// Looks at which it was the kubelet's turn, one after the other.
+    waits: u32,
 }
+
+/// So many looks a kubelet may take to start and to get its certificate.
+const PATIENCE: u32 = 3;
 
 impl Renewal {
     /// Goes on where the last look ended.
@@ -176,6 +181,16 @@ impl Renewal {
             }
             Step::Ask | Step::Drop | Step::Wait => {}
         }
+        self.waits = if step == Step::Wait {
+            self.waits + 1
+        } else {
+            0
+        };
+        if self.waits % (PATIENCE * 5) == PATIENCE {
+            tracing::warn!(
+                "the kubelet has not got a serving certificate, or has not been restarted: its own log and `kubectl get csr` say why"
+            );
+        }
         Ok(())
     }
 
@@ -213,14 +228,20 @@ impl Renewal {
     }
 }
 
-/// Pin of the authority that signs now, once all that the kubelet has is of it and it has started since.
-pub(crate) fn authority() -> Option<String> {
+/// Pin of the authority that signs now, and whether all that the kubelet has is of it, and was read since. `None` while that
+/// is on its way.
+pub(crate) fn authority() -> Option<(String, bool)> {
     let held = Held::read(&PLACES).ok()?;
-    pin(&held)
+    claim(&held)
 }
 
-fn pin(held: &Held) -> Option<String> {
-    (held.step() == Step::Done).then(|| ca_hash(&held.authorities).ok())?
+fn claim(held: &Held) -> Option<(String, bool)> {
+    let has = match held.step() {
+        Step::Done => true,
+        Step::Ask | Step::Drop => false,
+        Step::Wait => return None,
+    };
+    Some((ca_hash(&held.authorities).ok()?, has))
 }
 
 #[cfg(test)]

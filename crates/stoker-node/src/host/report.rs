@@ -28,7 +28,7 @@ const NVIDIA: &str = "nvidia.com/";
 pub(crate) async fn once(
     member: &Membership,
     observer: &mut gpu::Observer,
-    authority: Option<&str>,
+    authority: Option<(&str, bool)>,
 ) -> Result<Node> {
     let machine = observer.look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
@@ -57,7 +57,7 @@ fn patch(
     node: &Node,
     labels: &BTreeMap<&'static str, String>,
     silent: bool,
-    authority: Option<&str>,
+    authority: Option<(&str, bool)>,
 ) -> Option<Value> {
     let is_theirs = node.labels().contains_key(FEATURE_DISCOVERY);
     let is_ours = |name: &str| !(is_theirs && name.starts_with(NVIDIA));
@@ -86,7 +86,15 @@ fn patch(
     let kept = kept.into_iter().collect::<Vec<_>>().join(",");
     let mut annotations = BTreeMap::new();
     let version = env!("CARGO_PKG_VERSION");
-    let authority = authority.map(|pin| (NODE_AUTHORITY, pin));
+    // Taken back where it is not so any more, as on a machine that went back to a former state.
+    let told = node.annotations().get(NODE_AUTHORITY).map(String::as_str);
+    let authority = authority.and_then(|(pin, has)| {
+        if has {
+            Some((NODE_AUTHORITY, pin))
+        } else {
+            (told == Some(pin)).then_some((NODE_AUTHORITY, ""))
+        }
+    });
     for (name, value) in [(AGENT, version), (WRITTEN, &kept)]
         .into_iter()
         .chain(authority)
@@ -178,12 +186,17 @@ mod tests {
         };
         let change = |before, now| patch(&told(before), &labels([]), false, now);
         for before in [None, Some("sha256:a")] {
-            let patch = change(before, Some("sha256:b")).unwrap();
+            let patch = change(before, Some(("sha256:b", true))).unwrap();
             let only = json!({ NODE_AUTHORITY: "sha256:b" });
             assert_eq!(patch["metadata"]["annotations"], only);
         }
-        assert_eq!(change(Some("sha256:b"), Some("sha256:b")), None);
+        assert_eq!(change(Some("sha256:b"), Some(("sha256:b", true))), None);
         assert_eq!(change(Some("sha256:a"), None), None);
+        // It went back to a former state, and says what is not so any more; of another one it says nothing wrong.
+        let patch = change(Some("sha256:b"), Some(("sha256:b", false))).unwrap();
+        let only = json!({ NODE_AUTHORITY: null });
+        assert_eq!(patch["metadata"]["annotations"], only);
+        assert_eq!(change(Some("sha256:a"), Some(("sha256:b", false))), None);
     }
 
     #[test]

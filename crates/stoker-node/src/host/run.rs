@@ -126,7 +126,8 @@ async fn look(member: &Membership, mut stopped: watch::Receiver<bool>) {
         let leaving = Membership::read().ok().flatten();
         let is_old = unfinished.is_old(leaving.and_then(|member| member.leaving));
         let authority = renew::authority();
-        match report::once(member, &mut observer, authority.as_deref()).await {
+        let authority = authority.as_ref().map(|(pin, has)| (pin.as_str(), *has));
+        match report::once(member, &mut observer, authority).await {
             Ok(node) if is_old => {
                 if let Err(error) = unfinished.forget_if_back(&node) {
                     tracing::warn!(error = format!("{error:#}"), "leave is not forgotten");

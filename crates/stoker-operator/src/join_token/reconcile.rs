@@ -14,7 +14,7 @@ use stoker_api::labels::{JOIN_TOKEN_FINALIZER, PAUSED};
 use stoker_api::v1alpha1::{JoinToken, TenantControlPlane};
 use stoker_control_plane::{Names, entry};
 use stoker_kube::{Desired, ObjectKey, Writer};
-use stoker_pki::{BootstrapToken, JoinCredential, ca_hash};
+use stoker_pki::{BootstrapToken, JoinCredential, pins};
 use stoker_tenant::{JoinSecret, join_rights, join_secret, join_secret_name};
 
 use super::build;
@@ -249,7 +249,7 @@ async fn publish(
         let message = format!("the Secret {name:?} is somebody else's: rename this token");
         return Ok(Standing::withdrawn(SECRET_NAME_TAKEN, message));
     }
-    let Some(hash) = authority.and_then(|secret| pin(&secret)) else {
+    let Some(pins) = authority.and_then(|secret| pins_of(&secret)) else {
         return Ok(Standing::withdrawn(
             TENANT_NOT_READY,
             "the tenant has no authority yet",
@@ -259,7 +259,7 @@ async fn publish(
     let bootstrap = held.map_or_else(BootstrapToken::generate, Ok);
     let credential = JoinCredential {
         server: server.to_owned(),
-        ca_hashes: vec![hash],
+        ca_hashes: pins,
         token: bootstrap.map_err(Error::Make)?,
     };
     let secret = build::secret(token, &credential).map_err(Error::Make)?;
@@ -284,10 +284,10 @@ async fn publish(
     Ok(available(token, &id))
 }
 
-/// The pin of a tenant's authority.
-fn pin(authority: &Secret) -> Option<String> {
+/// The pins of the authorities that a tenant believes: two while one takes the place of another.
+fn pins_of(authority: &Secret) -> Option<Vec<String>> {
     let text = &authority.data.as_ref()?.get(entry::CA_CERTIFICATE)?.0;
-    ca_hash(std::str::from_utf8(text).ok()?).ok()
+    pins(std::str::from_utf8(text).ok()?).ok()
 }
 
 async fn put_inside(

@@ -17,7 +17,7 @@ use stoker_api::StorageId;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_control_plane::{self as control_plane, Exposure, Keys, Names};
+use stoker_control_plane::{self as control_plane, Exposure, Keys, Names, RESTART_CHECKSUM};
 use stoker_etcd::Pool;
 use stoker_kube::{Desired, Error as KubeError, ObjectKey, Outcome};
 use time::OffsetDateTime;
@@ -213,6 +213,13 @@ fn cached_service(tenant: &Tenant, ctx: &Context) -> Option<Service> {
     Some(ctx.stores.services.get(&reference)?.as_ref().clone())
 }
 
+/// What pods are to have read at their start.
+fn restart_checksum(deployment: &Deployment) -> Option<String> {
+    let template = &deployment.spec.as_ref()?.template;
+    let annotations = template.metadata.as_ref()?.annotations.as_ref()?;
+    annotations.get(RESTART_CHECKSUM).cloned()
+}
+
 pub(super) fn cached_deployment(tenant: &Tenant, ctx: &Context) -> Option<Deployment> {
     let reference = ObjectRef::new(&tenant.name).within(&tenant.namespace);
     Some(ctx.stores.deployments.get(&reference)?.as_ref().clone())
@@ -294,7 +301,11 @@ impl Pass<'_> {
         guarded?;
         let dates = wanted.dates();
         // Last, so that no kubelet finds a Secret missing and no API server its etcd user.
-        let rolled = self.roll_out(wanted.deployment).boxed().await?;
+        // Keys change step by step because a person wants it.
+        let asked = wanted.replaces.is_some();
+        let checksum = restart_checksum(&wanted.deployment);
+        let rolled = self.roll_out(wanted.deployment, asked).boxed().await?;
+        *lock(&self.state.restart_checksum) = checksum;
         if !self.born {
             let since = self.state.first_seen.elapsed();
             self.ctx.metrics.step(Step::Birth, since);
@@ -306,6 +317,7 @@ impl Pass<'_> {
         }
         *lock(&self.state.certificates) = Some(dates);
         lock(&self.state.encryption).applied(&wanted.tenant_keys.encryption, self.tenant);
+        lock(&self.state.authority).applied(&wanted.tenant_keys, self.tenant);
         // With a pool that has a problem something may have been left out.
         if self.place.open.problem.is_none() && rolled.turn != Some(rollout::Turn::Waiting) {
             let inputs = self.inputs.clone();

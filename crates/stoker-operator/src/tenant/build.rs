@@ -1,10 +1,15 @@
 //! From what a pass has read to what it applies. Pure: no request, no clock.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use stoker_api::StorageId;
 use stoker_api::tenant::Tenant;
-use stoker_control_plane::{self as control_plane, EncryptionKeys, Exposure, Keys, Storage};
+use stoker_control_plane::{
+    self as control_plane, AuthorityRole, EncryptionKeys, Exposure, Keys, RotatingAuthority,
+    Storage,
+};
 use stoker_etcd::Escrow;
 use stoker_kube::{Desired, Stored};
 use time::OffsetDateTime;
@@ -30,8 +35,47 @@ pub(super) struct Materials<'a> {
     pub(super) kubelets_verified: bool,
     /// Image of the process of ours in the pods.
     pub(super) warden_image: &'a str,
-    /// What takes the place of the encryption keys that were read.
-    pub(super) encryption: Option<&'a EncryptionKeys>,
+    /// What takes the place of keys that were read.
+    pub(super) next: Option<&'a NextKeys>,
+}
+
+/// Keys that change by our own doing, each by one step.
+pub(super) enum NextKeys {
+    /// What encrypts.
+    Encryption(EncryptionKeys),
+    /// What signs certificates.
+    Authorities(Vec<Arc<RotatingAuthority>>),
+}
+
+impl NextKeys {
+    /// Whether they are the change of `keys` that comes next.
+    pub(super) fn follows(&self, keys: &Keys) -> bool {
+        match self {
+            Self::Encryption(next) => next.follows(&keys.encryption),
+            Self::Authorities(all) => all.iter().all(|next| next.follows(of(keys, next.role()))),
+        }
+    }
+
+    fn take_place(&self, keys: &mut Keys) {
+        match self {
+            Self::Encryption(next) => keys.encryption = next.clone(),
+            Self::Authorities(all) => {
+                for next in all {
+                    match next.role() {
+                        AuthorityRole::Cluster => keys.certificate_authority = next.clone(),
+                        AuthorityRole::FrontProxy => keys.front_proxy_authority = next.clone(),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn of(keys: &Keys, role: AuthorityRole) -> &RotatingAuthority {
+    match role {
+        AuthorityRole::Cluster => &keys.certificate_authority,
+        AuthorityRole::FrontProxy => &keys.front_proxy_authority,
+    }
 }
 
 /// What is applied, in this order.
@@ -62,8 +106,8 @@ impl Wanted {
 
     /// Dates of the certificates in it.
     pub(super) fn dates(&self) -> CertificateDates {
-        let cluster = self.tenant_keys.certificate_authority.not_after();
-        let front_proxy = self.tenant_keys.front_proxy_authority.not_after();
+        let cluster = self.tenant_keys.certificate_authority.signer().not_after();
+        let front_proxy = self.tenant_keys.front_proxy_authority.signer().not_after();
         CertificateDates {
             renew_at: self.renew_at,
             authorities_end: cluster.min(front_proxy),
@@ -85,12 +129,12 @@ pub(super) fn build(materials: &Materials<'_>, now: OffsetDateTime) -> Result<Wa
         born,
         kubelets_verified,
         warden_image,
-        encryption,
+        next,
     } = materials;
     let data = existing.data();
     let mut keys = control_plane::keys(tenant, &data, born, now)?;
-    if let Some(encryption) = encryption {
-        keys.encryption = encryption.clone();
+    if let Some(next) = next {
+        next.take_place(&mut keys);
     }
     let leaves = control_plane::leaves(tenant, &keys, exposure, &data, now)?;
     let (client, client_renew_at) = storage_client(tenant, id, &place.open.authority, &data, now)?;

@@ -50,7 +50,7 @@ pub struct Connection {
     pub(super) address: IpAddr,
     /// The client towards it.
     pub(super) client: Client,
-    /// PEM of the tenant's authority.
+    /// PEM of the authorities that the tenant believes.
     pub(super) certificate_authority: String,
     /// When the credential must be minted anew.
     pub(super) expires: OffsetDateTime,
@@ -97,8 +97,8 @@ pub(super) fn mint(keys: &Keys) -> Result<Credential, Error> {
         lifetime: CREDENTIAL_LIFETIME,
     };
     Ok(Credential {
-        certificate_authority: keys.certificate_authority.certificate().to_owned(),
-        leaf: keys.certificate_authority.issue(&request, now)?,
+        certificate_authority: keys.certificate_authority.trusted(),
+        leaf: keys.certificate_authority.signer().issue(&request, now)?,
         expires: now + CREDENTIAL_LIFETIME * 2 / 3,
     })
 }

@@ -45,18 +45,6 @@ impl Copy {
         )
     }
 
-    /// Whether it is of the same keys but for `tenant`'s Secret `name`.
-    pub(super) fn differs_only_in(&self, other: &Self, tenant: &str, name: &str) -> bool {
-        let named = role(tenant, name);
-        let others = |copy: &Self| -> BTreeMap<_, _> {
-            let secrets = copy.0.clone().into_iter();
-            secrets
-                .filter(|(role, _)| Some(role.as_str()) != named)
-                .collect()
-        };
-        others(self) == others(other)
-    }
-
     /// How many Secrets it is of.
     pub(super) fn len(&self) -> usize {
         self.0.len()

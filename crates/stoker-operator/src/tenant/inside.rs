@@ -245,7 +245,7 @@ async fn advance(
     state: &Arc<TenantState>,
     ctx: &Arc<Context>,
 ) -> Result<(), Error> {
-    if is_stale(inside, address, state).await {
+    if is_stale(inside, address, keys, state).await {
         let at_hand = lock(&state.credential).take();
         let connection = connect(address, tenant, keys, at_hand, ctx).await?;
         // Where the kubelet has it ready already, the status need not say meanwhile that it does not answer.
@@ -297,10 +297,20 @@ async fn answers_soon(client: &kube::Client) -> bool {
     answer.unwrap_or_default()
 }
 
-/// Whether the connection is of no use any more: another pod, an old credential, no answer.
-async fn is_stale(inside: &Inside, address: IpAddr, state: &TenantState) -> bool {
+/// Whether the connection is of no use any more: another pod, an old credential or authority, no answer.
+async fn is_stale(
+    inside: &Inside,
+    address: IpAddr,
+    keys: Option<&Keys>,
+    state: &TenantState,
+) -> bool {
+    let trusted = keys.map(|keys| keys.certificate_authority.trusted());
     let of_no_use = |connection: &Connection| {
-        connection.address != address || connection.expires <= OffsetDateTime::now_utc()
+        connection.address != address
+            || connection.expires <= OffsetDateTime::now_utc()
+            || trusted
+                .as_ref()
+                .is_some_and(|now| *now != connection.certificate_authority)
     };
     match inside {
         Inside::Closed => true,

@@ -1,11 +1,11 @@
 //! Keys and their copy in the escrow: kept before anything relies on them, and put back when they are lost.
 
 use futures::FutureExt;
-use stoker_control_plane::{EncryptionKeys, KeysError, Names, entry};
+use stoker_control_plane::{KeysError, Names, SecretData, StoredKeys};
 use time::OffsetDateTime;
 
 use super::apply::Pass;
-use super::build::{Materials, Wanted, build};
+use super::build::{Materials, NextKeys, Wanted, build};
 use super::error::Error;
 use super::escrow::{self, Copy};
 use super::secrets::TenantSecrets;
@@ -28,10 +28,10 @@ impl Pass<'_> {
                 Err(Error::Keys(KeysError::Lost { secret, reason })) => (secret, reason),
                 Ok(wanted) => match self.changed(&wanted, existing, turn).await? {
                     Some(copy) => {
-                        self.put_back(&copy, existing);
+                        self.put_back(&wanted, &copy, existing);
                         continue;
                     }
-                    None => return self.next_encryption(wanted, existing, turn).await,
+                    None => return self.next_keys(wanted, existing, turn).await,
                 },
                 Err(error) => return Err(error),
             };
@@ -60,7 +60,7 @@ impl Pass<'_> {
     fn materials<'a>(
         &'a self,
         existing: &'a TenantSecrets,
-        encryption: Option<&'a EncryptionKeys>,
+        next: Option<&'a NextKeys>,
     ) -> Materials<'a> {
         Materials {
             tenant: self.tenant,
@@ -71,25 +71,31 @@ impl Pass<'_> {
             born: self.born,
             kubelets_verified: self.kubelets_verified,
             warden_image: &self.ctx.args.warden_image,
-            encryption,
+            next,
         }
     }
 
-    /// The same with the next encryption keys, if a pass before has planned a step from those that are there, and if
+    /// What a pass before has planned.
+    fn planned(&self) -> Option<NextKeys> {
+        let encryption = lock(&self.state.encryption).take_planned();
+        let authorities = || lock(&self.state.authority).take_planned();
+        encryption
+            .map(NextKeys::Encryption)
+            .or_else(|| authorities().map(NextKeys::Authorities))
+    }
+
+    /// The same with the next keys, if a pass before has planned a step from those that are there, and if
     /// these are safe: the copy in the pool has them. It is the one that is replaced afterwards, or the step is refused.
-    async fn next_encryption(
+    async fn next_keys(
         &self,
         wanted: Wanted,
         existing: &TenantSecrets,
         turn: &mut Turn<'_>,
     ) -> Result<Wanted, Error> {
-        let planned = lock(&self.state.encryption).take_planned();
-        let follows = |planned: &EncryptionKeys| {
-            self.born
-                && self.place.open.problem.is_none()
-                && planned.follows(&wanted.tenant_keys.encryption)
+        let follows = |planned: &NextKeys| {
+            self.born && self.place.open.problem.is_none() && planned.follows(&wanted.tenant_keys)
         };
-        let Some(planned) = planned.filter(follows) else {
+        let Some(planned) = self.planned().filter(follows) else {
             return Ok(wanted);
         };
         let (pool, key) = (&self.place.open.pool, &self.ctx.escrow_key);
@@ -110,17 +116,17 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether the keys only are a step ahead of their copy: an operator died, or the pool went away, between the two.
-    fn is_a_step_ahead(&self, wanted: &Wanted, copy: &Copy) -> bool {
-        let (tenant, name) = (&self.tenant.name, Names::of(self.tenant).encryption);
-        if !wanted.copy.differs_only_in(copy, tenant, &name) {
-            return false;
-        }
-        let entries = copy.secret(tenant, &name).unwrap_or_default();
-        let text = |entry| std::str::from_utf8(entries.get(entry)?).ok();
-        let copied = text(entry::ENCRYPTION)
-            .and_then(|yaml| EncryptionKeys::read(yaml, text(entry::ENCRYPTION_RECORD)).ok());
-        copied.is_some_and(|copied| wanted.tenant_keys.encryption.follows(&copied))
+    /// Whether what is kept in the Secret `name` is as copied, or what became of that by our own doing: an operator died, or
+    /// the pool went away, between the two; or the pool is older than the Secret.
+    fn is_kept(&self, name: &str, wanted: &Copy, copy: &Copy) -> bool {
+        let (tenant, names) = (&self.tenant.name, Names::of(self.tenant));
+        let (now, copied) = (wanted.secret(tenant, name), copy.secret(tenant, name));
+        let read = |data: Option<SecretData>| StoredKeys::read(&names, name, &data?);
+        now == copied
+            || match (read(now), read(copied)) {
+                (Some(now), Some(before)) => now.succeed(&before),
+                _ => false,
+            }
     }
 
     /// The escrow copy, when it is of other keys than those of a tenant that has lived. They are good ones, but of
@@ -145,18 +151,24 @@ impl Pass<'_> {
                 *lock(&self.state.escrowed) = wanted.digests();
                 Ok(None)
             }
-            Ok(Some(copy)) if self.is_a_step_ahead(wanted, &copy) => Ok(None),
-            Ok(copy) => Ok(copy),
-            // Of no use; it is made anew from the keys.
-            Err(Error::Escrow(_)) => Ok(None),
+            Ok(Some(copy)) => {
+                let names = Names::of(self.tenant);
+                let mut names = names.irreplaceable().into_iter();
+                let are_kept = names.all(|name| self.is_kept(name, &wanted.copy, &copy));
+                Ok((!are_kept).then_some(copy))
+            }
+            // There is none, or it is of no use; it is made anew from the keys.
+            Ok(None) | Err(Error::Escrow(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn put_back(&self, copy: &Copy, existing: &mut TenantSecrets) {
+    /// Puts back what is not kept: what the copy is older than may exist nowhere else.
+    fn put_back(&self, wanted: &Wanted, copy: &Copy, existing: &mut TenantSecrets) {
         let tenant = &self.tenant.name;
         for name in Names::of(self.tenant).irreplaceable() {
-            if let Some(entries) = copy.secret(tenant, name) {
+            let entries = copy.secret(tenant, name);
+            if let Some(entries) = entries.filter(|_| !self.is_kept(name, &wanted.copy, copy)) {
                 existing.restore(name, &entries);
             }
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use stoker_control_plane::RESTART_CHECKSUM;
 
 use super::trouble::Trouble;
 
@@ -16,7 +17,7 @@ pub struct Pods {
 }
 
 /// What matters of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its address, once it has one.
     pub ip: Option<IpAddr>,
@@ -28,6 +29,8 @@ pub struct PodFacts {
     pub ending: bool,
     /// Whether none of its containers runs any more.
     pub over: bool,
+    /// Of what it has read at its start.
+    pub restart_checksum: Option<String>,
 }
 
 impl PodFacts {
@@ -54,11 +57,12 @@ impl PodFacts {
             over: status
                 .and_then(|status| status.phase.as_deref())
                 .is_some_and(|phase| phase == "Succeeded" || phase == "Failed"),
+            restart_checksum: pod.annotations().get(RESTART_CHECKSUM).cloned(),
         }
     }
 
     /// All its addresses.
-    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         [self.ip, self.second_ip].into_iter().flatten()
     }
 }
@@ -78,7 +82,8 @@ impl Pods {
             self.troubles
                 .extend(trouble.map(|trouble| (name.clone(), trouble)));
         }
-        self.by_name.insert(name, facts) != Some(facts) || !same
+        let before = self.by_name.insert(name.clone(), facts);
+        before.as_ref() != self.by_name.get(&name) || !same
     }
 
     /// Records that a pod is gone; returns whether that is news.
@@ -123,6 +128,14 @@ impl Pods {
     pub fn running(&self) -> BTreeMap<String, Option<IpAddr>> {
         let running = self.by_name.iter().filter(|(_, pod)| !pod.over);
         running.map(|(name, pod)| (name.clone(), pod.ip)).collect()
+    }
+
+    /// The pods in which something runs that has not read this at its start.
+    pub fn of_another(&self, restart_checksum: &str) -> impl Iterator<Item = &str> {
+        let running = self.by_name.iter().filter(|(_, pod)| !pod.over);
+        let others = running
+            .filter(move |(_, pod)| pod.restart_checksum.as_deref() != Some(restart_checksum));
+        others.map(|(name, _)| name.as_str())
     }
 
     /// Whether no pod is left.

@@ -19,7 +19,8 @@ use super::state::{TenantState, lock};
 use super::status::urgency::{PROGRESS, is_problem, is_urgent, ready};
 use super::status::{Aspect, Check, Findings, status, stuck};
 use super::{
-    delete, encryption, error::Error, hibernation, inside, rollout, routes, store, told, writes,
+    authority, delete, encryption, error::Error, hibernation, inside, rollout, routes, store, told,
+    writes,
 };
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
@@ -221,6 +222,10 @@ async fn pass(
                 findings.encryption = encryption::keep(object, tenant, place, state, ctx)
                     .boxed()
                     .await;
+                findings.authority =
+                    authority::keep(object, tenant, place.is_some(), findings, state, ctx)
+                        .boxed()
+                        .await;
             }
             (routed, configured)
         }

@@ -233,14 +233,14 @@ pub(super) struct Rolled {
 }
 
 impl Pass<'_> {
-    /// Applies the Deployment, unless its turn has not come.
-    pub(super) async fn roll_out(&self, wanted: Deployment) -> Result<Rolled, Error> {
+    /// Applies the Deployment, unless its turn has not come. One that differs by what a person has `asked` for needs none.
+    pub(super) async fn roll_out(&self, wanted: Deployment, asked: bool) -> Result<Rolled, Error> {
         let template = template(&wanted)?;
         let live = cached_deployment(self.tenant, self.ctx);
         let facts = Facts {
             live: live.as_ref(),
             template: &template,
-            same_spec: is_same_spec(self.object, self.state),
+            same_spec: !asked && is_same_spec(self.object, self.state),
             has_served: has_served(self.object, self.state),
             is_awake: self.tenant.replicas > 0,
         };
@@ -267,10 +267,14 @@ impl Pass<'_> {
         let deployment: Option<Deployment> = answer.map(serde_json::from_value).transpose()?;
         let answered = deployment.as_ref().or(live.as_ref());
         let generation = answered.and_then(|deployment| deployment.metadata.generation);
-        *lock(&self.state.deployed) = Some(Deployed {
+        let mut deployed = lock(&self.state.deployed);
+        // What was answered before may not be in the cache yet.
+        let before = deployed.map_or(0, |deployed| deployed.generation);
+        *deployed = Some(Deployed {
             of: self.tenant.generation,
-            generation: generation.unwrap_or_default(),
+            generation: generation.unwrap_or_default().max(before),
         });
+        drop(deployed);
         if turn.is_some() && deployment.is_some() {
             tracing::info!("it is the tenant's turn to have its pods replaced");
         }

@@ -14,6 +14,7 @@ use stoker_control_plane::{Exposure, StoragePeer};
 use stoker_kube::Ledger;
 use time::OffsetDateTime;
 
+use super::authority;
 use super::connection::Credential;
 use super::encryption::Underway;
 use super::error::Error;
@@ -60,10 +61,14 @@ pub struct TenantState {
     pub certificates: Mutex<Option<CertificateDates>>,
     /// The Deployment as this process last applied it.
     pub deployed: Mutex<Option<Deployed>>,
+    /// What its pods are to have read at their start, as this process last applied it.
+    pub restart_checksum: Mutex<Option<String>>,
     /// Pods whose API servers were seen to refuse exactly this.
     pub writes: Mutex<Verified>,
     /// What is known of its encryption keys while they change.
     pub encryption: Mutex<Underway>,
+    /// What is known of its cluster authority while it changes.
+    pub authority: Mutex<authority::Underway>,
     settled: Mutex<Option<Settled>>,
     /// Counts changes by others, so that one noticed while a pass applies is not taken for applied.
     disturbances: AtomicU64,
@@ -135,8 +140,10 @@ impl Default for TenantState {
             look_again: Mutex::default(),
             certificates: Mutex::default(),
             deployed: Mutex::default(),
+            restart_checksum: Mutex::default(),
             writes: Mutex::default(),
             encryption: Mutex::default(),
+            authority: Mutex::default(),
             settled: Mutex::default(),
             disturbances: AtomicU64::default(),
             claimed: Mutex::default(),

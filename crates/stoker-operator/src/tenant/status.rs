@@ -16,11 +16,11 @@ use stoker_control_plane::Names;
 use stoker_kube::conditions;
 
 pub use self::findings::{Aspect, Check, Findings};
-use super::encryption;
 use super::hibernation;
 use super::rollout::Turn;
 use super::routes::Routed;
 use super::writes;
+use super::{authority, encryption};
 
 /// The condition of tenants whose pods are replaced because of us: `True` when it is their turn.
 pub const ROLLOUT_TURN: &str = "RolloutTurn";
@@ -59,6 +59,9 @@ pub fn status(
     }
     if let Some(check) = &findings.encryption {
         set(&mut new, encryption::CONDITION, check, generation, now);
+    }
+    if let Some(check) = &findings.authority {
+        set(&mut new, authority::CONDITION, check, generation, now);
     }
     let ready = sleep::waking(old, tenant, findings, readiness(&new, findings, tenant));
     set(&mut new, "Ready", &ready, generation, now);

@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use stoker_api::v1alpha1::{TenantControlPlane, TenantControlPlaneStatus};
 
-use super::encryption;
 use super::status::stuck;
 use super::writes;
+use super::{authority, encryption};
 use crate::context::Context;
 
 /// Events of what is new in a status that was written.
@@ -29,6 +29,10 @@ pub(super) async fn tell(
         tracing::info!(reason = %found.reason, "encryption of what is stored");
         let problem = encryption::is_problem(found);
         publish(object, problem, &found.reason, &found.message, ctx).await;
+    }
+    if let Some(found) = newly(authority::condition, old, new, by_reason) {
+        tracing::info!(reason = %found.reason, "cluster authority");
+        publish(object, false, &found.reason, &found.message, ctx).await;
     }
 }
 

@@ -54,12 +54,12 @@ fn saw(ctx: &Context, pod: &Pod) {
     let state = ctx.tenants.state(&tenant);
     if lock(&state.pods).saw(pod) {
         ctx.wake_soon(tenant);
-        meet(ctx, PodFacts::of(pod));
+        meet(ctx, &PodFacts::of(pod));
     }
 }
 
 /// Has the networks looked at again when a pod is in none of them, or when one that was may be gone.
-fn meet(ctx: &Context, pod: PodFacts) {
+fn meet(ctx: &Context, pod: &PodFacts) {
     let networks = ctx.management_networks.borrow();
     if networks.unnamed.is_some() || pod.addresses().any(|ip| !networks.covers(ip)) {
         ctx.networks_doubted.notify_one();

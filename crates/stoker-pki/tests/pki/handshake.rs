@@ -39,7 +39,9 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
 
 fn identity(leaf: &KeyedCertificate) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     (
-        vec![CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).unwrap()],
+        CertificateDer::pem_slice_iter(leaf.certificate.as_bytes())
+            .map(Result::unwrap)
+            .collect(),
         PrivateKeyDer::from_pem_slice(leaf.key.as_pem().as_bytes()).unwrap(),
     )
 }
@@ -244,4 +246,57 @@ fn a_leaf_is_accepted_from_five_minutes_before_its_issue_to_its_end() {
     at(now() + YEAR - Duration::SECOND).unwrap();
     assert!(at(now() - Duration::minutes(6)).is_err());
     assert!(at(now() + YEAR + Duration::SECOND).is_err());
+}
+
+/// Who knows one authority alone believes what its successor has signed by the link, and by nothing else.
+#[test]
+fn a_link_leads_from_an_authority_to_its_successor() {
+    for (certificate, key) in [
+        ("rsa.crt", "rsa-pkcs8.key"),
+        ("p384.crt", "p384-sec1.key"),
+        ("ed25519.crt", "ed25519-pkcs8.key"),
+    ] {
+        let old = Authority::from_pem(&fixture(certificate), &fixture(key)).unwrap();
+        leads(&old, now());
+    }
+    // One name for both: only the keys tell them apart.
+    leads(&authority(), now());
+}
+
+fn leads(old: &Authority, at: OffsetDateTime) {
+    let (new, link) = old.successor("kubernetes", 10 * YEAR, at).unwrap();
+    let (serving, asking) = (server_request(), client_request());
+    let connect = |linked: bool, trusts: &Authority| {
+        let of_new = |request: &LeafRequest| {
+            let mut leaf = new.issue(request, at).unwrap();
+            if linked {
+                leaf.certificate.push_str(&link);
+            }
+            leaf
+        };
+        let (server_leaf, client_leaf) = (of_new(&serving), of_new(&asking));
+        let [server_end, client_end] =
+            [&server_leaf, &client_leaf].map(|leaf| End { trusts, leaf });
+        handshake(
+            client(&client_end, &serving.dns_names[0], at),
+            server(&server_end, at),
+        )
+    };
+    connect(true, old).unwrap();
+    connect(true, &new).unwrap();
+    connect(false, &new).unwrap();
+    connect(false, old).unwrap_err();
+    connect(true, &authority()).unwrap_err();
+    let end = stoker_pki::not_after(&link).unwrap();
+    assert_eq!(end, old.not_after().min(new.not_after()));
+}
+
+#[test]
+fn an_authority_that_has_expired_vouches_for_no_successor() {
+    let old = authority();
+    let refused = old.successor("kubernetes", YEAR, old.not_after());
+    assert!(matches!(
+        refused,
+        Err(stoker_pki::Error::AuthorityExpired { .. })
+    ));
 }

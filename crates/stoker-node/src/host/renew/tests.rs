@@ -62,7 +62,8 @@ impl Machine {
     }
 
     fn pin(&self) -> Option<String> {
-        pin(&Held::read(&self.places()).unwrap())
+        let claim = claim(&Held::read(&self.places()).unwrap());
+        claim.filter(|(_, has)| *has).map(|(pin, _)| pin)
     }
 
     /// Which of these are there: the key, the serving certificate, that a restart is due.

@@ -74,6 +74,8 @@ pub struct Findings {
     pub writes: Option<Check>,
     /// What was found of the encryption of what is stored, where it is not as it always was.
     pub encryption: Option<Check>,
+    /// What was found of the cluster authority, where it is not the one made at birth.
+    pub authority: Option<Check>,
     /// Whether the tenant sleeps by `spec.hibernation`, where it has one.
     pub hibernation: Option<HibernationStatus>,
     /// Whether it sleeps for want of replicas, whatever that says.

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stoker_api::v1alpha1::{DeploymentStatus, TenantControlPlaneStatus};
 use stoker_kube::conditions;
 
-use crate::tenant::{encryption, writes};
+use crate::tenant::{authority, encryption, writes};
 
 /// Between two writes that only tell how far something has come.
 pub const PROGRESS: Duration = Duration::from_secs(5);
@@ -36,7 +36,14 @@ pub fn is_urgent(old: &TenantControlPlaneStatus, new: &TenantControlPlaneStatus)
     let calm = |ready: &Condition| ready.status == "True" || !is_problem(&ready.reason);
     let writes = writes::condition(old) != writes::condition(new);
     let encryption = encryption::reason(old) != encryption::reason(new);
-    if writes || encryption || before.status != after.status || !calm(before) || !calm(after) {
+    let authority = authority::reason(old) != authority::reason(new);
+    if writes
+        || encryption
+        || authority
+        || before.status != after.status
+        || !calm(before)
+        || !calm(after)
+    {
         return true;
     }
     let mut progressed = old.clone();
