@@ -15,13 +15,12 @@
 mod bare;
 #[path = "operator_support/bare_pod.rs"]
 mod bare_pod;
-#[path = "operator_support/escrow_copy.rs"]
-mod escrow_copy;
+#[path = "operator_support/key_change.rs"]
+mod key_change;
 #[path = "operator_support/pod.rs"]
 #[expect(dead_code, reason = "not all of it is looked at here")]
 mod pod;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,11 +28,11 @@ use std::time::{Duration, Instant};
 
 use bare::{Bare, until};
 use bare_pod::announce;
-use escrow_copy::{copy, keep_copy};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use key_change::{copy, entries, keep_copy, outlives};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use pod::{TenantPod, born, change};
@@ -52,30 +51,20 @@ fn generation(number: i64, former_trust_seconds: i64) -> Value {
     }}})
 }
 
-async fn secret(bare: &Bare) -> BTreeMap<String, ByteString> {
-    bare.secrets("a").get(SECRET).await.unwrap().data.unwrap()
-}
+const RECORD: &str = "ca-record.json";
+const CONDITION: &str = "CertificateAuthorityApplied";
 
 async fn entry(bare: &Bare, name: &str) -> String {
-    let found = secret(bare).await.remove(name);
-    found.map_or(String::new(), |bytes| String::from_utf8(bytes.0).unwrap())
+    key_change::entry(bare, SECRET, name).await
 }
 
 /// What is recorded of a change; empty where nothing ever changed.
 async fn record(bare: &Bare) -> String {
-    entry(bare, "ca-record.json").await
+    entry(bare, RECORD).await
 }
 
-/// Reason and message of the condition, and whether they are of the present spec.
 async fn said(bare: &Bare) -> (String, String, bool) {
-    let tenant = bare.tenants("a").get("one").await.unwrap();
-    let conditions = tenant.status.unwrap().conditions;
-    let mut found = conditions.iter();
-    let found = found.find(|found| found.type_ == "CertificateAuthorityApplied");
-    found.map_or_else(Default::default, |found| {
-        let current = found.observed_generation == tenant.metadata.generation;
-        (found.reason.clone(), found.message.clone(), current)
-    })
+    key_change::said(bare, CONDITION).await
 }
 
 /// The admin's kubeconfig as it is now.
@@ -190,10 +179,7 @@ async fn front_proxy(bare: &Bare) -> Vec<String> {
 
 /// Authorities in a PEM text.
 fn authorities(text: &str) -> Vec<String> {
-    let parts = text.split_inclusive("-----END CERTIFICATE-----\n");
-    parts
-        .map(|part| stoker_pki::ca_hash(part).unwrap())
-        .collect()
+    stoker_pki::pins(text).unwrap()
 }
 
 /// Those that nodes are told of.
@@ -328,7 +314,7 @@ async fn an_authority_that_comes_in_outlives_its_secret_its_copy_and_the_operato
     let bare = Bare::start().await;
     let operator = bare.operator();
     born(&bare, default_kubernetes(), json!({})).await;
-    let (first, old_copy) = (secret(&bare).await, copy(&bare).await);
+    let (first, old_copy) = (entries(&bare, SECRET).await, copy(&bare).await);
     assert!(record(&bare).await.is_empty());
     announce(&bare, "a", "one-pod", [127, 171, 0, 1].into()).await;
     rolled_out(&bare).await;
@@ -345,41 +331,12 @@ async fn an_authority_that_comes_in_outlives_its_secret_its_copy_and_the_operato
     })
     .await;
     until("it is copied", async || copy(&bare).await != old_copy).await;
-    let both = secret(&bare).await;
+    let both = entries(&bare, SECRET).await;
     assert_eq!(both["ca.key"], first["ca.key"], "it signs too early");
     assert_eq!(both["tls.crt"], first["tls.crt"]);
 
-    let secrets = bare.secrets("a");
-    let old = secrets.get(SECRET).await.unwrap().metadata.uid;
-    secrets
-        .delete(SECRET, &DeleteParams::default())
-        .await
-        .unwrap();
-    until("the Secret is back", async || {
-        let found = secrets.get_opt(SECRET).await.unwrap();
-        found.is_some_and(|found| found.metadata.uid != old && found.data.as_ref() == Some(&both))
-    })
-    .await;
-
-    // It died between the Secret and its copy.
-    operator.kill();
-    keep_copy(&bare, &old_copy).await;
-    let operator = bare.operator();
-    until("the copy follows", async || copy(&bare).await != old_copy).await;
-    assert_eq!(secret(&bare).await, both);
-
-    // Somebody brought back what the Secret was.
-    operator.kill();
-    let mut was = json!({ "data": first });
-    was["data"]["ca-record.json"] = Value::Null;
-    let (params, was) = (PatchParams::default(), Patch::Merge(was));
-    secrets.patch(SECRET, &params, &was).await.unwrap();
-    assert_eq!(secret(&bare).await, first);
-    let operator = bare.operator();
-    until("the copy brings it up to date", async || {
-        secret(&bare).await == both
-    })
-    .await;
+    let keys = (&first, &both);
+    let operator = outlives(&bare, operator, (SECRET, RECORD), keys, &old_copy).await;
 
     // It has signed nothing: it is taken back.
     change(

@@ -14,8 +14,8 @@
 mod bare;
 #[path = "operator_support/bare_pod.rs"]
 mod bare_pod;
-#[path = "operator_support/escrow_copy.rs"]
-mod escrow_copy;
+#[path = "operator_support/key_change.rs"]
+mod key_change;
 #[path = "operator_support/kms.rs"]
 mod kms;
 #[path = "operator_support/pod.rs"]
@@ -24,20 +24,18 @@ mod pod;
 #[path = "operator_support/stored.rs"]
 mod stored;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bare::{Bare, until};
-use escrow_copy::{copy, keep_copy};
-use k8s_openapi::ByteString;
+use bare::Bare;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use key_change::{copy, entries, outlives};
 use kms::KmsPlugin;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use pod::{TenantPod, born, change, generation, ready};
 use serde_json::{Value, json};
 use stoker_lab::versions::{default_kubernetes, oldest_kubernetes};
-use stored::{People, marks, record, said};
+use stored::{People, marks};
 
 /// Three times an API server looks at its files, once a minute.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -224,44 +222,17 @@ async fn keys_of_both_sides_outlive_their_secret_their_copy_and_the_operator() {
     let bare = Bare::start().await;
     let operator = bare.operator();
     born(&bare, default_kubernetes(), json!({})).await;
-    let (first, old_copy) = (keys(&bare).await, copy(&bare).await);
+    let (first, old_copy) = (entries(&bare, SECRET).await, copy(&bare).await);
     change(&bare, encryption(&json!({ "provider": "aescbc" }))).await;
     bare.tenant_reason("a", "one", "EncryptionApplied", "EncryptionWaiting")
         .await;
-    let both = keys(&bare).await;
+    let both = entries(&bare, SECRET).await;
     assert!(record(&bare).await.contains("Reading"));
     let new_copy = copy(&bare).await;
     assert_ne!(old_copy, new_copy);
 
-    let secrets = bare.secrets("a");
-    let old = secrets.get(SECRET).await.unwrap().metadata.uid;
-    let params = DeleteParams::default();
-    secrets.delete(SECRET, &params).await.unwrap();
-    until("the Secret is back", async || {
-        let found = secrets.get_opt(SECRET).await.unwrap();
-        found.is_some_and(|found| found.metadata.uid != old && found.data == both)
-    })
-    .await;
-
-    // It died between the Secret and its copy.
-    operator.kill();
-    keep_copy(&bare, &old_copy).await;
-    let operator = bare.operator();
-    until("the copy follows", async || copy(&bare).await != old_copy).await;
-    assert_eq!(keys(&bare).await, both);
-
-    // Somebody brought back what the Secret was.
-    operator.kill();
-    let mut was = json!({ "data": first });
-    was["data"]["encryption-record.json"] = Value::Null;
-    let (params, was) = (PatchParams::default(), Patch::Merge(was));
-    secrets.patch(SECRET, &params, &was).await.unwrap();
-    assert_eq!(keys(&bare).await, first);
-    let _operator = bare.operator();
-    until("the copy brings it up to date", async || {
-        keys(&bare).await == both
-    })
-    .await;
+    let keys = (&first, &both);
+    let _operator = outlives(&bare, operator, (SECRET, RECORD), keys, &old_copy).await;
 
     // Nothing was written with the new key: it is taken back.
     change(&bare, encryption(&Value::Null)).await;
@@ -272,9 +243,15 @@ async fn keys_of_both_sides_outlive_their_secret_their_copy_and_the_operator() {
 }
 
 const SECRET: &str = "one-encryption-config";
+const RECORD: &str = "encryption-record.json";
 
-async fn keys(bare: &Bare) -> Option<BTreeMap<String, ByteString>> {
-    bare.secrets("a").get(SECRET).await.unwrap().data
+/// What is recorded of a change; empty where nothing ever changed.
+async fn record(bare: &Bare) -> String {
+    key_change::entry(bare, SECRET, RECORD).await
+}
+
+async fn said(bare: &Bare) -> (String, String, bool) {
+    key_change::said(bare, "EncryptionApplied").await
 }
 
 /// The plugin's directory as a volume, where a container of the pod would put its socket.

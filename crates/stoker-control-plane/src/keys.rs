@@ -197,17 +197,14 @@ fn authority(
     role: AuthorityRole,
     unrecorded: i64,
 ) -> Result<RotatingAuthority, Loss> {
-    let (record, key) = match role {
-        AuthorityRole::Cluster => (entry::CA_RECORD, entry::CA_KEY),
-        AuthorityRole::FrontProxy => (entry::FRONT_PROXY_CA_RECORD, entry::FRONT_PROXY_CA_KEY),
-    };
+    let [certificate, key, record] = role.entries();
     if data.contains_key(record) {
         let (record, key) = (text(data, record)?, text(data, key)?);
         return Ok(RotatingAuthority::read(role, record, key)??);
     }
     let (certificate, key) = match role {
         AuthorityRole::Cluster => cluster_entries(data),
-        AuthorityRole::FrontProxy => (entry::FRONT_PROXY_CA_CERTIFICATE, key),
+        AuthorityRole::FrontProxy => (certificate, key),
     };
     let signer = Authority::from_pem(text(data, certificate)?, text(data, key)?)?;
     Ok(RotatingAuthority::born(role, signer, unrecorded))

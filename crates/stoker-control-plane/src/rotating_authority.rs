@@ -7,6 +7,8 @@ use stoker_pki::{Authority, PrivateKey, first_certificate, is_signed_by, not_aft
 use time::{Duration, OffsetDateTime};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+use crate::entry;
+
 pub use next::{AuthorityAdvance, AuthorityObserved, AuthorityStep};
 
 /// Lifetime of an authority: ten years, as kubeadm's.
@@ -27,6 +29,18 @@ impl AuthorityRole {
         match self {
             Self::Cluster => "kubernetes",
             Self::FrontProxy => "front-proxy-ca",
+        }
+    }
+
+    /// Entries of its Secret: what is believed, the key of what signs, and the record of changes.
+    pub(crate) fn entries(self) -> [&'static str; 3] {
+        match self {
+            Self::Cluster => [entry::CA_CERTIFICATE, entry::CA_KEY, entry::CA_RECORD],
+            Self::FrontProxy => [
+                entry::FRONT_PROXY_CA_CERTIFICATE,
+                entry::FRONT_PROXY_CA_KEY,
+                entry::FRONT_PROXY_CA_RECORD,
+            ],
         }
     }
 }

@@ -43,23 +43,12 @@ pub(crate) fn keys(inputs: &Inputs<'_>) -> Vec<Secret> {
             inputs.tenant,
             &names.ca,
             ca,
-            [entry::CA_CERTIFICATE, entry::CA_KEY, entry::CA_RECORD],
             &[
                 (entry::TLS_CERTIFICATE, ca.signer().certificate()),
                 (entry::TLS_KEY, ca.signer().key().as_pem()),
             ],
         ),
-        authority(
-            inputs.tenant,
-            &names.front_proxy_ca,
-            front_proxy,
-            [
-                entry::FRONT_PROXY_CA_CERTIFICATE,
-                entry::FRONT_PROXY_CA_KEY,
-                entry::FRONT_PROXY_CA_RECORD,
-            ],
-            &[],
-        ),
+        authority(inputs.tenant, &names.front_proxy_ca, front_proxy, &[]),
         secret(
             inputs.tenant,
             &names.service_account_keys,
@@ -83,9 +72,9 @@ fn authority(
     tenant: &Tenant,
     name: &str,
     authority: &RotatingAuthority,
-    [trusted, key, record]: [&'static str; 3],
     more: &[(&str, &str)],
 ) -> Secret {
+    let [trusted, key, record] = authority.role().entries();
     let (certificates, changes) = (authority.trusted(), authority.record());
     let signs = authority.signer().key().as_pem();
     let mut entries = vec![(trusted, certificates.as_str()), (key, signs)];

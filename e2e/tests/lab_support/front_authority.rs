@@ -137,7 +137,7 @@ async fn said(world: &World, reason: &str, begun: Instant) -> Result<()> {
 
 /// Pins of the authorities that the tenant believes, the one that signs first.
 async fn pins(world: &World) -> Result<Vec<String>> {
-    pins_of(&trusted(world).await?)
+    Ok(stoker_pki::pins(&trusted(world).await?)?)
 }
 
 /// They, PEM.
@@ -146,18 +146,13 @@ async fn trusted(world: &World) -> Result<String> {
     text(&secret, "ca.crt")
 }
 
-fn pins_of(text: &str) -> Result<Vec<String>> {
-    let parts = text.split_inclusive("-----END CERTIFICATE-----\n");
-    parts.map(|part| Ok(stoker_pki::ca_hash(part)?)).collect()
-}
-
 /// What pods that start from now on believe is the new one alone.
 async fn told_to_pods(front: &Front<'_>, pin: &str) -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(front.tenant.client.clone(), "default");
     eventually(SOON, "pods are told", async || {
         let map = maps.get("kube-root-ca.crt").await?;
         let text = map.data.and_then(|mut data| data.remove("ca.crt"));
-        let found = pins_of(&text.context("nothing")?)?;
+        let found = stoker_pki::pins(&text.context("nothing")?)?;
         ensure!(found == [pin], "they are told of {found:?}");
         Ok(())
     })

@@ -42,30 +42,6 @@ fn mark(value: &[u8]) -> String {
     parts.join(":") + ":"
 }
 
-/// What is recorded of a change; empty where nothing ever changed.
-pub(crate) async fn record(bare: &Bare) -> String {
-    let secret = bare
-        .secrets("a")
-        .get("one-encryption-config")
-        .await
-        .unwrap();
-    let record = secret.data.unwrap().remove("encryption-record.json");
-    record.map_or(String::new(), |bytes| String::from_utf8(bytes.0).unwrap())
-}
-
-/// Reason and message of the condition, and whether they are of the present spec.
-pub(crate) async fn said(bare: &Bare) -> (String, String, bool) {
-    let tenant = bare.tenants("a").get("one").await.unwrap();
-    let conditions = tenant.status.unwrap().conditions;
-    let found = conditions
-        .iter()
-        .find(|found| found.type_ == "EncryptionApplied");
-    found.map_or_else(Default::default, |found| {
-        let current = found.observed_generation == tenant.metadata.generation;
-        (found.reason.clone(), found.message.clone(), current)
-    })
-}
-
 /// People who read every Secret by every API server all the time, and write new ones.
 pub(crate) struct People {
     stop: Arc<AtomicBool>,

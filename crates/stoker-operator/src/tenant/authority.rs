@@ -90,6 +90,9 @@ pub(super) async fn keep(
         let underway = lock(&state.authority);
         (underway.changing.clone(), underway.at_rest.clone())
     };
+    if changing.is_empty() && at_rest.is_none() {
+        return None;
+    }
     let now = OffsetDateTime::now_utc();
     if let Some(first) = changing.first().filter(|_| !pool_is_sound) {
         state.look_again_by(now + TRY_AGAIN);
