@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::host::Host;
+use crate::network_link::{CONGESTION_CONTROL, LINUX_DEFAULT};
 
 /// Writes the CNI configuration for a network per IP family. `masquerade` hides pod addresses from everything outside the host, which a
 /// tenant's pods need, as all tenants use the same ones.
@@ -23,6 +24,7 @@ pub(crate) fn configure(host: &Host, pods: &[String], masquerade: bool) -> Resul
                 "ipam": { "type": "host-local", "ranges": ranges },
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
+            { "type": "tuning", "sysctl": { CONGESTION_CONTROL: LINUX_DEFAULT } },
         ],
     });
     host.write(
