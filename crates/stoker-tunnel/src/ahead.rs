@@ -1,26 +1,25 @@
-//! A socket that is read in large pieces while there is much to read.
+//! A socket that is read in large pieces.
 //!
 //! TLS reads 4 KiB at a time: five calls into the kernel for each record of 16 KiB.
 
-use std::future::Future as _;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
+
+use crate::piece;
 
 /// Bytes read at once.
 const AHEAD: usize = 64 << 10;
 
-/// A socket, and what was read from it ahead. Holds no buffer while little comes.
+/// A socket, and what was read from it ahead. Holds no more than that.
 #[derive(Debug)]
 pub struct ReadAhead<S> {
     socket: S,
-    ahead: BytesMut,
-    /// The last read filled what it was given: there is more.
-    more: bool,
+    ahead: Bytes,
 }
 
 impl<S> ReadAhead<S> {
@@ -28,8 +27,7 @@ impl<S> ReadAhead<S> {
     pub fn new(socket: S) -> Self {
         Self {
             socket,
-            ahead: BytesMut::new(),
-            more: false,
+            ahead: Bytes::new(),
         }
     }
 }
@@ -41,31 +39,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.ahead.is_empty() && !this.more {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
-            this.more = buffer.remaining() == 0 && buffer.filled().len() > before;
-            return Poll::Ready(Ok(()));
-        }
         if this.ahead.is_empty() {
-            this.ahead.reserve(AHEAD);
-            match poll_read_into(&mut this.socket, context, &mut this.ahead, AHEAD) {
-                Poll::Ready(Ok(AHEAD)) => {}
-                Poll::Ready(Ok(_)) => this.more = false,
-                other => {
-                    (this.ahead, this.more) = (BytesMut::new(), false);
-                    ready!(other)?;
-                }
-            }
+            this.ahead = ready!(piece::read(&mut this.socket, context, AHEAD))?;
+        } else {
+            // What is here already is no reason to keep others waiting.
+            ready!(coop::poll_proceed(context)).made_progress();
         }
-        // What is here already is no reason to keep others waiting.
-        let turn = ready!(coop::poll_proceed(context));
-        turn.made_progress();
         let part = this.ahead.len().min(buffer.remaining());
         buffer.put_slice(&this.ahead[..part]);
         this.ahead.advance(part);
-        if this.ahead.is_empty() && !this.more {
-            this.ahead = BytesMut::new();
+        if this.ahead.is_empty() {
+            this.ahead = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -101,20 +85,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
     }
 }
 
-/// One read behind what the buffer has, of so many bytes at most; 0 at the end.
-pub(crate) fn poll_read_into<S: AsyncRead + Unpin + ?Sized>(
-    socket: &mut S,
-    context: &mut Context<'_>,
-    buffer: &mut BytesMut,
-    most: usize,
-) -> Poll<io::Result<usize>> {
-    pin!(socket.read_buf(&mut buffer.limit(most))).poll(context)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     #[tokio::test]
     async fn what_is_read_ahead_arrives_whole_and_in_order() {
@@ -141,29 +115,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_hears_little_holds_no_buffer() {
+    async fn nothing_is_held_that_is_not_read_ahead() {
         let (mut near, far) = duplex(300 << 10);
         let mut socket = ReadAhead::new(far);
-        let mut piece = [0; 4096];
-        near.write_all(&[7; 100]).await.unwrap();
-        assert_eq!(socket.read(&mut piece).await.unwrap(), 100);
-        assert_eq!(socket.ahead.capacity(), 0);
-
+        let mut part = [0; 4096];
         near.write_all(&[7; 2 * 4096 + 1]).await.unwrap();
-        assert_eq!(socket.read(&mut piece).await.unwrap(), 4096);
-        assert_eq!(socket.read(&mut piece).await.unwrap(), 4096);
-        assert!(socket.ahead.capacity() >= AHEAD - 4096);
-        assert_eq!(socket.read(&mut piece).await.unwrap(), 1);
-        assert_eq!(socket.ahead.capacity(), 0);
-
-        // Exactly what was asked for, and nothing after it.
-        near.write_all(&[7; 4096]).await.unwrap();
-        assert_eq!(socket.read(&mut piece).await.unwrap(), 4096);
+        for (read, left) in [(4096, 4097), (4096, 1), (1, 0)] {
+            assert_eq!(socket.read(&mut part).await.unwrap(), read);
+            assert_eq!(socket.ahead.len(), left);
+        }
         let nothing = std::future::poll_fn(|context| {
-            let mut buffer = ReadBuf::new(&mut piece);
+            let mut buffer = ReadBuf::new(&mut part);
             Poll::Ready(Pin::new(&mut socket).poll_read(context, &mut buffer))
         });
         assert!(nothing.await.is_pending());
-        assert_eq!(socket.ahead.capacity(), 0);
+        drop(near);
+        assert_eq!(socket.read(&mut part).await.unwrap(), 0);
     }
 }

@@ -19,8 +19,10 @@
 pub mod ahead;
 mod chunks;
 pub mod counted;
+mod flow;
 pub mod heap;
 pub mod identity;
+mod piece;
 pub mod pulse;
 pub mod relay;
 pub mod wire;

@@ -4,31 +4,28 @@
 //! stream is reset, so that a cut is never taken for an end. Whoever goes away altogether has still said what they said:
 //! that arrives, and then the stream ends. Where one direction has ended and the other is silent for long, it is broken.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixStream, tcp, unix};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::ahead::poll_read_into;
 use crate::chunks::Chunks;
+use crate::flow::Flow;
+use crate::piece;
 use crate::wire::FRAME;
 
 /// Bytes read at once: a full frame.
 const CHUNK: usize = FRAME as usize;
-
-/// A read of fewer bytes is copied into a buffer of its size, so that small pieces that wait hold no large ones.
-const SMALL: usize = 8 << 10;
 
 /// Bytes that have arrived and are written at once, about.
 const GATHERED: usize = 64 << 10;
@@ -57,11 +54,6 @@ pub enum Error {
     /// One direction had ended, and nothing came by the other.
     #[error("half-closed and silent for {} min", HALF_CLOSED.as_secs() / 60)]
     HalfClosed,
-}
-
-thread_local! {
-    /// What is read into: one buffer for all streams of a thread, of which what was read is cut off.
-    static SCRATCH: RefCell<BytesMut> = RefCell::default();
 }
 
 /// The half of a socket that is read.
@@ -169,6 +161,7 @@ async fn outward<R: Readable>(
     send: &mut SendStream<Bytes>,
     moved: &AtomicU64,
 ) -> Result<End, Error> {
+    let mut flow = Flow::default();
     loop {
         tokio::select! {
             biased;
@@ -176,7 +169,7 @@ async fn outward<R: Readable>(
             _ = poll_fn(|context| send.poll_reset(context)) => return Err(Error::Closed),
         }
         // Nothing after all is no reason to hold a buffer: the socket is asked once, and waited for above.
-        let chunk = poll_fn(|context| Poll::Ready(read_chunk(read, context))).await;
+        let chunk = poll_fn(|context| Poll::Ready(piece::read(read, context, CHUNK))).await;
         let Poll::Ready(chunk) = chunk else {
             continue;
         };
@@ -189,24 +182,14 @@ async fn outward<R: Readable>(
                 End::Said
             });
         }
+        let full = chunk.len() == CHUNK;
+        let rest = flow.read(chunk.len(), Instant::now());
         pass(chunk, send).await?;
         moved.fetch_add(1, Ordering::Relaxed);
+        if let (false, Some(rest)) = (full, rest) {
+            sleep(rest).await;
+        }
     }
-}
-
-/// What there is to read, at most a chunk; nothing at the end.
-fn read_chunk<R: Readable>(read: &mut R, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.reserve(CHUNK);
-        let length = ready!(poll_read_into(read, context, scratch, CHUNK))?;
-        Poll::Ready(Ok(if length < SMALL {
-            let chunk = Bytes::copy_from_slice(scratch);
-            scratch.clear();
-            chunk
-        } else {
-            scratch.split().freeze()
-        }))
-    })
 }
 
 /// Asks for no more of the window than is used: what one stream holds, others lack.

@@ -22,7 +22,7 @@ pub const LARGEST_HELLO: usize = 16 << 10;
 pub const STREAMS: u32 = 4096;
 
 /// Bytes on their way in a stream that nobody has read, at first.
-const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 512 << 10;
 /// The same at most, however long the path.
 const LARGEST_STREAM_WINDOW: u32 = 4 << 20;
 /// Bytes per second that a stream shall reach on a long path.
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn a_window_grows_with_the_path_within_bounds() {
         let after = |millis| window(Duration::from_millis(millis));
-        assert_eq!(after(0), 256 << 10);
-        assert_eq!(after(2), 256 << 10);
+        assert_eq!(after(0), 512 << 10);
+        assert_eq!(after(2), 512 << 10);
         assert_eq!(after(10), 1 << 20);
         assert_eq!(after(40), 4 << 20);
         assert_eq!(after(5_000), 4 << 20);

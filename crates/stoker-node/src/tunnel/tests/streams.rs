@@ -157,7 +157,7 @@ async fn whoever_does_not_read_holds_up_only_the_one_who_writes_to_him() {
         before = now;
     }
     // Of each stream: the window, what waits for the connection, a chunk, and the sockets' own buffers.
-    let most = 8 * ((256 + 256 + 64) << 10) + 8 * (8 << 20);
+    let most = 8 * ((512 + 256 + 64) << 10) + 8 * (8 << 20);
     assert!((1..most).contains(&before), "{before} bytes");
     let mut stream = opened(&near.socket, &address.to_string()).await;
     timeout(DEADLINE, ask(&mut stream, "past them"))
