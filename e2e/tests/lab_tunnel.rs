@@ -25,6 +25,8 @@ mod door;
 mod far_server;
 #[path = "lab_support/foreign_agents.rs"]
 mod foreign_agents;
+#[path = "lab_support/host_agent.rs"]
+mod host_agent;
 #[path = "lab_support/pods.rs"]
 #[expect(dead_code, reason = "nobody counts restarts here")]
 mod pods;
@@ -32,6 +34,8 @@ mod pods;
 mod scenarios;
 #[path = "support/tenants.rs"]
 mod tenants;
+#[path = "lab_support/tokens.rs"]
+mod tokens;
 #[path = "lab_support/tunnel_figures.rs"]
 mod tunnel_figures;
 #[path = "lab_support/tunnel_kills.rs"]
@@ -48,12 +52,13 @@ use scenarios::{Scenario, scenarios};
 use stoker_lab::lab::LabOptions;
 
 /// In this order: the last one switches the tunnel off.
-const SCENARIOS: [Scenario; 6] = scenarios![
+const SCENARIOS: [Scenario; 7] = scenarios![
     behind_the_wall::every_call_of_an_api_server_arrives_behind_the_wall,
     canaries::whatever_a_tenant_has_its_api_server_dial_nothing_of_managements_hears_of_it,
     foreign_agents::only_a_node_of_the_tenant_is_an_agent,
     tunnel_kills::killed_wardens_and_agents_cost_their_own_streams_and_no_later_call,
     tunnel_kills::an_upgrade_of_agents_cuts_no_stream_and_costs_no_call,
+    host_agent::a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_agent,
     tunnel_figures::what_the_tunnel_costs,
 ];
 

@@ -154,8 +154,8 @@ impl Lab {
         self.enter(worker, kubeconfig, command, tenant).await
     }
 
-    /// Joins a worker to a tenant by a `JoinToken`, with the program `stoker-node` of this machine; waits until its node is
-    /// ready.
+    /// Joins a worker to a tenant by a `JoinToken`, with the program `stoker-node` of this machine and the words that people
+    /// would add to `join`, the token first; waits until its node is ready.
     ///
     /// # Errors
     /// What `stoker-node` says, or why the node is not ready within three minutes.
@@ -164,12 +164,13 @@ impl Lab {
         worker: &Host,
         kubeconfig: &Path,
         stoker_node: &Path,
-        token: &str,
+        words: &[&str],
     ) -> Result<()> {
         let tenant = self.expect(worker, kubeconfig).await?;
         let program = stoker_node.display().to_string();
         let patch = format!("{PATCHES}/kubeletconfiguration+merge.json");
-        let mut command = vec![&*program, "join", token, "--kubelet-config", &patch];
+        let mut command = vec![&*program, "join", "--kubelet-config", &patch];
+        command.extend(words);
         if worker.has_systemd() {
             command.extend(["--node-ip", &tenant.1]);
         }

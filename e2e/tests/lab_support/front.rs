@@ -137,10 +137,11 @@ impl<'a> Front<'a> {
         let token = tokens::issue(self.world, name, worker.name(), &json!({})).await?;
         let begun = Instant::now();
         let kubeconfig = self.world.lab.paths().kubeconfig(name);
+        let words = [&*token];
         let join = self
             .world
             .lab
-            .join_by_token(worker, &kubeconfig, &program, &token);
+            .join_by_token(worker, &kubeconfig, &program, &words);
         join.await?;
         println!(
             "{} joined and Ready after {:.1} s",

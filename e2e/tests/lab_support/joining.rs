@@ -54,7 +54,10 @@ pub(crate) async fn a_machine_joins_by_its_token_leaves_and_joins_again(
     let kubeconfig = world.lab.paths().kubeconfig(TENANT);
     let join = |token: String| {
         let (lab, worker, kubeconfig, program) = (&world.lab, &worker, &kubeconfig, &program);
-        async move { lab.join_by_token(worker, kubeconfig, program, &token).await }
+        async move {
+            lab.join_by_token(worker, kubeconfig, program, &[&token])
+                .await
+        }
     };
     join(first.clone()).await?;
     println!("joined and ready after {:.1?}", begun.elapsed());

@@ -47,7 +47,7 @@ pub(crate) async fn a_machine_with_systemd_runs_both_as_units_until_it_leaves(
     let first = tokens::issue(world, TENANT, "units", &spec).await?;
 
     let begun = Instant::now();
-    lab.join_by_token(&worker, &kubeconfig, &program, &first)
+    lab.join_by_token(&worker, &kubeconfig, &program, &[&first])
         .await?;
     println!("joined and ready after {:.1?}", begun.elapsed());
     let nodes: Api<Node> = Api::all(tenant.client.clone());
@@ -69,7 +69,7 @@ pub(crate) async fn a_machine_with_systemd_runs_both_as_units_until_it_leaves(
     let before = [pods.get(POD).await?];
     what_is_killed_comes_back(&worker).await?;
     // By its certificate, of a machine that is a node already.
-    lab.join_by_token(&worker, &kubeconfig, &program, &first)
+    lab.join_by_token(&worker, &kubeconfig, &program, &[&first])
         .await?;
     let again = nodes.get(NAME).await?;
     ensure!(again.uid() == node.uid(), "it is another Node");
@@ -87,7 +87,7 @@ pub(crate) async fn a_machine_with_systemd_runs_both_as_units_until_it_leaves(
 
     of_a_package(&worker).await?;
     let second = tokens::issue(world, TENANT, "units-again", &spec).await?;
-    lab.join_by_token(&worker, &kubeconfig, &program, &second)
+    lab.join_by_token(&worker, &kubeconfig, &program, &[&second])
         .await?;
     ensure!(
         nodes.get(NAME).await?.uid() != node.uid(),

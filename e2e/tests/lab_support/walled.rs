@@ -71,7 +71,7 @@ impl<'a> Walled<'a> {
         };
         // Before it joins: nothing gets past that was there before.
         if walled.dialled().await.is_err() {
-            walled.raise().await?;
+            raise(&walled.worker).await?;
         }
         let joined = ["test", "-e", "/etc/kubernetes/kubelet.conf"];
         if walled.worker.run(joined).await.is_err() {
@@ -81,10 +81,6 @@ impl<'a> Walled<'a> {
         world.lab.rolled_out(TENANT, "kube-system", agent).await?;
         let ca = walled.far_pod().await?;
         Ok(Self { ca, ..walled })
-    }
-
-    pub(crate) async fn raise(&self) -> Result<()> {
-        nft(&self.worker, WALL).await
     }
 
     pub(crate) async fn lower(&self) -> Result<()> {
@@ -117,7 +113,7 @@ impl<'a> Walled<'a> {
         for pid in ["1", &inside] {
             reached &= dials(self.world, pid, &kubelet).await?;
         }
-        self.raise().await?;
+        raise(&self.worker).await?;
         ensure!(reached, "the kubelet is not reached without the wall");
         Ok(())
     }
@@ -272,8 +268,13 @@ pub(crate) fn address(pod: &Pod) -> Result<IpAddr> {
         .context("an address")
 }
 
+/// Puts a wall before a host.
+pub(crate) async fn raise(host: &Host) -> Result<()> {
+    nft(host, WALL).await
+}
+
 /// Whether a connection comes about from the network of a process of the management host.
-async fn dials(world: &World, pid: &str, target: &str) -> Result<bool> {
+pub(crate) async fn dials(world: &World, pid: &str, target: &str) -> Result<bool> {
     let dial = format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{target}' 2>&1 && echo yes || echo no");
     let enter = ["nsenter", "-t", pid, "-n", "--", "bash", "-c", &dial];
     let said = world.host()?.run(enter).await?;

@@ -1,0 +1,116 @@
+//! A machine that keeps its tunnel itself: a unit of systemd, where no add-on's pod goes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use crate::tokens;
+use crate::walled::{TENANT, Walled, dials, raise};
+use crate::world::{World, eventually};
+
+const WORKER: u8 = 2;
+const NAME: &str = "worker-2";
+const TOKEN: &str = "host-agent";
+/// Keeps the add-on's agents away.
+const TAINT: &str = "example.com/no-agents";
+const AGENT: &str = "stoker-node.service";
+const SOON: Duration = Duration::from_mins(1);
+
+/// Its API server reaches it by the agent that `join --tunnel` has left, and by nothing else; again when that was killed, and until
+/// it leaves.
+pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_agent(
+    world: &World,
+) -> Result<()> {
+    let walled = Walled::of(world).await?;
+    let lab = &world.lab;
+    let worker = lab
+        .add_worker_with_systemd(WORKER, lab.kubernetes())
+        .await?;
+    raise(&worker).await?;
+    let program = tokens::built().await?;
+    let spec = json!({ "nodeNames": [NAME], "taints": [{ "key": TAINT, "effect": "NoSchedule" }] });
+    let token = tokens::issue(world, TENANT, TOKEN, &spec).await?;
+    let status = world.status(TENANT).await?;
+    let endpoint = status.control_plane_endpoint.context("no endpoint")?;
+    let (host, _) = endpoint.rsplit_once(':').context("an address and a port")?;
+    let server = format!("{host}:8132");
+    let begun = Instant::now();
+    lab.join_by_token(
+        &worker,
+        &lab.paths().kubeconfig(TENANT),
+        &program,
+        &[&token, "--tunnel", &server],
+    )
+    .await?;
+    println!("joined and ready after {:.1?}", begun.elapsed());
+
+    let kubelet = format!("{}/10250", worker.address());
+    ensure!(
+        !dials(world, "1", &kubelet).await?,
+        "it is reached without a tunnel"
+    );
+    let agents = walled.agents().await?;
+    let on_it = |pod: &Pod| {
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| spec.node_name.as_deref() == Some(NAME))
+    };
+    ensure!(!agents.iter().any(on_it), "the add-on's agent is there too");
+    answers(&walled).await?;
+    println!("reached {:.1?} after the join began", begun.elapsed());
+
+    let process = ["systemctl", "show", "--value", "--property=MainPID", AGENT];
+    let before = worker.run(process).await?;
+    let killed = Instant::now();
+    worker.run(["kill", "-KILL", before.trim()]).await?;
+    eventually(SOON, "the unit is started again", async || {
+        let now = worker.run(process).await?;
+        ensure!(now.trim() != "0" && now != before, "{before}, then {now}");
+        Ok(())
+    })
+    .await?;
+    answers(&walled).await?;
+    println!("reached {:.1?} after it was killed", killed.elapsed());
+
+    let program = program.display().to_string();
+    worker
+        .run([&*program, "leave", "--drain-seconds", "20"])
+        .await?;
+    let gone = walled.kubectl(&["get", "--raw", &healthz()]).await;
+    ensure!(gone.is_err(), "it is reached after it left");
+    let nodes: Api<Node> = Api::all(walled.tenant.client.clone());
+    nodes.delete(NAME, &DeleteParams::default()).await?;
+    lab.remove_worker(WORKER).await?;
+    let tokens = tokens::of(world, TENANT);
+    tokens.delete(TOKEN, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+fn healthz() -> String {
+    format!("/api/v1/nodes/{NAME}/proxy/healthz")
+}
+
+/// The kubelet, and what a pod there has logged.
+async fn answers(walled: &Walled<'_>) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(walled.tenant.client.clone(), "kube-system");
+    let proxies = ListParams::default()
+        .labels("k8s-app=kube-proxy")
+        .fields(&format!("spec.nodeName={NAME}"));
+    eventually(SOON, "the node is reached", async || {
+        let said = walled.kubectl(&["get", "--raw", &healthz()]).await?;
+        ensure!(said == "ok", "its kubelet says {said:?}");
+        let pods = pods.list(&proxies).await?.items;
+        let Some(pod) = pods.first() else {
+            bail!("no pod runs there");
+        };
+        let logs = ["-n", "kube-system", "logs", &pod.name_any(), "--tail=1"];
+        let said = walled.kubectl(&logs).await?;
+        ensure!(!said.trim().is_empty(), "its log is empty");
+        Ok(())
+    })
+    .await
+}
