@@ -151,9 +151,19 @@ pub(crate) async fn connect(
 
 /// The setting by which TCP's congestion control is chosen for a network namespace. A new one has the machine's.
 pub(crate) const CONGESTION_CONTROL: &str = "net.ipv4.tcp_congestion_control";
+const LINUX_DEFAULT: &str = "cubic";
+
 /// What hosts have unless somebody chose another, and so those of a lab, whatever this machine has: bbr sends at a pace, by timers,
-/// which on paths of microseconds costs a tenth of all that a copy between two hosts takes.
-pub(crate) const LINUX_DEFAULT: &str = "cubic";
+/// which on paths of microseconds costs a tenth of all that a copy between two hosts takes. Nothing where a namespace may not
+/// have it.
+pub(crate) fn congestion_control() -> Option<&'static str> {
+    let allowed = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+    let allowed = std::fs::read_to_string(allowed).unwrap_or_default();
+    let mut allowed = allowed.split_whitespace();
+    allowed
+        .any(|found| found == LINUX_DEFAULT)
+        .then_some(LINUX_DEFAULT)
+}
 
 /// What sets up a host's end of its cable, and has it forward what its pods send.
 fn inside(addresses: Addresses, address: Ipv4Addr) -> Vec<String> {
@@ -173,12 +183,13 @@ fn inside(addresses: Addresses, address: Ipv4Addr) -> Vec<String> {
         let routes = routes_to_management(addresses).into_iter();
         commands.extend(routes.map(|(to, via)| format!("ip route replace {to} via {via}")));
     }
-    let congestion_control = format!("{CONGESTION_CONTROL}={LINUX_DEFAULT}");
     let mut settings = vec![
         "net.ipv4.ip_forward=1",
         "net.bridge.bridge-nf-call-iptables=1",
-        &congestion_control,
     ];
+    let congestion_control =
+        congestion_control().map(|chosen| format!("{CONGESTION_CONTROL}={chosen}"));
+    settings.extend(congestion_control.as_deref());
     if addresses.ipv6(address).is_some() {
         settings.extend([
             "net.ipv6.conf.all.forwarding=1",

@@ -4,14 +4,14 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::host::Host;
-use crate::network_link::{CONGESTION_CONTROL, LINUX_DEFAULT};
+use crate::network_link::{CONGESTION_CONTROL, congestion_control};
 
 /// Writes the CNI configuration for a network per IP family. `masquerade` hides pod addresses from everything outside the host, which a
 /// tenant's pods need, as all tenants use the same ones.
 pub(crate) fn configure(host: &Host, pods: &[String], masquerade: bool) -> Result<()> {
     let ranges = pods.iter().map(|subnet| json!([{ "subnet": subnet }]));
     let ranges: Vec<_> = ranges.collect();
-    let configuration = json!({
+    let mut configuration = json!({
         "cniVersion": "1.0.0",
         "name": "stoker-lab",
         "plugins": [
@@ -24,9 +24,14 @@ pub(crate) fn configure(host: &Host, pods: &[String], masquerade: bool) -> Resul
                 "ipam": { "type": "host-local", "ranges": ranges },
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
-            { "type": "tuning", "sysctl": { CONGESTION_CONTROL: LINUX_DEFAULT } },
         ],
     });
+    if let (Some(chosen), Some(plugins)) = (
+        congestion_control(),
+        configuration["plugins"].as_array_mut(),
+    ) {
+        plugins.push(json!({ "type": "tuning", "sysctl": { CONGESTION_CONTROL: chosen } }));
+    }
     host.write(
         "/etc/cni/net.d/10-stoker-lab.conflist",
         &configuration.to_string(),

@@ -34,6 +34,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// Files that the lab needs and the Debian package that has them.
 const FILES: &[(&str, &str)] = &[
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/lib/cni/tuning", "containernetworking-plugins"),
     (
         "/etc/containers/policy.json",
         "golang-github-containers-common",
