@@ -15,7 +15,7 @@ use crate::piece;
 /// Bytes read at once.
 const AHEAD: usize = 64 << 10;
 
-/// A socket, and what was read from it ahead. Holds no more than that.
+/// A socket, and what was read from it ahead. Holds no buffer once that is taken.
 #[derive(Debug)]
 pub struct ReadAhead<S> {
     socket: S,

@@ -21,6 +21,8 @@ impl<T> Counted<'_, T> {
 }
 
 impl<T: Readable + Sync> Readable for Counted<'_, T> {
+    const ROOMY: bool = T::ROOMY;
+
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
         self.0.readable()
     }

@@ -58,6 +58,9 @@ pub enum Error {
 
 /// The half of a socket that is read.
 pub trait Readable: AsyncRead + Unpin {
+    /// Whether the kernel keeps what comes while nobody reads for a moment, so that whoever sends need not stop.
+    const ROOMY: bool;
+
     /// Waits until there is something to read.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
 
@@ -66,6 +69,8 @@ pub trait Readable: AsyncRead + Unpin {
 }
 
 impl Readable for tcp::ReadHalf<'_> {
+    const ROOMY: bool = true;
+
     async fn readable(&self) -> io::Result<()> {
         tcp::ReadHalf::readable(self).await
     }
@@ -77,6 +82,9 @@ impl Readable for tcp::ReadHalf<'_> {
 }
 
 impl Readable for unix::ReadHalf<'_> {
+    /// 208 KiB, with what keeps account of it.
+    const ROOMY: bool = false;
+
     async fn readable(&self) -> io::Result<()> {
         unix::ReadHalf::readable(self).await
     }
@@ -161,7 +169,7 @@ async fn outward<R: Readable>(
     send: &mut SendStream<Bytes>,
     moved: &AtomicU64,
 ) -> Result<End, Error> {
-    let mut flow = Flow::default();
+    let mut flow = Flow::new(Instant::now());
     loop {
         tokio::select! {
             biased;
@@ -182,11 +190,11 @@ async fn outward<R: Readable>(
                 End::Said
             });
         }
-        let full = chunk.len() == CHUNK;
+        let is_drained = chunk.len() < CHUNK;
         let rest = flow.read(chunk.len(), Instant::now());
         pass(chunk, send).await?;
         moved.fetch_add(1, Ordering::Relaxed);
-        if let (false, Some(rest)) = (full, rest) {
+        if let Some(rest) = rest.filter(|_| R::ROOMY && is_drained) {
             sleep(rest).await;
         }
     }

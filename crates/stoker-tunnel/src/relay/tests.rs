@@ -75,6 +75,39 @@ async fn a_direction_that_ends_leaves_the_other_open() {
 }
 
 #[tokio::test]
+async fn a_flow_of_small_pieces_arrives_in_large_ones() {
+    const PIECE: usize = 16 << 10;
+    let (mut asker, target, relays) = relayed().await;
+    let mut target = target.into_std().unwrap();
+    target.set_nonblocking(false).unwrap();
+    // On time, whatever else runs: a piece that is late is followed by the next one at once.
+    let telling = std::thread::spawn(move || {
+        let begun = std::time::Instant::now();
+        for number in 0..2000 {
+            let due = Duration::from_micros(150) * number;
+            std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            std::io::Write::write_all(&mut target, &[7; PIECE]).unwrap();
+        }
+    });
+    let (mut came, mut reads) = (0, 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = asker.read(&mut buffer).await.unwrap();
+        if read == 0 {
+            break;
+        }
+        came += read;
+        reads += usize::from(came > 500 * PIECE);
+    }
+    assert_eq!(came, 2000 * PIECE);
+    let mean = 1500 * PIECE / reads;
+    assert!(mean > 3 * PIECE, "pieces of {mean} bytes");
+    telling.join().unwrap();
+    drop(asker);
+    drop(ended(relays).await);
+}
+
+#[tokio::test]
 async fn who_asks_and_goes_away_is_heard_to_the_end_and_holds_nothing() {
     let (mut asker, mut target, relays) = relayed().await;
     let said = vec![7; 1 << 20];
