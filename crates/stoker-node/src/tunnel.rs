@@ -255,7 +255,7 @@ impl FarEnd {
         let _ = greeting.wanted.send(!known);
         if known {
             self.metrics.not_connected(Unconnected::Known);
-            self.next_dial = Instant::now() + self.backoff.next();
+            self.next_dial = Instant::now() + self.backoff.next_draw();
             return;
         }
         self.links.values().filter(is_same).for_each(Held::leave);

@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::tokens;
-use crate::walled::{TENANT, Walled, dials, raise};
+use crate::walled::{TENANT, Walled, counter, dials, raise};
 use crate::world::{World, eventually};
 
 const WORKER: u8 = 2;
@@ -49,8 +49,9 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     println!("joined and ready after {:.1?}", begun.elapsed());
 
     let kubelet = format!("{}/10250", worker.address());
+    let dropped = counter(&worker, "wall", "dialled").await?;
     ensure!(
-        !dials(world, "1", &kubelet).await?,
+        !dials(world, "1", &kubelet).await? && counter(&worker, "wall", "dialled").await? > dropped,
         "it is reached without a tunnel"
     );
     let agents = walled.agents().await?;
@@ -65,6 +66,7 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
 
     let process = ["systemctl", "show", "--value", "--property=MainPID", AGENT];
     let before = worker.run(process).await?;
+    ensure!(before.trim() != "0", "the unit does not run");
     let killed = Instant::now();
     worker.run(["kill", "-KILL", before.trim()]).await?;
     eventually(SOON, "the unit is started again", async || {
@@ -80,8 +82,8 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     worker
         .run([&*program, "leave", "--drain-seconds", "20"])
         .await?;
-    let gone = walled.kubectl(&["get", "--raw", &healthz()]).await;
-    ensure!(gone.is_err(), "it is reached after it left");
+    let running = worker.run(["sh", "-c", "pgrep -x stoker-node || true"]);
+    ensure!(running.await?.trim().is_empty(), "its agent runs on");
     let nodes: Api<Node> = Api::all(walled.tenant.client.clone());
     nodes.delete(NAME, &DeleteParams::default()).await?;
     lab.remove_worker(WORKER).await?;

@@ -158,30 +158,32 @@ async fn open(door: &Door) -> Result<Stream> {
     Ok(stream)
 }
 
-/// CPU time that the programs of this machine have used, by their names, seconds.
-fn spent() -> Result<BTreeMap<String, f64>> {
+/// CPU time that the processes of this machine have used, with their names, seconds.
+fn spent() -> Result<BTreeMap<String, (String, f64)>> {
     let mut spent = BTreeMap::new();
     for entry in std::fs::read_dir("/proc")? {
         // Not everything there is a process, and one that has ended has no line.
         let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else {
             continue;
         };
-        let line = stat.split_once('(').map(|(_, rest)| rest.rsplit_once(") "));
-        let Some(Some((name, fields))) = line else {
+        let line = stat.split_once(" (").zip(stat.rsplit_once(") "));
+        let Some(((process, rest), (_, fields))) = line else {
             continue;
         };
+        let name = rest[..rest.rfind(") ").unwrap_or_default()].to_owned();
         // In ticks of USER_HZ: utime and stime.
         let ticks = fields
             .split(' ')
             .skip(11)
             .take(2)
             .flat_map(str::parse::<u32>);
-        *spent.entry(name.to_owned()).or_default() += ticks.map(f64::from).sum::<f64>() / 100.0;
+        let seconds = ticks.map(f64::from).sum::<f64>() / 100.0;
+        spent.insert(process.to_owned(), (name, seconds));
     }
     Ok(spent)
 }
 
-/// MiB/s from a pod to whoever copies from it; and who used more than a twentieth of the CPU time.
+/// MiB/s from a pod to whoever copies from it; printed is who used more than a twentieth of the CPU time.
 async fn copy(walled: &Walled<'_>) -> Result<f64> {
     let size = MEBIBYTES.to_string();
     let before = spent()?;
@@ -200,15 +202,17 @@ async fn copy(walled: &Walled<'_>) -> Result<f64> {
         }
     }
     let took = begun.elapsed();
-    let mut used = spent()?;
+    let after = spent()?;
     kubectl.wait().await?;
     ensure!(came == MEBIBYTES << 20, "{came} bytes came");
-    for (name, seconds) in &mut used {
-        *seconds -= before.get(name).unwrap_or(&0.0);
+    let mut used = BTreeMap::<_, f64>::new();
+    for (process, (name, seconds)) in after {
+        let before = before.get(&process).map_or(0.0, |(_, before)| *before);
+        *used.entry(name).or_default() += seconds - before;
     }
     let all: f64 = used.values().sum();
     used.retain(|_, seconds| *seconds > all / 20.0);
-    println!("a copy took {took:.2?}; CPU of all {all:.1} s, of which {used:.2?}");
+    println!("a copy took {took:.2?}; CPU of what still runs {all:.1} s, of which {used:.2?}");
     let mebibytes = u32::try_from(MEBIBYTES)?;
     Ok(f64::from(mebibytes) / took.as_secs_f64())
 }
