@@ -61,6 +61,8 @@ mod tenants;
 mod tokens;
 #[path = "lab_support/two_tenants.rs"]
 mod two_tenants;
+#[path = "lab_support/units.rs"]
+mod units;
 #[path = "lab_support/versions.rs"]
 mod versions;
 #[path = "lab_support/world.rs"]

@@ -40,6 +40,8 @@ mod tokens;
 mod tunnel_figures;
 #[path = "lab_support/tunnel_kills.rs"]
 mod tunnel_kills;
+#[path = "lab_support/units.rs"]
+mod units;
 #[path = "lab_support/walled.rs"]
 mod walled;
 #[path = "lab_support/world.rs"]

@@ -11,27 +11,22 @@ use crate::network_link::{CONGESTION_CONTROL, congestion_control};
 pub(crate) fn configure(host: &Host, pods: &[String], masquerade: bool) -> Result<()> {
     let ranges = pods.iter().map(|subnet| json!([{ "subnet": subnet }]));
     let ranges: Vec<_> = ranges.collect();
-    let mut configuration = json!({
-        "cniVersion": "1.0.0",
-        "name": "stoker-lab",
-        "plugins": [
-            {
-                "type": "bridge",
-                "bridge": "cni0",
-                "isDefaultGateway": true,
-                "ipMasq": masquerade,
-                "hairpinMode": true,
-                "ipam": { "type": "host-local", "ranges": ranges },
-            },
-            { "type": "portmap", "capabilities": { "portMappings": true } },
-        ],
-    });
-    if let (Some(chosen), Some(plugins)) = (
-        congestion_control(),
-        configuration["plugins"].as_array_mut(),
-    ) {
-        plugins.push(json!({ "type": "tuning", "sysctl": { CONGESTION_CONTROL: chosen } }));
-    }
+    let mut plugins = vec![
+        json!({
+            "type": "bridge",
+            "bridge": "cni0",
+            "isDefaultGateway": true,
+            "ipMasq": masquerade,
+            "hairpinMode": true,
+            "ipam": { "type": "host-local", "ranges": ranges },
+        }),
+        json!({ "type": "portmap", "capabilities": { "portMappings": true } }),
+    ];
+    plugins.extend(
+        congestion_control()
+            .map(|chosen| json!({ "type": "tuning", "sysctl": { CONGESTION_CONTROL: chosen } })),
+    );
+    let configuration = json!({ "cniVersion": "1.0.0", "name": "stoker-lab", "plugins": plugins });
     host.write(
         "/etc/cni/net.d/10-stoker-lab.conflist",
         &configuration.to_string(),

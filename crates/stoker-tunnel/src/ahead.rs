@@ -12,9 +12,6 @@ use tokio::task::coop;
 
 use crate::piece;
 
-/// Bytes read at once.
-const AHEAD: usize = 64 << 10;
-
 /// A socket, and what was read from it ahead. Holds no buffer once that is taken.
 #[derive(Debug)]
 pub struct ReadAhead<S> {
@@ -40,7 +37,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            this.ahead = ready!(piece::read(&mut this.socket, context, AHEAD))?;
+            this.ahead = ready!(piece::read(&mut this.socket, context, piece::LARGEST))?;
         } else {
             // What is here already is no reason to keep others waiting.
             ready!(coop::poll_proceed(context)).made_progress();

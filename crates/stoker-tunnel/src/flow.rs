@@ -1,7 +1,7 @@
 //! When to wait for more before the next read.
 //!
 //! Whoever sends much sends it in pieces of 16 or 32 KiB, each of which wakes both ends, and the API server. A millisecond
-//! later there are three of them, at a third of the cost.
+//! later there are several of them, for one.
 
 use std::time::Duration;
 

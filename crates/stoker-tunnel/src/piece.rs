@@ -12,15 +12,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// A read of fewer bytes is copied into a buffer of its size, so that small pieces that wait hold no large ones.
 const SMALL: usize = 8 << 10;
 
-/// Of the buffer that is read into; no read is larger.
-const SCRATCH_SIZE: usize = 64 << 10;
+/// Bytes read at once, at most.
+pub(crate) const LARGEST: usize = 64 << 10;
 
 thread_local! {
     /// What is read into: one buffer for all sockets of a thread, of which what was read is cut off.
     static SCRATCH: RefCell<BytesMut> = RefCell::default();
 }
 
-/// What one read gives, at most so many bytes and 64 KiB; nothing at the end.
+/// What one read gives, at most so many bytes; nothing at the end.
 pub(crate) fn read<S: AsyncRead + Unpin + ?Sized>(
     socket: &mut S,
     context: &mut Context<'_>,
@@ -28,8 +28,8 @@ pub(crate) fn read<S: AsyncRead + Unpin + ?Sized>(
 ) -> Poll<io::Result<Bytes>> {
     SCRATCH.with_borrow_mut(|scratch| {
         // Always the same, or a buffer that is nearly as large would be doubled.
-        scratch.reserve(SCRATCH_SIZE);
-        let mut limited = scratch.limit(most.min(SCRATCH_SIZE));
+        scratch.reserve(LARGEST);
+        let mut limited = scratch.limit(most.min(LARGEST));
         let length = ready!(pin!(socket.read_buf(&mut limited)).poll(context))?;
         Poll::Ready(Ok(if length < SMALL {
             let piece = Bytes::copy_from_slice(scratch);
@@ -53,7 +53,7 @@ mod tests {
     async fn small_pieces_hold_what_they_need_and_large_ones_are_not_copied() {
         let (mut near, mut far) = duplex(300 << 10);
         let mut pieces = Vec::new();
-        for length in [100, SMALL - 1, SMALL, SCRATCH_SIZE, SCRATCH_SIZE + 1] {
+        for length in [100, SMALL - 1, SMALL, LARGEST, LARGEST + 1] {
             near.write_all(&vec![7; length]).await.unwrap();
             pieces.push(
                 poll_fn(|context| read(&mut far, context, usize::MAX))
@@ -62,7 +62,7 @@ mod tests {
             );
         }
         let lengths: Vec<_> = pieces.iter().map(Bytes::len).collect();
-        let whole = SCRATCH_SIZE;
+        let whole = LARGEST;
         assert_eq!(lengths, [100, SMALL - 1, SMALL, whole, whole]);
         let held: Vec<_> = pieces
             .into_iter()

@@ -7,8 +7,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use stoker_api::v1alpha1::DEFAULT_TUNNEL_PORT;
 
 use crate::tokens;
+use crate::units::{AGENT, kill};
 use crate::walled::{TENANT, Walled, counter, dials, raise};
 use crate::world::{World, eventually};
 
@@ -17,7 +19,6 @@ const NAME: &str = "worker-2";
 const TOKEN: &str = "host-agent";
 /// Keeps the add-on's agents away.
 const TAINT: &str = "example.com/no-agents";
-const AGENT: &str = "stoker-node.service";
 const SOON: Duration = Duration::from_mins(1);
 
 /// Its API server reaches it by the agent that `join --tunnel` has left, and by nothing else; again when that was killed, and until
@@ -37,7 +38,7 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     let status = world.status(TENANT).await?;
     let endpoint = status.control_plane_endpoint.context("no endpoint")?;
     let (host, _) = endpoint.rsplit_once(':').context("an address and a port")?;
-    let server = format!("{host}:8132");
+    let server = format!("{host}:{DEFAULT_TUNNEL_PORT}");
     let begun = Instant::now();
     lab.join_by_token(
         &worker,
@@ -64,17 +65,8 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     answers(&walled).await?;
     println!("reached {:.1?} after the join began", begun.elapsed());
 
-    let process = ["systemctl", "show", "--value", "--property=MainPID", AGENT];
-    let before = worker.run(process).await?;
-    ensure!(before.trim() != "0", "the unit does not run");
     let killed = Instant::now();
-    worker.run(["kill", "-KILL", before.trim()]).await?;
-    eventually(SOON, "the unit is started again", async || {
-        let now = worker.run(process).await?;
-        ensure!(now.trim() != "0" && now != before, "{before}, then {now}");
-        Ok(())
-    })
-    .await?;
+    kill(&worker, AGENT).await?;
     answers(&walled).await?;
     println!("reached {:.1?} after it was killed", killed.elapsed());
 
@@ -92,18 +84,15 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     Ok(())
 }
 
-fn healthz() -> String {
-    format!("/api/v1/nodes/{NAME}/proxy/healthz")
-}
-
 /// The kubelet, and what a pod there has logged.
 async fn answers(walled: &Walled<'_>) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(walled.tenant.client.clone(), "kube-system");
     let proxies = ListParams::default()
         .labels("k8s-app=kube-proxy")
         .fields(&format!("spec.nodeName={NAME}"));
+    let healthz = format!("/api/v1/nodes/{NAME}/proxy/healthz");
     eventually(SOON, "the node is reached", async || {
-        let said = walled.kubectl(&["get", "--raw", &healthz()]).await?;
+        let said = walled.kubectl(&["get", "--raw", &healthz]).await?;
         ensure!(said == "ok", "its kubelet says {said:?}");
         let pods = pods.list(&proxies).await?.items;
         let Some(pod) = pods.first() else {

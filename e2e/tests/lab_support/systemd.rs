@@ -16,6 +16,7 @@ use stoker_lab::images::pause_reference;
 use crate::joining::{nothing_is_left, runs_a_pod};
 use crate::pods::{restarts, uids};
 use crate::tokens;
+use crate::units::{AGENT, kill, process, property};
 use crate::world::{World, eventually};
 
 const WORKER: u8 = 8;
@@ -24,7 +25,6 @@ const POOL: &str = "systemd";
 const POD: &str = "on-systemd";
 const SOON: Duration = Duration::from_mins(1);
 const KUBELET: &str = "kubelet.service";
-const AGENT: &str = "stoker-node.service";
 const UNITS: &str = "/etc/systemd/system";
 const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-stoker-node.conf";
 /// As kubeadm's package has them.
@@ -160,21 +160,6 @@ async fn what_is_killed_comes_back(worker: &Host) -> Result<()> {
     kill(worker, KUBELET).await
 }
 
-/// Kills a unit's process, and waits for the next one.
-async fn kill(worker: &Host, unit: &str) -> Result<()> {
-    let before = process(worker, unit).await?;
-    let begun = Instant::now();
-    worker.run(["kill", "-KILL", &before]).await?;
-    eventually(SOON, "it comes back", async || {
-        let now = process(worker, unit).await?;
-        ensure!(now != before, "{unit} is {now} of before");
-        Ok(())
-    })
-    .await?;
-    println!("{unit} is back {:.1?} after a kill", begun.elapsed());
-    Ok(())
-}
-
 async fn leave(worker: &Host, program: &Path) -> Result<()> {
     let program = program.display().to_string();
     let begun = Instant::now();
@@ -210,19 +195,4 @@ async fn of_a_package(worker: &Host) -> Result<()> {
 
 async fn is_known(worker: &Host, unit: &str) -> bool {
     worker.run(["systemctl", "cat", unit]).await.is_ok()
-}
-
-/// The first process of a unit that is active.
-async fn process(worker: &Host, unit: &str) -> Result<String> {
-    let process = property(worker, unit, "MainPID").await?;
-    let state = property(worker, unit, "ActiveState").await?;
-    ensure!(process != "0" && state == "active", "{unit} is {state}");
-    Ok(process)
-}
-
-async fn property(worker: &Host, unit: &str, name: &str) -> Result<String> {
-    let value = worker
-        .run(["systemctl", "show", "--value", "-p", name, unit])
-        .await?;
-    Ok(value.trim().to_owned())
 }

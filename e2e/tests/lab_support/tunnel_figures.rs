@@ -166,21 +166,18 @@ fn spent() -> Result<BTreeMap<String, (String, f64)>> {
         let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else {
             continue;
         };
-        let line = stat.split_once(" (").zip(stat.rsplit_once(") "));
-        let Some(((process, rest), (_, fields))) = line else {
-            continue;
-        };
-        let name = rest[..rest.rfind(") ").unwrap_or_default()].to_owned();
-        // In ticks of USER_HZ: utime and stime.
-        let ticks = fields
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .flat_map(str::parse::<u32>);
-        let seconds = ticks.map(f64::from).sum::<f64>() / 100.0;
-        spent.insert(process.to_owned(), (name, seconds));
+        spent.extend(spent_by(&stat));
     }
     Ok(spent)
+}
+
+/// Of a line of `/proc/PID/stat`: the process, its name, and its times in ticks of `USER_HZ`, utime and stime.
+fn spent_by(stat: &str) -> Option<(String, (String, f64))> {
+    let (process, rest) = stat.split_once(" (")?;
+    let (name, fields) = rest.rsplit_once(") ")?;
+    let times = fields.split(' ').skip(11).take(2);
+    let ticks: f64 = times.flat_map(str::parse::<u32>).map(f64::from).sum();
+    Some((process.to_owned(), (name.to_owned(), ticks / 100.0)))
 }
 
 /// MiB/s from a pod to whoever copies from it; printed is who used more than a twentieth of the CPU time.
