@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::{ArgGroup, Parser};
 use ipnet::IpNet;
 use stoker_api::BaseDomain;
+use stoker_sockets::stream::Silence;
 
 use crate::gate::Settings;
 use crate::limits::Limits;
-use crate::stream::Silence;
 
 /// Leads TLS connections to tenants by the name that they ask for, untouched.
 #[derive(Parser, Debug, Clone)]

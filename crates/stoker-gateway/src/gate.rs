@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use stoker_api::wake::PREFIX;
+use stoker_sockets::stream::{Silence, Way, join};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -27,7 +28,6 @@ use crate::limits::{Limits, Places};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routes::{Route, Routes, Service};
-use crate::stream::{self, Silence};
 use crate::tenant::Place;
 use crate::waker::Waker;
 
@@ -151,8 +151,13 @@ impl Gate {
             mut stream,
             backend,
         } = reached;
-        let ended = stream::join(client, &mut stream, &place.0, self.settings.silence).await;
-        tracing::debug!(%peer, tenant = place.0.name(), backend = %backend.address(), ?ended, "ended");
+        let tenant = &place.0;
+        let moved = |way, bytes| match way {
+            Way::ToServer => tenant.received.add(bytes),
+            Way::ToClient => tenant.sent.add(bytes),
+        };
+        let ended = join(client, &mut stream, self.settings.silence, moved).await;
+        tracing::debug!(%peer, tenant = tenant.name(), backend = %backend.address(), ?ended, "ended");
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //! ```text
 //!   cluster, or routes_file ──► routes ◄── find ── gate ◄── serve ◄── clients
 //!                                                   │
-//!                                                   └── stream ──► API servers
+//!                                                   └── stoker-sockets ──► API servers
 //! ```
 
 pub mod args;
@@ -25,6 +25,5 @@ pub mod routes_file;
 pub mod run;
 pub mod serve;
 pub mod sockets;
-pub mod stream;
 pub mod tenant;
 pub mod waker;

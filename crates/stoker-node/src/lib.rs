@@ -17,5 +17,4 @@ mod dial;
 pub mod gpu;
 pub mod health;
 pub mod listener;
-mod sockets;
 pub mod tunnel;

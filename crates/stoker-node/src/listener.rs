@@ -17,7 +17,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
+use stoker_sockets::options;
+use stoker_sockets::stream::{Silence, join};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,7 +27,6 @@ use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use self::servers::Servers;
-use crate::sockets::options;
 pub use crate::tunnel::{NotAServer, Server};
 
 /// Connections that the kernel keeps until they are taken.
@@ -34,6 +35,12 @@ const BACKLOG: u32 = 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often it is made sure that the node still has the addresses: two system calls.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// API servers and gateways end what is silent for too long.
+const SILENCE: Silence = Silence {
+    open: None,
+    half_closed: Duration::from_mins(5),
+};
 
 /// What the listener is told.
 #[derive(Clone, Debug)]
@@ -134,7 +141,7 @@ impl Way {
         if let Some(first) = &self.first {
             server.write_all(first).await?;
         }
-        copy_bidirectional(&mut client, &mut server).await.map(drop)
+        join(&mut client, &mut server, SILENCE, |_, _| {}).await
     }
 }
 

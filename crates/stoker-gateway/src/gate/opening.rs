@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use stoker_sockets::stream::receive;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -12,7 +13,6 @@ use crate::hello::{ClientHello, HelloReader, LARGEST_HELLO};
 use crate::proxy_protocol::{self, Ends, LARGEST_HEADER};
 use crate::refusal::Refusal;
 use crate::routes::Route;
-use crate::stream::receive;
 
 /// How long a `ClientHello` may take once half of the places are taken: whoever takes them and says nothing loses them
 /// before others need them.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use http::StatusCode;
 use http::uri::Authority;
 use ipnet::IpNet;
+use stoker_sockets::options;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::dial;
-use crate::sockets::options;
 
 /// How long a target may take to accept.
 const DIAL: Duration = Duration::from_secs(10);

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
-use crate::tenant::Tenant;
-
 /// Bytes that are moved at a time; a stream whose receiver does not keep up holds as many.
 const CHUNK: usize = 32 << 10;
+/// How long one end may be silent of which the other is gone. It is told so by an end, at which clients and servers close.
+const GONE: Duration = Duration::from_secs(30);
 
 thread_local! {
     /// Of all streams of a thread: what is read into it is passed on before anybody else runs.
@@ -54,73 +54,115 @@ pub struct Silence {
     pub half_closed: Duration,
 }
 
-/// Passes on what either side sends until both have ended, and each end when it comes.
+/// A direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the client.
+    ToServer,
+    /// From the server.
+    ToClient,
+}
+
+/// Passes on what either side sends until both have ended, and each end when it comes; `moved` is told of bytes. Who goes away
+/// while they are spoken to has still said what they said: that arrives.
 ///
 /// # Errors
 /// A connection broke, or both were silent for too long.
 pub async fn join(
     client: &mut TcpStream,
-    backend: &mut TcpStream,
-    tenant: &Tenant,
+    server: &mut TcpStream,
     silence: Silence,
+    moved: impl Fn(Way, u64),
 ) -> io::Result<()> {
     let active = Activity::default();
     let (from_client, to_client) = client.split();
-    let (from_backend, to_backend) = backend.split();
-    let up = one_way(from_client, to_backend, |bytes| {
+    let (from_server, to_server) = server.split();
+    let moved = |way, bytes| {
         active.now();
-        tenant.received.add(bytes);
-    });
-    let down = one_way(from_backend, to_client, |bytes| {
-        active.now();
-        tenant.sent.add(bytes);
-    });
-    let (mut up, mut down) = (pin!(up), pin!(down));
+        moved(way, bytes);
+    };
+    let mut up = pin!(one_way(from_client, to_server, |bytes| moved(
+        Way::ToServer,
+        bytes
+    )));
+    let mut down = pin!(one_way(from_server, to_client, |bytes| moved(
+        Way::ToClient,
+        bytes
+    )));
     let first = async {
-        tokio::select! {
-            ended = &mut up => ended.map(|()| true),
-            ended = &mut down => ended.map(|()| false),
+        Ok(tokio::select! {
+            ended = &mut up => (Way::ToServer, ended),
+            ended = &mut down => (Way::ToClient, ended),
+        })
+    };
+    let (way, ended) = active.watched(silence.open, first).await?;
+    active.now();
+    let limit = match ended {
+        Ok(()) => silence.half_closed,
+        Err(_) => silence.half_closed.min(GONE),
+    };
+    let rest = async {
+        match way {
+            Way::ToServer => down.await,
+            Way::ToClient => up.await,
         }
     };
-    let client_ended = active.watched(silence.open, first).await?;
-    active.now();
-    let rest = async { if client_ended { down.await } else { up.await } };
-    active.watched(Some(silence.half_closed), rest).await
+    let rest = active.watched(Some(limit), rest).await;
+    ended.and(rest)
 }
 
+/// What nobody hears any more is thrown away, up to its end: a socket that is closed with something unread in it is reset, and
+/// loses what it has not sent.
 async fn one_way(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     moved: impl Fn(u64),
 ) -> io::Result<()> {
+    let mut unheard = None;
     loop {
-        let (length, left) = receive(&mut from, usize::MAX, |context, bytes| {
-            pass_on(&mut to, context, bytes)
+        let received = receive(&mut from, usize::MAX, |context, bytes| {
+            let passed = match unheard {
+                None => pass_on(&mut to, context, bytes),
+                Some(_) => Ok(Vec::new()),
+            };
+            (bytes.len(), passed)
         })
-        .await??;
+        .await;
+        let (length, passed) = match received {
+            Ok(received) => received,
+            Err(broken) => {
+                let _ = to.shutdown().await;
+                return Err(broken);
+            }
+        };
         if length == 0 {
-            return to.shutdown().await;
+            return match unheard {
+                None => to.shutdown().await,
+                Some(broken) => Err(broken),
+            };
         }
-        to.write_all(&left).await?;
-        drop(left);
-        moved(length as u64);
+        let written = match passed {
+            Ok(left) => to.write_all(&left).await,
+            Err(broken) => Err(broken),
+        };
+        match (written, &unheard) {
+            (Ok(()), None) => moved(length as u64),
+            (Ok(()), Some(_)) => {}
+            (Err(broken), _) => unheard = Some(broken),
+        }
     }
 }
 
-/// Sends what can be sent now; how many bytes there were, and those that are left.
-fn pass_on(
-    to: &mut WriteHalf<'_>,
-    context: &mut Context<'_>,
-    bytes: &[u8],
-) -> io::Result<(usize, Vec<u8>)> {
+/// Sends what can be sent now; the bytes that are left.
+fn pass_on(to: &mut WriteHalf<'_>, context: &mut Context<'_>, bytes: &[u8]) -> io::Result<Vec<u8>> {
     if bytes.is_empty() {
-        return Ok((0, Vec::new()));
+        return Ok(Vec::new());
     }
     let sent = match Pin::new(to).poll_write(context, bytes) {
         Poll::Ready(sent) => sent?,
         Poll::Pending => 0,
     };
-    Ok((bytes.len(), bytes[sent..].to_vec()))
+    Ok(bytes[sent..].to_vec())
 }
 
 /// When something was last moved.
