@@ -1,19 +1,21 @@
 //! Bytes between a socket and a stream, both ways, at the pace of whoever reads.
 //!
-//! A direction that ends is passed on as an end of that direction alone. What breaks breaks both: the
-//! stream is reset, so that a cut is never taken for an end. Whoever goes away altogether has still said what they said:
-//! that arrives, and then the stream ends. Where one direction has ended and the other is silent for long, it is broken.
+//! A direction that ends is passed on as an end of that direction alone. A stream that breaks is reset. Whoever goes away
+//! altogether, or breaks, or no longer listens, has still said what they said: that arrives, and then the stream ends, with
+//! trailers where it was cut, so that a cut is never taken for an end. For 30 s: then it is reset. Where one direction has ended
+//! and the other is silent for long, it is broken.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixStream, tcp, unix};
@@ -33,15 +35,18 @@ const GATHERED: usize = 64 << 10;
 /// How long one direction may be silent after the other has ended; twice as long at most.
 const HALF_CLOSED: Duration = Duration::from_mins(5);
 
-/// How long what was said by someone who went away may still be on its way. A reset overtakes it.
+/// How long what was said by someone who is gone may still be on its way. A reset overtakes it.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Why bytes could not be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket broke.
+    /// The socket broke. What had come by it was passed on.
     #[error("the socket broke")]
     Socket(#[source] io::Error),
+    /// The other end's socket broke.
+    #[error("the other end's socket broke")]
+    Cut,
     /// The stream broke, or the connection under it.
     #[error("the stream broke")]
     Stream(#[source] h2::Error),
@@ -98,52 +103,109 @@ impl Readable for unix::ReadHalf<'_> {
     }
 }
 
+/// What is left to be done with a stream.
+enum Then {
+    Nothing,
+    /// This end has said everything and hears nothing: what it said arrives before the other one ends.
+    Wait,
+    Reset,
+}
+
 /// Passes bytes on until both directions have ended.
 ///
 /// # Errors
-/// One of them broke. The stream is reset; the socket is the caller's to close.
+/// One of them broke. The socket is the caller's to close.
 pub async fn relay<R: Readable, W: AsyncWrite + Unpin>(
     read: &mut R,
     write: &mut W,
     mut send: SendStream<Bytes>,
     mut receive: RecvStream,
 ) -> Result<(), Error> {
-    let moved = AtomicU64::new(0);
-    let both = {
-        let mut outward = pin!(outward(read, &mut send, &moved));
-        let mut inward = pin!(inward(write, &mut receive, &moved));
+    let seen = Seen::default();
+    let (both, then) = {
+        let mut outward = pin!(outward(read, &mut send, &seen));
+        let mut inward = pin!(inward(write, &mut receive, &seen));
         tokio::select! {
             ended = &mut outward => match ended {
-                Ok(End::HungUp) => timeout(LINGER, inward).await.unwrap_or(Err(Error::HungUp)),
                 // What they said before they went away is still on its way.
-                Ok(End::Said) | Err(Error::Closed) => unless_silent(inward, &moved).await,
-                Err(broken) => Err(broken),
+                Ok(End::HungUp) => match timeout(LINGER, inward).await {
+                    Ok(ended) => left(ended, Then::Wait),
+                    Err(_) => (Err(Error::HungUp), Then::Reset),
+                },
+                Err(Error::Socket(broken)) => {
+                    let then = match timeout(LINGER, inward).await {
+                        Ok(Err(Error::Socket(_))) => Then::Wait,
+                        Ok(_) => Then::Nothing,
+                        Err(_) => Then::Reset,
+                    };
+                    (Err(Error::Socket(broken)), then)
+                }
+                Ok(End::Said) | Err(Error::Closed) => {
+                    left(unless_silent(inward, &seen).await, Then::Wait)
+                }
+                broken @ Err(_) => (broken.map(drop), Then::Reset),
             },
             ended = &mut inward => match ended {
-                Ok(()) => match unless_silent(outward, &moved).await {
-                    Ok(_) | Err(Error::Closed) => Ok(()),
-                    Err(broken) => Err(broken),
+                Ok(()) => match unless_silent(outward, &seen).await {
+                    Ok(_) | Err(Error::Closed) => (Ok(()), Then::Nothing),
+                    broken => left(broken.map(drop), Then::Nothing),
                 },
-                broken => broken,
+                // Nobody hears what still comes, of which the other end sends no more than a window.
+                Err(Error::Socket(broken)) => match unless_silent(outward, &seen).await {
+                    Ok(_) | Err(Error::Closed | Error::Socket(_)) => {
+                        (Err(Error::Socket(broken)), Then::Wait)
+                    }
+                    silent => (silent.map(drop), Then::Reset),
+                },
+                broken @ Err(_) => (broken, Then::Reset),
             },
         }
     };
-    if both.is_err() {
+    let resets = match then {
+        Then::Nothing => false,
+        Then::Wait => timeout(LINGER, thrown_away(&mut receive)).await.is_err(),
+        Then::Reset => true,
+    };
+    if resets {
         send.send_reset(Reason::CANCEL);
     }
     both
 }
 
+/// How the second direction ended; `then` where its socket broke.
+fn left(ended: Result<(), Error>, then: Then) -> (Result<(), Error>, Then) {
+    let then = match ended {
+        Ok(()) => Then::Nothing,
+        Err(Error::Socket(_)) => then,
+        Err(_) => Then::Reset,
+    };
+    (ended, then)
+}
+
+/// Until it ends. It is kept as used, so that no more is sent than a window.
+async fn thrown_away(receive: &mut RecvStream) {
+    while let Some(Ok(_)) = poll_fn(|context| receive.poll_data(context)).await {}
+}
+
+/// What one direction knows that the other needs.
+#[derive(Default)]
+struct Seen {
+    /// How often something was passed on.
+    moved: AtomicU64,
+    /// A write met what broke the socket: reading it shows an end then.
+    cut: AtomicBool,
+}
+
 /// The rest of the direction that is left.
 async fn unless_silent<T>(
     left: impl Future<Output = Result<T, Error>>,
-    moved: &AtomicU64,
+    seen: &Seen,
 ) -> Result<T, Error> {
     let silence = async {
-        let mut before = moved.load(Ordering::Relaxed);
+        let mut before = seen.moved.load(Ordering::Relaxed);
         loop {
             sleep(HALF_CLOSED).await;
-            let now = moved.load(Ordering::Relaxed);
+            let now = seen.moved.load(Ordering::Relaxed);
             if now == before {
                 return;
             }
@@ -167,13 +229,15 @@ enum End {
 async fn outward<R: Readable>(
     read: &mut R,
     send: &mut SendStream<Bytes>,
-    moved: &AtomicU64,
+    seen: &Seen,
 ) -> Result<End, Error> {
     let mut flow = Flow::new(Instant::now());
     loop {
         tokio::select! {
             biased;
-            readable = read.readable() => readable.map_err(Error::Socket)?,
+            readable = read.readable() => if let Err(broken) = readable {
+                return Err(cut(send, broken));
+            },
             _ = poll_fn(|context| send.poll_reset(context)) => return Err(Error::Closed),
         }
         // Nothing after all is no reason to hold a buffer: the socket is asked once, and waited for above.
@@ -181,7 +245,13 @@ async fn outward<R: Readable>(
         let Poll::Ready(chunk) = chunk else {
             continue;
         };
-        let chunk = chunk.map_err(Error::Socket)?;
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(broken) => return Err(cut(send, broken)),
+        };
+        if chunk.is_empty() && seen.cut.load(Ordering::Relaxed) {
+            return Err(cut(send, io::ErrorKind::ConnectionReset.into()));
+        }
         if chunk.is_empty() {
             send.send_data(chunk, true).map_err(Error::Stream)?;
             return Ok(if read.hung_up() {
@@ -193,10 +263,18 @@ async fn outward<R: Readable>(
         let is_drained = chunk.len() < CHUNK;
         let rest = flow.read(chunk.len(), Instant::now());
         pass(chunk, send).await?;
-        moved.fetch_add(1, Ordering::Relaxed);
+        seen.moved.fetch_add(1, Ordering::Relaxed);
         if let Some(rest) = rest.filter(|_| R::ROOMY && is_drained) {
             sleep(rest).await;
         }
+    }
+}
+
+/// Ends the stream behind what was said, by trailers: an end by itself would be one.
+fn cut(send: &mut SendStream<Bytes>, broken: io::Error) -> Error {
+    match send.send_trailers(HeaderMap::new()) {
+        Ok(()) => Error::Socket(broken),
+        Err(error) => Error::Stream(error),
     }
 }
 
@@ -219,24 +297,28 @@ async fn pass(mut chunk: Bytes, send: &mut SendStream<Bytes>) -> Result<(), Erro
 async fn inward<W: AsyncWrite + Unpin>(
     write: &mut W,
     receive: &mut RecvStream,
-    moved: &AtomicU64,
+    seen: &Seen,
 ) -> Result<(), Error> {
     let mut arrived = Chunks::default();
     loop {
         let end = poll_fn(|context| gather(receive, &mut arrived, context)).await;
         let length = arrived.remaining();
         if length > 0 {
-            let written = write.write_all_buf(&mut arrived).await;
-            written.map_err(Error::Socket)?;
+            if let Err(broken) = write.write_all_buf(&mut arrived).await {
+                // Whoever closed, and was reset only behind that, had said everything (Linux: EPIPE).
+                let is_cut = broken.kind() != io::ErrorKind::BrokenPipe;
+                seen.cut.store(is_cut, Ordering::Relaxed);
+                return Err(Error::Socket(broken));
+            }
             receive
                 .flow_control()
                 .release_capacity(length)
                 .map_err(Error::Stream)?;
-            moved.fetch_add(1, Ordering::Relaxed);
+            seen.moved.fetch_add(1, Ordering::Relaxed);
         }
         match end {
             Some(Ok(())) => return write.shutdown().await.map_err(Error::Socket),
-            Some(Err(error)) => return Err(Error::Stream(error)),
+            Some(Err(error)) => return Err(error),
             None => {}
         }
     }
@@ -247,12 +329,20 @@ fn gather(
     receive: &mut RecvStream,
     arrived: &mut Chunks,
     context: &mut Context<'_>,
-) -> Poll<Option<Result<(), h2::Error>>> {
+) -> Poll<Option<Result<(), Error>>> {
     while arrived.remaining() < GATHERED {
         match receive.poll_data(context) {
             Poll::Ready(Some(Ok(chunk))) => arrived.push(chunk),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-            Poll::Ready(None) => return Poll::Ready(Some(Ok(()))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Error::Stream(error)))),
+            Poll::Ready(None) => {
+                return receive.poll_trailers(context).map(|trailers| {
+                    Some(match trailers {
+                        Ok(None) => Ok(()),
+                        Ok(Some(_)) => Err(Error::Cut),
+                        Err(error) => Err(Error::Stream(error)),
+                    })
+                });
+            }
             Poll::Pending if arrived.has_remaining() => break,
             Poll::Pending => return Poll::Pending,
         }

@@ -133,6 +133,127 @@ async fn who_asks_and_goes_away_is_heard_to_the_end_and_holds_nothing() {
     assert!(begun.elapsed() < LINGER * 2);
 }
 
+/// A target that has said as much as its way to an asker who hears nothing yet can hold, all of it beyond the target's own socket; how
+/// many bytes, and those that were heard to make room.
+async fn said_to_the_brim() -> (UnixStream, TcpStream, [Relayed; 2], [usize; 2]) {
+    let (mut asker, target, relays) = relayed().await;
+    let (mut said, mut heard, mut room) = (0, 0, vec![0; 16 << 10]);
+    loop {
+        while timeout(Duration::from_millis(100), target.writable())
+            .await
+            .is_ok()
+        {
+            said += target.try_write(&[7; 1 << 10]).unwrap_or(0);
+        }
+        while queued(&target).0 > 0 {
+            heard += asker.read(&mut room).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if queued(&target).1 > 0 {
+            return (asker, target, relays, [said, heard]);
+        }
+    }
+}
+
+/// Bytes that the kernel holds of what this end of a connection within 127.0.0.1 has said: on its own side, and unread on the other
+/// (`proc_net_tcp(5)`).
+fn queued(stream: &TcpStream) -> (usize, usize) {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let [own, other] = [stream.local_addr(), stream.peer_addr()]
+        .map(|address| format!("0100007F:{:04X}", address.unwrap().port()));
+    let found = |from: &str, to: &str| {
+        let lines = sockets.lines().map(|line| line.split_whitespace());
+        let mut lines = lines.map(Iterator::collect::<Vec<_>>);
+        let line = lines.find(|line| line[1] == from && line[2] == to).unwrap();
+        let (sent, read) = line[4].split_once(':').unwrap();
+        [sent, read].map(|hex| usize::from_str_radix(hex, 16).unwrap())
+    };
+    (found(&own, &other)[0], found(&other, &own)[1])
+}
+
+/// The first of what is said to somebody who is gone is answered by a reset, and a later one cannot be written.
+async fn pings(asker: &mut UnixStream) {
+    for _ in 0..5 {
+        asker.write_all(b"ping").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_answers_and_goes_away_is_heard_to_the_end_whatever_they_were_still_told() {
+    let (mut asker, target, [near, far], [said, mut heard]) = said_to_the_brim().await;
+    drop(target);
+    pings(&mut asker).await;
+    heard += asker.read_to_end(&mut Vec::new()).await.unwrap();
+    assert_eq!(heard, said);
+    drop(asker);
+    timeout(SOON, near)
+        .await
+        .expect("it ends")
+        .unwrap()
+        .unwrap();
+    let far = timeout(SOON, far).await.expect("it ends").unwrap();
+    assert!(matches!(far, Err(Error::Socket(_))), "{far:?}");
+}
+
+#[tokio::test]
+async fn what_a_target_said_before_it_broke_arrives_and_is_no_end() {
+    for is_spoken_to in [false, true] {
+        let (mut asker, target, relays, [said, mut heard]) = said_to_the_brim().await;
+        target.set_zero_linger().unwrap();
+        drop(target);
+        if is_spoken_to {
+            pings(&mut asker).await;
+        }
+        let hearing = async {
+            heard += asker.read_to_end(&mut Vec::new()).await.unwrap();
+            assert_eq!(heard, said);
+        };
+        let ([near, far], ()) = tokio::join!(ended(relays), hearing);
+        assert!(matches!(near, Err(Error::Cut)), "{near:?}");
+        assert!(matches!(far, Err(Error::Socket(_))), "{far:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_to_a_target_that_breaks_ends_at_once() {
+    let (asker, target, relays) = relayed().await;
+    while timeout(Duration::from_millis(100), asker.writable())
+        .await
+        .is_ok()
+    {
+        let _ = asker.try_write(&[7; 1 << 10]);
+    }
+    target.set_zero_linger().unwrap();
+    drop(target);
+    let [near, far] = ended(relays).await;
+    assert!(matches!(near, Err(Error::Cut)), "{near:?}");
+    assert!(matches!(far, Err(Error::Socket(_))), "{far:?}");
+}
+
+#[tokio::test]
+async fn who_asks_on_and_hears_nobody_is_cut_after_a_while() {
+    let (mut asker, mut target, [near, far]) = relayed().await;
+    target.write_all(b"no").await.unwrap();
+    target.shutdown().await.unwrap();
+    let mut heard = String::new();
+    asker.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "no");
+    drop(target);
+    let begun = Instant::now();
+    tokio::time::pause();
+    let mut number = 0;
+    while asker.write_all(b"ping").await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        number += 1;
+        assert!(number < 40, "{:?}", begun.elapsed());
+    }
+    let far = far.await.unwrap();
+    assert!(matches!(far, Err(Error::Socket(_))), "{far:?}");
+    // It had heard all of the answer.
+    near.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_target_that_breaks_is_no_end() {
     let (mut asker, target, relays) = relayed().await;
