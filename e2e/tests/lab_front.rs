@@ -41,6 +41,8 @@ mod scenarios;
 mod tenants;
 #[path = "lab_support/tokens.rs"]
 mod tokens;
+#[path = "lab_support/units.rs"]
+mod units;
 #[path = "lab_support/world.rs"]
 #[expect(dead_code, reason = "nobody looks into the pool here")]
 mod world;

@@ -111,13 +111,14 @@ impl<'a> Front<'a> {
         })
     }
 
-    /// The one with a node, which has joined by a token, and pods there.
+    /// The one with a node, a machine with systemd that has joined by a token, and pods there.
     pub(crate) async fn joined(world: &'a World) -> Result<Self> {
         let front = Self::of(world, TENANT, json!({})).await?;
         let nodes: Api<Node> = Api::all(front.tenant.client.clone());
         let name = format!("worker-{WORKER}");
         if nodes.get_opt(&name).await?.is_none() {
-            let worker = world.lab.add_worker(WORKER, world.lab.kubernetes()).await?;
+            let (lab, version) = (&world.lab, world.lab.kubernetes());
+            let worker = lab.add_worker_with_systemd(WORKER, version).await?;
             front.join(&worker).await?;
         }
         if !Kept::is_noted() {

@@ -8,18 +8,18 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use stoker_api::labels::NODE_AUTHORITY;
-use stoker_lab::host::supervisor::Program;
 use stoker_pki::is_signed_by;
 
 use crate::conditions::find;
 use crate::front::{Front, TENANT};
 use crate::front_load::Load;
-use crate::tokens;
+use crate::units::{AGENT, kill, process, property};
 use crate::world::{World, eventually, text};
 
 /// Two roll-outs on two busy cores, and two or three looks of the agent, which looks once a minute.
 const LIMIT: Duration = Duration::from_mins(8);
 const SOON: Duration = Duration::from_mins(2);
+const KUBELET: &str = "kubelet.service";
 const CONDITION: &str = "CertificateAuthorityApplied";
 
 /// Nobody notices: not the node, nor its pods, one of which knows the old authority alone to its end, nor people with kubeconfigs
@@ -29,12 +29,14 @@ pub(crate) async fn another_authority_takes_over_and_nodes_pods_and_people_go_on
 ) -> Result<()> {
     let front = Front::joined(world).await?;
     let worker = front.worker()?;
-    let stoker_node = tokens::built().await?.display().to_string();
-    worker.keep_running(&Program {
-        name: "stoker-node".into(),
-        command: vec![stoker_node, "run".into()],
-        ..Program::default()
-    })?;
+    let units = async || {
+        let found = async |unit| {
+            let restarts = property(&worker, unit, "NRestarts").await?;
+            anyhow::Ok((process(&worker, unit).await?, restarts))
+        };
+        anyhow::Ok([found(AGENT).await?, found(KUBELET).await?])
+    };
+    let units_before = units().await?;
     let failed = front.failures_of_client().await?;
     let [old] = pins(world)
         .await?
@@ -72,6 +74,13 @@ pub(crate) async fn another_authority_takes_over_and_nodes_pods_and_people_go_on
             "{file} is of the old one"
         );
     }
+    // The agent ran on and had the kubelet restarted; neither failed.
+    let units_now = units().await?;
+    let ([agent, kubelet], [agent_before, kubelet_before]) = (&units_now, &units_before);
+    ensure!(
+        agent == agent_before && kubelet.0 != kubelet_before.0 && kubelet.1 == kubelet_before.1,
+        "agent and kubelet, processes and restarts: {units_before:?}, now {units_now:?}"
+    );
 
     wish(world, json!({ "formerTrustSeconds": 0 })).await?;
     said(world, "AuthorityCurrent", begun).await?;
@@ -90,6 +99,15 @@ pub(crate) async fn another_authority_takes_over_and_nodes_pods_and_people_go_on
     world.lab.write_tenant_kubeconfig(TENANT, TENANT).await?;
     let front = Front::of(world, TENANT, json!({})).await?;
     told_to_pods(&front, &both[0]).await?;
+    // One that begins anew looks at once.
+    kill(&worker, AGENT).await?;
+    eventually(SOON, "the machine believes the new one alone", async || {
+        let file = worker.run(["cat", "/etc/kubernetes/pki/ca.crt"]).await?;
+        let believed = stoker_pki::pins(&file)?;
+        ensure!(believed == [both[0].clone()], "it believes {believed:?}");
+        Ok(())
+    })
+    .await?;
     world.lab.check_workload(TENANT).await?;
     front.client_is_served().await?;
     let now = front.failed_of_client().await?;

@@ -1,6 +1,6 @@
 //! A machine that has systemd: what join makes of it are units, and leave takes them away.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -86,6 +86,7 @@ pub(crate) async fn a_machine_with_systemd_runs_both_as_units_until_it_leaves(
     );
 
     of_a_package(&worker).await?;
+    let program = oddly_named(&worker, &program).await?;
     let second = tokens::issue(world, TENANT, "units-again", &spec).await?;
     lab.join_by_token(&worker, &kubeconfig, &program, &[&second])
         .await?;
@@ -177,6 +178,19 @@ async fn leave(worker: &Host, program: &Path) -> Result<()> {
     let running = worker.run(["sh", "-c", "pgrep -x 'kubelet|stoker-node' || true"]);
     ensure!(running.await?.trim().is_empty(), "one of them runs on");
     nothing_is_left(worker).await
+}
+
+/// The program where units have to quote and escape it.
+async fn oddly_named(worker: &Host, program: &Path) -> Result<PathBuf> {
+    let odd = Path::new("/opt/50% of $it/stoker-node");
+    let directory = odd.parent().context("no directory")?;
+    for command in [
+        vec!["mkdir".as_ref(), "-p".as_ref(), directory],
+        vec!["cp".as_ref(), program, odd],
+    ] {
+        worker.run(command).await?;
+    }
+    Ok(odd.to_owned())
 }
 
 /// The kubelet's unit and kubeadm's drop-in, as packages have them.

@@ -42,11 +42,12 @@ pub(crate) fn start(program: &Path) -> Result<()> {
         return Ok(());
     }
     let kubelet = find("kubelet").context("there is no kubelet in PATH")?;
+    let (drop_in, agent) = (drop_in(&kubelet)?, agent(program)?);
     if !systemctl(&["cat", KUBELET])? {
         write(KUBELET_UNIT, &unit(), 0o644)?;
     }
-    write(KUBELET_DROP_IN, &drop_in(&kubelet), 0o644)?;
-    write(AGENT_UNIT, &agent(program), 0o644)?;
+    write(KUBELET_DROP_IN, &drop_in, 0o644)?;
+    write(AGENT_UNIT, &agent, 0o644)?;
     must(&["daemon-reload"])?;
     must(&["enable", KUBELET, AGENT])?;
     // What runs by an older configuration starts anew.
@@ -111,11 +112,11 @@ fn kubelet_line(kubelet: &str) -> String {
     format!("{kubelet} --kubeconfig={KUBECONFIG} --config={KUBELET_CONFIG} $KUBELET_KUBEADM_ARGS")
 }
 
-fn drop_in(kubelet: &Path) -> String {
-    let line = kubelet_line(&kubelet.display().to_string());
-    format!(
+fn drop_in(kubelet: &Path) -> Result<String> {
+    let line = kubelet_line(&quoted(kubelet)?);
+    Ok(format!(
         "# Of stoker-node join; stoker-node leave removes it.\n[Service]\nEnvironmentFile=-{KUBELET_FLAGS}\nExecStart=\nExecStart={line}\n"
-    )
+    ))
 }
 
 fn unit() -> String {
@@ -130,13 +131,26 @@ fn is_unit_ours() -> bool {
     std::fs::read_to_string(KUBELET_UNIT).is_ok_and(|text| text.contains(DESCRIPTION))
 }
 
-fn agent(program: &Path) -> String {
-    format!(
+fn agent(program: &Path) -> Result<String> {
+    Ok(format!(
         "# Of stoker-node join; stoker-node leave removes it.\n[Unit]\nDescription=Stoker's agent on this node\n\
          Wants=network-online.target\nAfter=network-online.target kubelet.service\nStartLimitIntervalSec=0\n\n\
          [Service]\nExecStart={} run\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
-        program.display()
-    )
+        quoted(program)?
+    ))
+}
+
+/// A program's path as the first word of `ExecStart=` (`systemd.service(5)`): of several words where it is not quoted, and with
+/// specifiers (`systemd.unit(5)`). Variables are not looked for in it.
+fn quoted(program: &Path) -> Result<String> {
+    let path = program.to_str().context("its path is no text");
+    let path = path.with_context(|| format!("{}: move it", program.display()))?;
+    let is_safe = |letter: char| !letter.is_control() && !['"', '\'', '\\'].contains(&letter);
+    ensure!(
+        path.chars().all(is_safe),
+        "systemd runs no program at {path:?}: move it to where no directory has quotes, backslashes or control characters in its name"
+    );
+    Ok(format!("\"{}\"", path.replace('%', "%%")))
 }
 
 /// Has the kubelets that run by our configuration end, without systemd, and says which these are.
@@ -212,13 +226,23 @@ mod tests {
 
     #[test]
     fn the_drop_in_replaces_the_line_of_whatever_unit_there_is() {
-        let text = drop_in(Path::new("/usr/bin/kubelet"));
+        let text = drop_in(Path::new("/usr/bin/kubelet")).unwrap();
         let lines: Vec<_> = text
             .lines()
             .filter(|line| line.starts_with("ExecStart="))
             .collect();
         assert_eq!(lines[0], "ExecStart=");
-        assert!(lines[1].starts_with("ExecStart=/usr/bin/kubelet --kubeconfig="));
+        assert!(lines[1].starts_with(r#"ExecStart="/usr/bin/kubelet" --kubeconfig="#));
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_unit_as_it_is_or_refused() {
+        let of = |path: &str| quoted(Path::new(path));
+        assert_eq!(of("/opt/a b/50%/$d").unwrap(), r#""/opt/a b/50%%/$d""#);
+        for refused in [r#"/opt/"a""#, "/opt/a's", r"/opt/\a", "/opt/a\nb"] {
+            let said = of(refused).unwrap_err().to_string();
+            assert!(said.contains("move it"), "{said}");
+        }
     }
 
     #[test]
