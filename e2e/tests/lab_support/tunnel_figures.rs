@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use stoker_lab::command::{program, run};
 use stoker_lab::management::HOST;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::door::{Door, Stream, echoes};
 use crate::far_server::PORT;
@@ -19,14 +19,40 @@ use crate::pods::pid_on;
 use crate::walled::{FAR, PROGRAM, TENANT, Walled, memory, tenant, tunnel as spec_of_the_tunnel};
 use crate::world::{World, eventually};
 
-const REQUESTS: usize = 2000;
-/// How often each way is measured, in turn, where the environment does not say (`STOKER_ROUNDS`).
-const ROUNDS: usize = 1;
-/// Between the birth of a pod and its being measured: what it does at its start is not what a request takes.
-const SETTLES: Duration = Duration::from_secs(10);
-const MEBIBYTES: usize = 512;
-/// Copies each way and round, of which the middle one counts.
-const COPIES: usize = 3;
+/// How much is measured, ways in turn.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    /// Between the birth of a pod and its being measured: what it does at its start is not what a request takes.
+    settles: Duration,
+    requests: usize,
+    mebibytes: usize,
+    /// In each direction, each way and round; the middle one counts.
+    copies: usize,
+}
+
+impl Effort {
+    /// Enough for figures where the environment says so (`STOKER_ROUNDS`), else to see that everything of it works.
+    fn asked() -> Result<Self> {
+        Ok(match std::env::var("STOKER_ROUNDS") {
+            Ok(rounds) => Self {
+                rounds: rounds.parse()?,
+                settles: Duration::from_secs(10),
+                requests: 2000,
+                mebibytes: 512,
+                copies: 3,
+            },
+            Err(_) => Self {
+                rounds: 1,
+                settles: Duration::ZERO,
+                requests: 200,
+                mebibytes: 64,
+                copies: 1,
+            },
+        })
+    }
+}
+
 const STREAMS: usize = 1000;
 /// Streams that are being opened at a time.
 const OPENING: usize = 50;
@@ -36,12 +62,12 @@ const SOON: Duration = Duration::from_mins(1);
 struct Figures {
     /// Of a small request, half of them and 99 %.
     requests: [Duration; 2],
-    /// MiB/s.
-    throughput: f64,
+    /// MiB/s from a pod, and to it.
+    copies: [f64; 2],
 }
 
 pub(crate) async fn what_the_tunnel_costs(world: &World) -> Result<()> {
-    let rounds = std::env::var("STOKER_ROUNDS").map_or(Ok(ROUNDS), |text| text.parse())?;
+    let effort = Effort::asked()?;
     let walled = Walled::of(world).await?;
     // As it is, so that no agent is replaced.
     let tunnel = spec_of_the_tunnel(world).await?;
@@ -49,30 +75,38 @@ pub(crate) async fn what_the_tunnel_costs(world: &World) -> Result<()> {
     let pod = walled.control_plane().await?.remove(0);
     crowd(&walled, &pod).await?;
     walled.lower().await?;
-    let (mut through, mut direct) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        for (way, tunnel, all) in [
-            ("through the tunnel", tunnel.as_ref(), &mut through),
+    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        for (way, tunnel, found) in [
             ("without it", None, &mut direct),
+            ("through the tunnel", tunnel.as_ref(), &mut through),
         ] {
             replaced(&walled, tunnel).await?;
-            tokio::time::sleep(SETTLES).await;
+            tokio::time::sleep(effort.settles).await;
             let pod = walled.control_plane().await?.remove(0);
-            let found = figures(&walled, &walled.door(&pod).await?).await?;
-            found.show(way);
-            all.push(found);
+            let figures = figures(&walled, &walled.door(&pod).await?, effort).await?;
+            figures.show(way);
+            found.push(figures);
         }
     }
+    // Of each round by itself: machines are slower in some minutes than in others.
+    let rounds: Vec<_> = direct.iter().zip(&through).collect();
     let added = |at: usize| {
-        let half = |all: &[Figures]| median(all, |found| found.requests[at].as_secs_f64() * 1e3);
-        half(&through) - half(&direct)
+        let of = |found: &Figures| found.requests[at].as_secs_f64() * 1e3;
+        median(&rounds, |(direct, through)| of(through) - of(direct))
     };
-    let throughput = |all: &[Figures]| median(all, |found| found.throughput);
+    let kept = |at: usize| {
+        median(&rounds, |(direct, through)| {
+            through.copies[at] / direct.copies[at] * 100.0
+        })
+    };
     println!(
-        "the tunnel adds {:.2} ms (p50) and {:.2} ms (p99) to a small request, median of {rounds}; a copy has {:.0} % of its throughput",
+        "medians of {}: the tunnel adds {:.2} ms (p50) and {:.2} ms (p99) to a small request; copies from a pod have {:.0} % of their throughput, to a pod {:.0} %",
+        effort.rounds,
         added(0),
         added(1),
-        throughput(&through) / throughput(&direct) * 100.0
+        kept(0),
+        kept(1)
     );
     Ok(())
 }
@@ -115,23 +149,28 @@ async fn replaced(walled: &Walled<'_>, tunnel: Option<&Value>) -> Result<()> {
     .await
 }
 
-async fn figures(walled: &Walled<'_>, door: &Door) -> Result<Figures> {
+async fn figures(walled: &Walled<'_>, door: &Door, effort: Effort) -> Result<Figures> {
     let small = format!("/api/v1/nodes/{}/proxy/healthz", walled.worker.name());
     let mut took = Vec::new();
-    for number in 0..REQUESTS + 50 {
+    for number in 0..effort.requests + 50 {
         let begun = Instant::now();
         door.get(&small).await?;
         if number >= 50 {
             took.push(begun.elapsed());
         }
     }
-    let mut copies = Vec::new();
-    for _ in 0..COPIES {
-        copies.push(copy(walled).await?);
+    let mut copies = [Vec::new(), Vec::new()];
+    for _ in 0..effort.copies {
+        for (direction, copies) in [Direction::FromPod, Direction::ToPod]
+            .into_iter()
+            .zip(&mut copies)
+        {
+            copies.push(copy(walled, direction, effort.mebibytes).await?);
+        }
     }
     Ok(Figures {
         requests: percentiles(took),
-        throughput: median(&copies, |copy| *copy),
+        copies: copies.map(|copies| median(&copies, |copy| *copy)),
     })
 }
 
@@ -144,10 +183,8 @@ impl Figures {
     fn show(&self, way: &str) {
         let [half, most] = self.requests;
         println!("{way}: nodes/proxy/healthz p50 {half:.2?}, p99 {most:.2?}");
-        println!(
-            "{way}: {MEBIBYTES} MiB by kubectl exec, {:.0} MiB/s",
-            self.throughput
-        );
+        let [from, to] = self.copies;
+        println!("{way}: by kubectl exec from a pod {from:.0} MiB/s, to it {to:.0} MiB/s");
     }
 }
 
@@ -180,13 +217,45 @@ fn spent_by(stat: &str) -> Option<(String, (String, f64))> {
     Some((process.to_owned(), (name.to_owned(), ticks / 100.0)))
 }
 
-/// MiB/s from a pod to whoever copies from it; printed is who used more than a twentieth of the CPU time.
-async fn copy(walled: &Walled<'_>) -> Result<f64> {
-    let size = MEBIBYTES.to_string();
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    FromPod,
+    ToPod,
+}
+
+/// MiB/s between a pod and whoever copies; printed is who used more than a twentieth of the CPU time.
+async fn copy(walled: &Walled<'_>, direction: Direction, mebibytes: usize) -> Result<f64> {
     let before = spent()?;
     let begun = Instant::now();
+    match direction {
+        Direction::FromPod => from_pod(walled, mebibytes).await?,
+        Direction::ToPod => to_pod(walled, mebibytes).await?,
+    }
+    let took = begun.elapsed();
+    let mut used = BTreeMap::<_, f64>::new();
+    for (process, (name, seconds)) in spent()? {
+        let before = before.get(&process).map_or(0.0, |(_, before)| *before);
+        *used.entry(name).or_default() += seconds - before;
+    }
+    let all: f64 = used.values().sum();
+    used.retain(|_, seconds| *seconds > all / 20.0);
+    println!(
+        "{direction:?} took {took:.2?}; CPU of what still runs {all:.1} s, of which {used:.2?}"
+    );
+    Ok(f64::from(u32::try_from(mebibytes)?) / took.as_secs_f64())
+}
+
+async fn from_pod(walled: &Walled<'_>, mebibytes: usize) -> Result<()> {
     let mut kubectl = walled
-        .kubectl_command(&["exec", FAR, "--", PROGRAM, "far", "zeros", &size])
+        .kubectl_command(&[
+            "exec",
+            FAR,
+            "--",
+            PROGRAM,
+            "far",
+            "zeros",
+            &mebibytes.to_string(),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -198,20 +267,33 @@ async fn copy(walled: &Walled<'_>) -> Result<f64> {
             read => came += read,
         }
     }
-    let took = begun.elapsed();
-    let after = spent()?;
-    kubectl.wait().await?;
-    ensure!(came == MEBIBYTES << 20, "{came} bytes came");
-    let mut used = BTreeMap::<_, f64>::new();
-    for (process, (name, seconds)) in after {
-        let before = before.get(&process).map_or(0.0, |(_, before)| *before);
-        *used.entry(name).or_default() += seconds - before;
+    let ended = kubectl.wait().await?;
+    ensure!(
+        came == mebibytes << 20 && ended.success(),
+        "{came} bytes came, {ended}"
+    );
+    Ok(())
+}
+
+async fn to_pod(walled: &Walled<'_>, mebibytes: usize) -> Result<()> {
+    let mut kubectl = walled
+        .kubectl_command(&["exec", "--stdin", FAR, "--", PROGRAM, "far", "count"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut into = kubectl.stdin.take().context("no input")?;
+    let block = vec![0; 1 << 20];
+    for _ in 0..mebibytes {
+        into.write_all(&block).await?;
     }
-    let all: f64 = used.values().sum();
-    used.retain(|_, seconds| *seconds > all / 20.0);
-    println!("a copy took {took:.2?}; CPU of what still runs {all:.1} s, of which {used:.2?}");
-    let mebibytes = u32::try_from(MEBIBYTES)?;
-    Ok(f64::from(mebibytes) / took.as_secs_f64())
+    drop(into);
+    let counted = kubectl.wait_with_output().await?;
+    let counted = String::from_utf8_lossy(&counted.stdout);
+    ensure!(
+        counted.trim() == (mebibytes << 20).to_string(),
+        "{counted} bytes came"
+    );
+    Ok(())
 }
 
 /// Many streams at a time, each used; and what they cost both ends.
