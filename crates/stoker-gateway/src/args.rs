@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Parser};
 use ipnet::IpNet;
 use stoker_api::BaseDomain;
-use stoker_sockets::stream::Silence;
+use stoker_sockets::stream::{HALF_CLOSED, Silence};
 
 use crate::gate::Settings;
 use crate::limits::Limits;
@@ -125,7 +125,7 @@ impl Args {
             answer: Duration::from_secs(3),
             silence: Silence {
                 open: (self.idle_seconds > 0).then(|| seconds(self.idle_seconds)),
-                half_closed: Duration::from_mins(5),
+                half_closed: HALF_CLOSED,
             },
             proxies: self.proxy_protocol_from.clone(),
         }

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that the kernel keeps until they are taken (at most `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+
 /// Listens at `address`, beside others of this process: the kernel spreads connections over them. One at `[::]` takes
 /// IPv4 too, and IPv4 alone where there is no IPv6.
 ///
@@ -69,6 +70,8 @@ pub fn dialing(address: SocketAddr) -> io::Result<TcpSocket> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use socket2::SockRef;
 
     use super::*;
@@ -83,6 +86,10 @@ mod tests {
             let socket = SockRef::from(stream);
             assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
             assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+            let noticed = socket.tcp_keepalive_time().unwrap()
+                + socket.tcp_keepalive_interval().unwrap()
+                    * socket.tcp_keepalive_retries().unwrap();
+            assert_eq!(noticed, Duration::from_mins(1));
         }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoker_sockets::options;
-use stoker_sockets::stream::{Silence, join};
+use stoker_sockets::stream::{HALF_CLOSED, Silence, join};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// API servers and gateways end what is silent for too long.
 const SILENCE: Silence = Silence {
     open: None,
-    half_closed: Duration::from_mins(5),
+    half_closed: HALF_CLOSED,
 };
 
 /// What the listener is told.

@@ -6,5 +6,7 @@
 
 mod options;
 pub mod stream;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use options::options;

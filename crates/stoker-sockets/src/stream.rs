@@ -19,6 +19,9 @@ const CHUNK: usize = 32 << 10;
 /// How long one end may be silent of which the other is gone. It is told so by an end, at which clients and servers close.
 const GONE: Duration = Duration::from_secs(30);
 
+/// How long one that one end has closed may be silent, where nobody says otherwise.
+pub const HALF_CLOSED: Duration = Duration::from_mins(5);
+
 thread_local! {
     /// Of all streams of a thread: what is read into it is passed on before anybody else runs.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());

@@ -235,9 +235,7 @@ async fn outward<R: Readable>(
     loop {
         tokio::select! {
             biased;
-            readable = read.readable() => if let Err(broken) = readable {
-                return Err(cut(send, broken));
-            },
+            readable = read.readable() => readable.map_err(|broken| cut(send, broken))?,
             _ = poll_fn(|context| send.poll_reset(context)) => return Err(Error::Closed),
         }
         // Nothing after all is no reason to hold a buffer: the socket is asked once, and waited for above.
@@ -245,10 +243,7 @@ async fn outward<R: Readable>(
         let Poll::Ready(chunk) = chunk else {
             continue;
         };
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(broken) => return Err(cut(send, broken)),
-        };
+        let chunk = chunk.map_err(|broken| cut(send, broken))?;
         if chunk.is_empty() && seen.cut.load(Ordering::Relaxed) {
             return Err(cut(send, io::ErrorKind::ConnectionReset.into()));
         }

@@ -3,13 +3,13 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::*;
+use crate::testing::to_the_brim;
 
 const SILENCE: Silence = Silence {
     open: Some(Duration::from_hours(4)),
-    half_closed: Duration::from_mins(5),
+    half_closed: HALF_CLOSED,
 };
 
 /// Two connected sockets.
@@ -84,62 +84,35 @@ async fn a_receiver_that_does_not_keep_up_loses_nothing() {
     assert!(heard == expected);
 }
 
-#[tokio::test]
-async fn a_broken_connection_ends_the_other() {
+/// The server, which knows that the client has broken, and what becomes of them.
+async fn of_a_broken_client() -> (TcpStream, JoinHandle<io::Result<()>>) {
     let mut joined = joined(SILENCE).await;
     joined.client.set_zero_linger().unwrap();
     drop(joined.client);
     assert_eq!(joined.server.read(&mut [0]).await.unwrap_or(0), 0);
-    drop(joined.server);
-    joined.task.await.unwrap().unwrap_err();
+    (joined.server, joined.task)
+}
+
+#[tokio::test]
+async fn a_broken_connection_ends_the_other() {
+    let (server, task) = of_a_broken_client().await;
+    drop(server);
+    task.await.unwrap().unwrap_err();
 }
 
 #[tokio::test]
 async fn of_one_that_broke_the_other_is_not_waited_for_long() {
-    let mut joined = joined(SILENCE).await;
-    joined.client.set_zero_linger().unwrap();
-    drop(joined.client);
-    assert_eq!(joined.server.read(&mut [0]).await.unwrap_or(0), 0);
+    let (_server, task) = of_a_broken_client().await;
     tokio::time::pause();
     let begun = Instant::now();
-    joined.task.await.unwrap().unwrap_err();
+    task.await.unwrap().unwrap_err();
     assert!(begun.elapsed() < GONE * 2);
 }
 
-/// A server that has said as much as its way to a client that hears nothing yet can hold, all of it beyond the server's own socket; how
-/// many bytes, and those that were heard to make room.
 async fn said_to_the_brim() -> (Joined, usize, usize) {
     let mut joined = joined(SILENCE).await;
-    let (mut said, mut heard, mut room) = (0, 0, vec![0; 16 << 10]);
-    let pause = Duration::from_millis(100);
-    loop {
-        while timeout(pause, joined.server.writable()).await.is_ok() {
-            said += joined.server.try_write(&[7; 1 << 10]).unwrap_or(0);
-        }
-        while queued(&joined.server).0 > 0 {
-            heard += joined.client.read(&mut room).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        if queued(&joined.server).1 > 0 {
-            return (joined, said, heard);
-        }
-    }
-}
-
-/// Bytes that the kernel holds of what this end of a connection within 127.0.0.1 has said: on its own side, and unread on the other
-/// (`proc_net_tcp(5)`).
-fn queued(stream: &TcpStream) -> (usize, usize) {
-    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let [own, other] = [stream.local_addr(), stream.peer_addr()]
-        .map(|address| format!("0100007F:{:04X}", address.unwrap().port()));
-    let found = |from: &str, to: &str| {
-        let lines = sockets.lines().map(|line| line.split_whitespace());
-        let mut lines = lines.map(Iterator::collect::<Vec<_>>);
-        let line = lines.find(|line| line[1] == from && line[2] == to).unwrap();
-        let (sent, read) = line[4].split_once(':').unwrap();
-        [sent, read].map(|hex| usize::from_str_radix(hex, 16).unwrap())
-    };
-    (found(&own, &other)[0], found(&other, &own)[1])
+    let (said, heard) = to_the_brim(&joined.server, &mut joined.client).await;
+    (joined, said, heard)
 }
 
 #[tokio::test]

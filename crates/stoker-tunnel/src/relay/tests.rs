@@ -2,6 +2,7 @@
 
 use super::*;
 use http::{Method, Request, Response};
+use stoker_sockets::testing::to_the_brim;
 use tokio::io::{AsyncReadExt as _, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -133,42 +134,10 @@ async fn who_asks_and_goes_away_is_heard_to_the_end_and_holds_nothing() {
     assert!(begun.elapsed() < LINGER * 2);
 }
 
-/// A target that has said as much as its way to an asker who hears nothing yet can hold, all of it beyond the target's own socket; how
-/// many bytes, and those that were heard to make room.
 async fn said_to_the_brim() -> (UnixStream, TcpStream, [Relayed; 2], [usize; 2]) {
     let (mut asker, target, relays) = relayed().await;
-    let (mut said, mut heard, mut room) = (0, 0, vec![0; 16 << 10]);
-    loop {
-        while timeout(Duration::from_millis(100), target.writable())
-            .await
-            .is_ok()
-        {
-            said += target.try_write(&[7; 1 << 10]).unwrap_or(0);
-        }
-        while queued(&target).0 > 0 {
-            heard += asker.read(&mut room).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        if queued(&target).1 > 0 {
-            return (asker, target, relays, [said, heard]);
-        }
-    }
-}
-
-/// Bytes that the kernel holds of what this end of a connection within 127.0.0.1 has said: on its own side, and unread on the other
-/// (`proc_net_tcp(5)`).
-fn queued(stream: &TcpStream) -> (usize, usize) {
-    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let [own, other] = [stream.local_addr(), stream.peer_addr()]
-        .map(|address| format!("0100007F:{:04X}", address.unwrap().port()));
-    let found = |from: &str, to: &str| {
-        let lines = sockets.lines().map(|line| line.split_whitespace());
-        let mut lines = lines.map(Iterator::collect::<Vec<_>>);
-        let line = lines.find(|line| line[1] == from && line[2] == to).unwrap();
-        let (sent, read) = line[4].split_once(':').unwrap();
-        [sent, read].map(|hex| usize::from_str_radix(hex, 16).unwrap())
-    };
-    (found(&own, &other)[0], found(&other, &own)[1])
+    let (said, heard) = to_the_brim(&target, &mut asker).await;
+    (asker, target, relays, [said, heard])
 }
 
 /// The first of what is said to somebody who is gone is answered by a reset, and a later one cannot be written.
