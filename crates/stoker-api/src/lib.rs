@@ -10,6 +10,7 @@ pub mod arguments;
 pub mod base_domain;
 pub mod cron;
 pub mod feature_gates;
+pub mod host_agent;
 pub mod labels;
 pub mod node_name;
 pub mod restricted;

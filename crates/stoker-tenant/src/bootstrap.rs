@@ -5,9 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
+use stoker_api::host_agent::{KEY, Orders};
 
 use crate::object_meta::{KUBE_PUBLIC, namespaced, string_map};
-use crate::{Access, TenantObjects, component, rbac, yaml};
+use crate::{Access, TenantObjects, component, node_listener, rbac, yaml};
 
 const CLUSTER_INFO: &str = "cluster-info";
 const CLUSTER_ADMINS: &str = "kubeadm:cluster-admins";
@@ -73,7 +74,7 @@ fn add_node_rights(objects: &mut TenantObjects) {
 
 /// `kube-public/cluster-info`, which a node without credentials reads first. The controller
 /// manager's bootstrap signer adds a `jws-kubeconfig-<token id>` key per token: only
-/// `data.kubeconfig` is ours.
+/// `data.kubeconfig` is ours, and what `stoker-node run` is asked for.
 fn add_cluster_info(objects: &mut TenantObjects, access: &Access) {
     let kubeconfig = yaml::to_yaml(&json!({
         "apiVersion": "v1",
@@ -89,9 +90,14 @@ fn add_cluster_info(objects: &mut TenantObjects, access: &Access) {
         "kind": "Config",
         "users": null,
     }));
+    let mut data = string_map(&[("kubeconfig", &kubeconfig)]);
+    if let Some(listeners) = &access.listeners {
+        let listener = Some(node_listener::order(listeners, access));
+        data.insert(KEY.to_owned(), json!(Orders { listener }).to_string());
+    }
     objects.config_maps.push(ConfigMap {
         metadata: namespaced(component::CLUSTER_INFO, KUBE_PUBLIC, CLUSTER_INFO),
-        data: Some(string_map(&[("kubeconfig", &kubeconfig)])),
+        data: Some(data),
         ..ConfigMap::default()
     });
     let (role, binding) = rbac::config_map_reader(

@@ -1,15 +1,21 @@
 //! The listener on every node (`spec.addons.nodeListener`), to which the `kubernetes` Endpoints lead.
 //!
 //! It needs no rights in the cluster and no network of its own: it gives the node an address, and leads on what comes there.
+//! On machines with `stoker-node run` that does so, as [`order`] says; elsewhere the pods of a `DaemonSet` do.
 
 use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    PodSpec, PodTemplateSpec, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stoker_api::host_agent::ListenerOrder;
+use stoker_api::labels::{LISTENER, LISTENER_OF_HOST};
 
 use crate::component::NODE_LISTENER;
 use crate::node_container;
@@ -23,6 +29,16 @@ const SELECTOR: &[(&str, &str)] = &[("k8s-app", NAME)];
 /// Open connections live on for so long when a node's listener is replaced; watches are renewed by their clients in
 /// that time.
 const DRAIN_SECONDS: i64 = 600;
+
+/// For `stoker-node run`.
+pub(crate) fn order(listeners: &NodeListeners, access: &Access) -> ListenerOrder {
+    let at = |address: &_| SocketAddr::new(*address, access.direct_port);
+    ListenerOrder {
+        listen: access.addresses.iter().map(at).collect(),
+        servers: listeners.servers.clone(),
+        name: listeners.name.clone(),
+    }
+}
 
 /// None while nothing is known that it could lead to: what is there is to stay then.
 pub(crate) fn add(objects: &mut TenantObjects, listeners: &NodeListeners, access: &Access) {
@@ -65,6 +81,7 @@ pub(crate) fn successor_first(share: &str) -> DaemonSetUpdateStrategy {
 
 fn pod(listeners: &NodeListeners, access: &Access) -> PodSpec {
     PodSpec {
+        affinity: Some(not_beside_the_hosts()),
         containers: vec![container(listeners, access)],
         // The tenant's name is looked up as nodes look it up, also while there is no cluster DNS.
         dns_policy: Some("Default".to_owned()),
@@ -81,18 +98,41 @@ fn pod(listeners: &NodeListeners, access: &Access) -> PodSpec {
     }
 }
 
+/// Where the host's own agent listens, no pod does.
+fn not_beside_the_hosts() -> Affinity {
+    let requirement = NodeSelectorRequirement {
+        key: LISTENER.to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(vec![LISTENER_OF_HOST.to_owned()]),
+    };
+    let term = NodeSelectorTerm {
+        match_expressions: Some(vec![requirement]),
+        ..NodeSelectorTerm::default()
+    };
+    let required = NodeSelector {
+        node_selector_terms: vec![term],
+    };
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(required),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
 /// As root, since no other user keeps a capability. Ports are not declared: in the node's network they would keep its
 /// successor from the node.
 fn container(listeners: &NodeListeners, access: &Access) -> Container {
-    let at = |address: &_| SocketAddr::new(*address, access.direct_port).to_string();
-    let listen: Vec<String> = access.addresses.iter().map(at).collect();
+    let order = order(listeners, access);
+    let listen: Vec<String> = order.listen.iter().map(SocketAddr::to_string).collect();
     let mut args = vec![
         "listener".to_owned(),
         format!("--listen={}", listen.join(",")),
-        format!("--server={}", listeners.servers.join(",")),
+        format!("--server={}", order.servers.join(",")),
         format!("--drain-seconds={DRAIN_SECONDS}"),
     ];
-    args.extend(listeners.name.iter().map(|name| format!("--name={name}")));
+    args.extend(order.name.iter().map(|name| format!("--name={name}")));
     let image = listeners.image.clone();
     node_container::container(NAME, image, args, None, Some("NET_ADMIN"))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 
 use super::{access, all, plain, tenant};
 use crate::{NodeListeners, build};
@@ -112,7 +112,10 @@ fn listeners_on_nodes_that_lead_through_a_gateway() {
         image: "stoker.dev/stoker-node:v0.1.0".to_owned(),
     });
     let built = build(&plain("v1.36.3", ""), &access).unwrap();
+    let is_read_by_nodes = |map: &ConfigMap| map.metadata.name.as_deref() == Some("cluster-info");
+    let config_maps = built.config_maps.into_iter();
     let objects = crate::TenantObjects {
+        config_maps: config_maps.filter(is_read_by_nodes).collect(),
         endpoints: built.endpoints,
         endpoint_slices: built.endpoint_slices,
         daemon_sets: built.daemon_sets,
