@@ -18,12 +18,15 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::beside::beside;
 use crate::tunnel::Metrics;
 
 /// Connections at a time, and for how long one may last: a probe and a scrape say at once what they want. Whoever reaches the pod
 /// may hold one without a word.
 const CONNECTIONS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps until they are taken.
+const BACKLOG: u32 = 128;
 /// When no connection can be accepted, as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,10 +34,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The address is taken, or not of this machine.
-pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match beside(address, BACKLOG) {
         Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            let any = Ipv4Addr::UNSPECIFIED.into();
+            beside(SocketAddr::new(any, address.port()), BACKLOG)
         }
         bound => bound,
     }

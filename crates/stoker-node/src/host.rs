@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  join ──► preflight ──► discover (authority pinned by the token) ──► certificate (key made here) ──► files ──► kubelet ──► its Node
-//!  run  ──► tunnel, authorities that rotate and what they sign, what the machine has       leave ──► pods evicted, all stopped ──► Node marked, files removed
+//!  run  ──► tunnel, listener, authorities that rotate and what they sign, what the machine has       leave ──► pods evicted, all stopped ──► Node marked, files removed
 //! ```
 //! Everything that join writes is listed in [`paths`], and is what leave removes. A join that was cut off goes on where it
 //! was: the key stays, so that the token is not used twice.
@@ -14,8 +14,10 @@ mod discover;
 mod files;
 mod follow;
 mod goodbye;
+mod handover;
 pub(crate) mod join;
 pub(crate) mod leave;
+mod listening;
 mod machine;
 pub(crate) mod paths;
 mod preflight;

@@ -13,6 +13,7 @@
 //!  pods, by their Service kubernetes ──► listener ──► gateway, or API servers
 //! ```
 
+mod beside;
 mod dial;
 pub mod gpu;
 pub mod health;

@@ -12,21 +12,23 @@ mod header;
 mod node_address;
 mod servers;
 
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stoker_sockets::options;
 use stoker_sockets::stream::{HALF_CLOSED, Silence, join};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use self::servers::Servers;
+use crate::beside::beside;
 pub use crate::tunnel::{NotAServer, Server};
 
 /// Connections that the kernel keeps until they are taken.
@@ -52,8 +54,6 @@ pub struct Config {
     pub servers: Vec<Server>,
     /// The tenant's name, told to gateways. API servers cannot be told anything: left out for them.
     pub name: Option<String>,
-    /// How long connections may live on at the end.
-    pub drain: Duration,
 }
 
 /// It cannot listen.
@@ -82,7 +82,7 @@ impl Listener {
         let sockets = config.listen.iter().map(|&address| {
             // Where that fails the node may have it anyway.
             let given = node_address::ensure(address.ip());
-            listen(address).map_err(|source| Error {
+            beside(address, BACKLOG).map_err(|source| Error {
                 address,
                 source: given.err().unwrap_or(source),
             })
@@ -94,29 +94,24 @@ impl Listener {
         })
     }
 
-    /// Serves until `stop`, then takes no more connections and lets those that are open live on for a while.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop`, then takes no more connections and lets those that are open live on for as long as that says.
+    pub async fn run(self, stop: impl Future<Output = Duration>) {
         let way = Arc::new(Way {
             servers: self.servers,
             first: self.config.name.as_deref().map(header::naming),
         });
-        let (stopping, stopped) = watch::channel(false);
+        let (stopping, stopped) = watch::channel(None);
         let mut serving = JoinSet::new();
         for socket in self.sockets {
-            serving.spawn(serve(
-                socket,
-                way.clone(),
-                stopped.clone(),
-                self.config.drain,
-            ));
+            serving.spawn(serve(socket, way.clone(), stopped.clone()));
         }
         info!(listen = ?self.config.listen, servers = ?self.config.servers, "listening");
         let keeping = keep_addresses(&self.config.listen);
-        tokio::select! {
-            () = stop => {}
-            () = keeping => {}
-        }
-        stopping.send_replace(true);
+        let drain = tokio::select! {
+            drain = stop => drain,
+            never = keeping => match never {},
+        };
+        stopping.send_replace(Some(drain));
         while serving.join_next().await.is_some() {}
     }
 }
@@ -154,12 +149,7 @@ async fn left(client: &TcpStream) {
     }
 }
 
-async fn serve(
-    socket: TcpListener,
-    way: Arc<Way>,
-    mut stopped: watch::Receiver<bool>,
-    drain: Duration,
-) {
+async fn serve(socket: TcpListener, way: Arc<Way>, mut stopped: watch::Receiver<Option<Duration>>) {
     let mut open = JoinSet::new();
     let take = |client: TcpStream, open: &mut JoinSet<()>| {
         let way = way.clone();
@@ -169,9 +159,9 @@ async fn serve(
             }
         });
     };
-    loop {
+    let drain = loop {
         tokio::select! {
-            _ = stopped.changed() => break,
+            _ = stopped.changed() => break stopped.borrow().unwrap_or_default(),
             _ = open.join_next(), if !open.is_empty() => {}
             taken = socket.accept() => match taken {
                 Ok((client, _)) => take(client, &mut open),
@@ -181,7 +171,7 @@ async fn serve(
                 }
             },
         }
-    }
+    };
     for client in taken_already(socket) {
         take(client, &mut open);
     }
@@ -205,7 +195,7 @@ fn taken_already(socket: TcpListener) -> Vec<TcpStream> {
 }
 
 /// Gives the node its addresses back when somebody takes them.
-async fn keep_addresses(addresses: &[SocketAddr]) {
+async fn keep_addresses(addresses: &[SocketAddr]) -> Infallible {
     let mut look = interval(LOOK);
     let mut failed = false;
     loop {
@@ -222,17 +212,12 @@ async fn keep_addresses(addresses: &[SocketAddr]) {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    // An update starts the next one before it ends this one.
-    socket.set_reuseport(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+/// Takes an address from the node that a listener has given it, whoever has it open.
+///
+/// # Errors
+/// The kernel refuses: without `CAP_NET_ADMIN`, for one.
+pub fn withdraw(address: IpAddr) -> io::Result<()> {
+    node_address::remove(address)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod host;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,19 +100,22 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Answers as long as `work` takes.
+    /// Answers as long as `work` takes, or `until` another process does.
     pub(crate) async fn while_running<T>(
         &self,
         metrics: Arc<Metrics>,
+        until: impl Future<Output = ()>,
         work: impl Future<Output = T>,
     ) -> Result<T> {
         let Some(address) = self.metrics_listen else {
             return Ok(work.await);
         };
-        let listener = health::listen(address).await;
+        let listener = health::listen(address);
         let listener = listener.with_context(|| format!("listening at {address}"))?;
+        let mut work = pin!(work);
         tokio::select! {
-            done = work => Ok(done),
+            done = &mut work => Ok(done),
+            () = until => Ok(work.await),
             () = health::serve(listener, metrics) => anyhow::bail!("metrics are no longer answered"),
         }
     }
@@ -173,13 +177,21 @@ async fn work(task: Task) -> Result<()> {
     match task {
         Task::Tunnel(args) => {
             let (told, far_end) = args.parts();
-            told.while_running(far_end.metrics(), far_end.run(stop()?))
+            let (metrics, work) = (far_end.metrics(), far_end.run(stop()?));
+            told.while_running(metrics, std::future::pending(), work)
                 .await?;
         }
-        Task::Listener(args) => Listener::open(args.into())?.run(stop()?).await,
+        Task::Listener(args) => {
+            let (drain, stop) = (Duration::from_secs(args.drain_seconds), stop()?);
+            let stop = async {
+                stop.await;
+                drain
+            };
+            Listener::open(args.into())?.run(stop).await;
+        }
         Task::Join(args) => host::join::join(args).await?,
         Task::Leave(args) => host::leave::leave(args).await?,
-        Task::Run(args) => host::run::run(&args, stop()?).await?,
+        Task::Run(args) => Box::pin(host::run::run(&args, stop()?)).await?,
         Task::Gpu => print_devices().await?,
     }
     Ok(())
@@ -227,7 +239,6 @@ impl From<ListenerArgs> for listener::Config {
             listen: args.listen,
             servers: args.server,
             name: args.name,
-            drain: Duration::from_secs(args.drain_seconds),
         }
     }
 }

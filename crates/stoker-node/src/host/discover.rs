@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use serde_json::Value;
+use stoker_api::host_agent::{self, Orders};
 use stoker_pki::JoinCredential;
 
 use super::access::{Who, client};
@@ -28,13 +29,29 @@ pub(crate) struct Tenant {
     pub(crate) version: String,
     /// How far this machine's clock is ahead of the API server's, seconds.
     pub(crate) ahead: i64,
+    /// What it asks of `run`, as far as this program knows it.
+    pub(crate) orders: Orders,
+}
+
+/// What `cluster-info` says.
+pub(crate) struct Published {
+    /// Authorities of the tenant, PEM.
+    pub(crate) authorities: String,
+    /// By how many seconds this machine's clock is ahead of the API server's.
+    pub(crate) ahead: i64,
+    /// What the tenant asks of `run`.
+    pub(crate) orders: Result<Orders>,
 }
 
 /// Asks for everything that the token opens, or the certificate of the node `name` that the machine has from a join that was
 /// cut off: the token may have ended since.
 pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<Tenant> {
     let server = &credential.server;
-    let (authorities, ahead) = believed(credential).await?;
+    let Published {
+        authorities,
+        ahead,
+        orders,
+    } = believed(credential).await?;
     let held = certificate::is_held(name, &authorities);
     let client = client(server, Some(&authorities), &asker(credential, held))?;
     let kubelet = config_map(&client, held, "kubelet-config", "kubelet").await?;
@@ -50,28 +67,32 @@ pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<
         kubelet,
         version,
         ahead,
+        orders: orders.unwrap_or_default(),
     })
 }
 
 /// The tenant's authorities, and by how many seconds this machine's clock is ahead. While an authority is replaced there are two, of
 /// which the token may know one: that one vouches for who names them.
-async fn believed(credential: &JoinCredential) -> Result<(String, i64)> {
+async fn believed(credential: &JoinCredential) -> Result<Published> {
     let server = &credential.server;
     // Who answers is not believed: only what the pins of the token are for.
     let stranger = client(server, None, &Who::Nobody)?;
-    let (claimed, ahead) = cluster_info(&stranger)
+    let claimed = cluster_info(&stranger)
         .await
         .with_context(|| format!("asking {server} for its authorities"))?;
-    let pinned = credential.pinned(&claimed);
+    let pinned = credential.pinned(&claimed.authorities);
     ensure!(
         !pinned.is_empty(),
         "{server} is not the tenant that the token is for: its authority is another one. Where it was replaced since, make another token"
     );
     let tenant = client(server, Some(&pinned), &Who::Nobody)?;
-    let (authorities, _) = cluster_info(&tenant).await.with_context(|| {
+    let published = cluster_info(&tenant).await.with_context(|| {
         format!("asking {server}, by the authority that the token is for, for all of them")
     })?;
-    Ok((authorities, ahead))
+    Ok(Published {
+        ahead: claimed.ahead,
+        ..published
+    })
 }
 
 /// With a certificate the node, which may read what the token may (`kubeadm:kubelet-config`, `kubeadm:nodes-kubeadm-config`).
@@ -83,8 +104,8 @@ fn asker(credential: &JoinCredential, held: bool) -> Who<'static> {
     }
 }
 
-/// The authorities in `cluster-info`, and by how many seconds this machine's clock is ahead.
-pub(crate) async fn cluster_info(client: &Client) -> Result<(String, i64)> {
+/// Reads `cluster-info`.
+pub(crate) async fn cluster_info(client: &Client) -> Result<Published> {
     let request = http::Request::get(CLUSTER_INFO).body(kube::client::Body::empty())?;
     let response = client.send(request).await?;
     ensure!(
@@ -97,9 +118,21 @@ pub(crate) async fn cluster_info(client: &Client) -> Result<(String, i64)> {
     let ahead = date.and_then(|date| seconds_ahead(&date, Timestamp::now()));
     let body = response.into_body().collect_bytes().await?;
     let found: ConfigMap = serde_json::from_slice(&body)?;
-    let text = found.data.and_then(|mut data| data.remove("kubeconfig"));
+    let keys = found.data.unwrap_or_default();
+    let text = keys.get("kubeconfig");
     let text = text.context("cluster-info has no kubeconfig")?;
-    Ok((authorities_of(&text)?, ahead.unwrap_or(0)))
+    Ok(Published {
+        authorities: authorities_of(text)?,
+        ahead: ahead.unwrap_or(0),
+        orders: orders_of(keys.get(host_agent::KEY)),
+    })
+}
+
+/// None are none.
+fn orders_of(text: Option<&String>) -> Result<Orders> {
+    let parsed = text.map(|text| serde_json::from_str(text)).transpose();
+    let parsed = parsed.context("this agent does not know what its tenant asks for; update it")?;
+    Ok(parsed.unwrap_or_default())
 }
 
 fn authorities_of(kubeconfig: &str) -> Result<String> {
@@ -153,7 +186,7 @@ mod tests {
         };
         believed(&credential)
             .await
-            .map(|(authorities, _)| authorities)
+            .map(|published| published.authorities)
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::{Value, json};
-use stoker_api::labels::JOINING;
+use stoker_api::labels::{JOINING, LISTENER, LISTENER_OF_HOST};
 
 use super::paths::{
     AUTHORITY, CERTIFICATE, KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, Membership, write,
@@ -38,8 +38,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// While it has not come, the joining taint alone.
-    pub(crate) fn joining() -> Self {
+    /// While it has not come, the joining taint; and that its agent `listens` for its pods, so that nobody else comes to do so.
+    pub(crate) fn joining(listens: bool) -> Self {
         let joining = Taint {
             key: JOINING.to_owned(),
             effect: "NoSchedule".to_owned(),
@@ -47,7 +47,10 @@ impl Kept {
         };
         Self {
             taints: vec![joining],
-            labels: Vec::new(),
+            labels: listens
+                .then(|| (LISTENER.to_owned(), LISTENER_OF_HOST.to_owned()))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn the_configuration_is_the_tenants_with_what_is_this_machines() {
         let tenant = json!({ "clusterDNS": ["10.96.0.10"], "clusterDomain": "x", "authentication": { "anonymous": { "enabled": false } } });
-        let config = kubelet_config(&tenant, &local(), &Kept::joining());
+        let config = kubelet_config(&tenant, &local(), &Kept::joining(false));
         assert_eq!(config["clusterDNS"][0], "10.96.0.10");
         assert_eq!(config["authentication"]["anonymous"]["enabled"], false);
         assert_eq!(config["authentication"]["x509"]["clientCAFile"], AUTHORITY);

@@ -9,31 +9,47 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::access::{Who, client};
-use super::discover::cluster_info;
+use super::discover::{Published, cluster_info};
 use super::join::authorities;
 use super::paths::{AUTHORITY, Membership, RESTART_DUE, write};
 use super::renew::Renewal;
 use super::service;
 
-/// Looks once; true when the kubelet was restarted, and has other authorities or certificates now.
-pub(crate) async fn once(member: &Membership, renewal: &mut Renewal) -> Result<bool> {
-    let looked = look(member).await;
+/// What the tenant says of itself, believed by the authorities that the machine has.
+pub(crate) async fn published(server: &str, believed: &str) -> Result<Published> {
+    let client = client(server, Some(believed), &Who::Nobody)?;
+    cluster_info(&client)
+        .await
+        .context("asking the tenant for its authorities")
+}
+
+/// Follows what the tenant has `published`; true when the kubelet was restarted, and has other authorities or certificates now.
+pub(crate) async fn once(
+    member: &Membership,
+    published: Result<String>,
+    renewal: &mut Renewal,
+) -> Result<bool> {
+    let looked = match published {
+        Ok(now) => look(member, &now).await,
+        Err(error) => Err(error),
+    };
     let renewed = renewal.look(member).await;
     // It reads its own way to the API server, and its certificates, at its start alone. Pods run on.
     let restarted = restart_if_due(Path::new(RESTART_DUE), service::restart_kubelet).await?;
     looked.and(renewed).map(|()| restarted)
 }
 
-async fn look(member: &Membership) -> Result<()> {
+async fn look(member: &Membership, now: &str) -> Result<()> {
     let before = authorities()?;
-    let Some(now) = others(&member.server, &before).await? else {
+    if before == now {
         return Ok(());
-    };
+    }
+    is_its_servers(&member.server, now).await?;
     // Which of them is the first is nothing to the kubelet.
-    if !are_the_same(&before, &now) {
+    if !are_the_same(&before, now) {
         write(RESTART_DUE, "", 0o600)?;
     }
-    write(AUTHORITY, &now, 0o644)
+    write(AUTHORITY, now, 0o644)
 }
 
 /// Whether two PEM texts have the same certificates, in whatever order.
@@ -47,28 +63,17 @@ fn are_the_same(one: &str, other: &str) -> bool {
     sorted(one) == sorted(other)
 }
 
-/// What the tenant publishes, where it is something else than `before`. Who is asked is believed by the authorities of before,
-/// so that nobody else can bring in new ones; and by the new ones alone as well, since with those that are not its server's
-/// nobody would ever be believed again.
-async fn others(server: &str, before: &str) -> Result<Option<String>> {
-    let published = async |believed: &str| {
-        let client = client(server, Some(believed), &Who::Nobody)?;
-        let (now, _) = cluster_info(&client).await?;
-        anyhow::Ok(now)
-    };
-    let now = published(before).await;
-    let now = now.context("asking the tenant for its authorities")?;
-    if now == before {
-        return Ok(None);
-    }
+/// Whether authorities vouch for who publishes them. Who was asked is believed by the authorities of before, so that nobody else can
+/// bring in new ones; and by the new ones alone as well, since with those that are not its server's nobody would ever be believed
+/// again.
+async fn is_its_servers(server: &str, now: &str) -> Result<()> {
     ensure!(
-        stoker_pki::certificate_count(&now).is_ok_and(|count| count > 0),
+        stoker_pki::certificate_count(now).is_ok_and(|count| count > 0),
         "the tenant publishes no authority"
     );
-    published(&now).await.context(
+    published(server, now).await.map(drop).context(
         "the tenant publishes authorities (cluster-info in kube-public) that do not vouch for its server; they are not believed",
-    )?;
-    Ok(Some(now))
+    )
 }
 
 /// Restarts when it is `due`, which it is until that has succeeded.
@@ -88,16 +93,22 @@ mod tests {
     use super::super::stand_in::{Shown, authority, cluster_info_of, serve};
     use super::*;
 
+    /// What a machine that believes `before` believes next.
+    async fn others(server: &str, before: &str) -> Result<String> {
+        let now = published(server, before).await?.authorities;
+        is_its_servers(server, &now).await?;
+        Ok(now)
+    }
+
     #[tokio::test]
     async fn authorities_are_believed_only_when_the_server_is_theirs() {
         let (old, new, stranger) = (authority(), authority(), authority());
-        let looked = async |published: &str| {
-            let server = serve(Shown::Leaf(&old), cluster_info_of(published)).await;
+        let looked = async |text: &str| {
+            let server = serve(Shown::Leaf(&old), cluster_info_of(text)).await;
             others(&server.to_string(), old.certificate()).await
         };
         let both = [old.certificate(), new.certificate()].concat();
-        assert_eq!(looked(&both).await.unwrap(), Some(both));
-        assert_eq!(looked(old.certificate()).await.unwrap(), None);
+        assert_eq!(looked(&both).await.unwrap(), both);
         let wrong = looked(stranger.certificate()).await;
         let wrong = format!("{:#}", wrong.unwrap_err());
         assert!(wrong.contains("do not vouch"), "{wrong}");
@@ -111,14 +122,14 @@ mod tests {
         let signing = serve(Shown::Linked(&new, &old), cluster_info_of(&published)).await;
         let signing = signing.to_string();
         let found = others(&signing, old.certificate()).await;
-        assert_eq!(found.unwrap().as_deref(), Some(&*published));
-        assert_eq!(others(&signing, &published).await.unwrap(), None);
+        assert_eq!(found.unwrap(), published);
+        assert_eq!(others(&signing, &published).await.unwrap(), published);
         // The old one has left, and nobody vouches for the new one any more.
         let left = serve(Shown::Leaf(&new), cluster_info_of(new.certificate())).await;
         let left = left.to_string();
         assert!(others(&left, old.certificate()).await.is_err());
         let followed = others(&left, &published).await.unwrap();
-        assert_eq!(followed.as_deref(), Some(new.certificate()));
+        assert_eq!(followed, new.certificate());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use stoker_api::labels::LEFT;
+use stoker_api::labels::{LEFT, LISTENER};
 
 use super::access::{Who, client};
 use super::join::authorities;
@@ -74,7 +74,10 @@ pub(super) async fn mark(member: &mut Membership) -> Result<()> {
     member.leaving = Some(leaving.clone());
     member.write()?;
     let now = Timestamp::now().to_string();
-    let mark = json!({ "metadata": { "uid": found.uid(), "annotations": { LEFT: now } } });
+    // Whoever comes under its name without an agent has no listener of the host's.
+    let mark = json!({ "metadata": {
+        "uid": found.uid(), "annotations": { LEFT: now }, "labels": { LISTENER: null },
+    } });
     patch(&nodes, &member.node, mark)
         .await
         .context("marking the Node as left")?;

@@ -124,7 +124,10 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
     member.write()?;
     let (server, authorities) = (&member.server, &tenant.authorities);
     let write = |kept: &Kept| files::write_all(server, authorities, &tenant.kubelet, &local, kept);
-    write(&Kept::joining())?;
+    // Without systemd nobody knows who starts the agent, and when; the add-on's pod is there until then.
+    write(&Kept::joining(
+        tenant.orders.listener.is_some() && local.systemd,
+    ))?;
     service::start(&std::env::current_exe().context("finding this program")?)?;
     let registered = registered(&member, authorities).await?;
     // From now on it registers with what its token has given it, whoever deletes its Node.

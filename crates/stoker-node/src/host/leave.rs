@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::machine::Another;
-use super::paths::{AUTHORITY, KUBECONFIG, KUBELET, KUBELET_CONFIG, Membership, STATE, remove};
+use super::paths::{
+    AUTHORITY, KUBECONFIG, KUBELET, KUBELET_CONFIG, LISTENER, Membership, STATE, remove,
+};
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN};
-use super::{containers, files, goodbye, volumes};
+use super::{containers, files, goodbye, listening, volumes};
 
 /// Takes this machine out of its tenant.
 #[derive(clap::Args, Debug)]
@@ -77,6 +79,12 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
             "the tenant does not know that this node has left: kubectl delete node {}, unless another machine has its name by now",
             member.node
         ),
+    }
+    if let Err(error) = listening::forget(Path::new(LISTENER)) {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "an address that its listener was given stays until the machine starts anew"
+        );
     }
     remove(KUBECONFIG)?;
     remove(AUTHORITY)?;

@@ -1,4 +1,4 @@
-//! What the machine has, told as labels of its Node; which agent runs on it, and whose certificates its kubelet has.
+//! What the machine has, told as labels of its Node; which agent runs on it, what that does, and whose certificates its kubelet has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use stoker_api::labels::NODE_AUTHORITY;
+use stoker_api::labels::{LISTENER, LISTENER_OF_HOST, NODE_AUTHORITY};
 use stoker_node::gpu;
 
 use super::access::{Who, client};
@@ -24,18 +24,27 @@ const FEATURE_DISCOVERY: &str = "nvidia.com/gfd.timestamp";
 /// Before the names that are its then.
 const NVIDIA: &str = "nvidia.com/";
 
-/// Looks once, and tells what the Node does not say; of the authority only when it is given. The Node as it was found.
+/// What the agent does and has, beside what the machine has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own<'a> {
+    /// Whether it is the listener for the node's pods.
+    pub(crate) listens: bool,
+    /// Pin of the first authority, and whether the kubelet's certificates are of it; not told where it is not known.
+    pub(crate) authority: Option<(&'a str, bool)>,
+}
+
+/// Looks once, and tells what the Node does not say. The Node as it was found.
 pub(crate) async fn once(
     member: &Membership,
     observer: &mut gpu::Observer,
-    authority: Option<(&str, bool)>,
+    own: Own<'_>,
 ) -> Result<Node> {
     let machine = observer.look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
     let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
     let nodes: Api<Node> = Api::all(client);
     let node = nodes.get(&member.node).await.context("reading the Node")?;
-    if let Some(patch) = patch(&node, &labels, machine.silent, authority) {
+    if let Some(patch) = patch(&node, &labels, machine.silent, own) {
         nodes
             .patch(&member.node, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -52,12 +61,12 @@ pub(super) fn written(node: &Node) -> BTreeSet<&str> {
 }
 
 /// What makes a Node say this; `None` when it does. What is no longer so is taken away if this agent has written it, unless it is
-/// only not known now (`silent`); and what feature discovery tells is left to it. No `authority` changes nothing.
+/// only not known now (`silent`); and what feature discovery tells is left to it.
 fn patch(
     node: &Node,
     labels: &BTreeMap<&'static str, String>,
     silent: bool,
-    authority: Option<(&str, bool)>,
+    own: Own<'_>,
 ) -> Option<Value> {
     let is_theirs = node.labels().contains_key(FEATURE_DISCOVERY);
     let is_ours = |name: &str| !(is_theirs && name.starts_with(NVIDIA));
@@ -81,6 +90,11 @@ fn patch(
             changed.insert(name, Value::Null);
         }
     }
+    // Nobody else's: the machine registers with it.
+    let listener = own.listens.then_some(LISTENER_OF_HOST);
+    if node.labels().get(LISTENER).map(String::as_str) != listener {
+        changed.insert(LISTENER, json!(listener));
+    }
     // Somebody else's stays theirs, as long as it is right.
     kept.retain(|name| written.contains(name) || changed.contains_key(name));
     let kept = kept.into_iter().collect::<Vec<_>>().join(",");
@@ -88,7 +102,7 @@ fn patch(
     let version = env!("CARGO_PKG_VERSION");
     // Taken back where it is not so any more, as on a machine that went back to a former state.
     let told = node.annotations().get(NODE_AUTHORITY).map(String::as_str);
-    let authority = authority.and_then(|(pin, has)| {
+    let authority = own.authority.and_then(|(pin, has)| {
         if has {
             Some((NODE_AUTHORITY, pin))
         } else {
@@ -129,7 +143,7 @@ mod tests {
 
     /// What is written of labels, and the names that are the agent's then.
     fn change(node: &Node, wanted: &BTreeMap<&'static str, String>) -> (Value, Value) {
-        let patch = patch(node, wanted, false, None).unwrap();
+        let patch = patch(node, wanted, false, Own::default()).unwrap();
         let metadata = &patch["metadata"];
         let written = metadata["annotations"][WRITTEN].clone();
         (metadata["labels"].clone(), written)
@@ -143,7 +157,7 @@ mod tests {
         assert_eq!(changed, json!({ PRESENT: "true", COUNT: "2" }));
         assert_eq!(written, names);
         let told = node(&json!({ PRESENT: "true", COUNT: "2" }), &names);
-        assert_eq!(patch(&told, &wanted, false, None), None);
+        assert_eq!(patch(&told, &wanted, false, Own::default()), None);
         // Somebody deleted one.
         let (changed, _) = change(&node(&json!({ PRESENT: "true" }), &names), &wanted);
         assert_eq!(changed, json!({ COUNT: "2" }));
@@ -184,7 +198,13 @@ mod tests {
             annotations.extend(pin.map(|pin| (NODE_AUTHORITY.to_owned(), pin.to_owned())));
             node
         };
-        let change = |before, now| patch(&told(before), &labels([]), false, now);
+        let change = |before, authority| {
+            let own = Own {
+                authority,
+                ..Own::default()
+            };
+            patch(&told(before), &labels([]), false, own)
+        };
         for before in [None, Some("sha256:a")] {
             let patch = change(before, Some(("sha256:b", true))).unwrap();
             let only = json!({ NODE_AUTHORITY: "sha256:b" });
@@ -200,12 +220,32 @@ mod tests {
     }
 
     #[test]
+    fn who_listens_says_so_and_who_does_not_takes_it_back() {
+        let change = |before: Option<&str>, listens| {
+            let labels = before.map(|value| json!({ LISTENER: value }));
+            let mut node = node(&labels.unwrap_or(json!({})), "");
+            node.metadata.annotations.as_mut().unwrap().remove(WRITTEN);
+            let own = Own {
+                listens,
+                ..Own::default()
+            };
+            patch(&node, &BTreeMap::new(), false, own).map(|patch| patch["metadata"].clone())
+        };
+        let said = |value: Value| Some(json!({ "labels": { LISTENER: value }, "annotations": {} }));
+        assert_eq!(change(None, true), said(json!(LISTENER_OF_HOST)));
+        assert_eq!(change(Some("pod"), true), said(json!(LISTENER_OF_HOST)));
+        assert_eq!(change(Some(LISTENER_OF_HOST), true), None);
+        assert_eq!(change(Some(LISTENER_OF_HOST), false), said(Value::Null));
+        assert_eq!(change(None, false), None);
+    }
+
+    #[test]
     fn what_is_only_not_known_now_is_kept() {
         let product = gpu::LABELS[3];
         let told = json!({ PRESENT: "true", COUNT: "2", HEALTHY: "2", product: "NVIDIA-H200" });
         let names = format!("{COUNT},{PRESENT},{product},{HEALTHY}");
         let wanted = labels([(PRESENT, "true"), (COUNT, "2"), (HEALTHY, "0")]);
-        let silent = patch(&node(&told, &names), &wanted, true, None).unwrap();
+        let silent = patch(&node(&told, &names), &wanted, true, Own::default()).unwrap();
         let only = json!({ "labels": { HEALTHY: "0" }, "annotations": {} });
         assert_eq!(silent["metadata"], only);
         let (changed, _) = change(&node(&told, &names), &wanted);

@@ -135,7 +135,7 @@ fn agent(program: &Path) -> Result<String> {
     Ok(format!(
         "# Of stoker-node join; stoker-node leave removes it.\n[Unit]\nDescription=Stoker's agent on this node\n\
          Wants=network-online.target\nAfter=network-online.target kubelet.service\nStartLimitIntervalSec=0\n\n\
-         [Service]\nExecStart={} run\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
+         [Service]\nExecStart={} run\nExecReload=/bin/kill -HUP $MAINPID\nNotifyAccess=all\nRestart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
         quoted(program)?
     ))
 }

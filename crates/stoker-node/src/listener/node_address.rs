@@ -12,10 +12,10 @@ use nix::sys::socket::{
 use std::os::fd::AsRawFd as _;
 
 const INTERFACE: &str = "lo";
-/// `RTM_NEWADDR`.
-const NEW_ADDRESS: u16 = 20;
-/// `NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL`.
-const FLAGS: u16 = 0x1 | 0x4 | 0x400 | 0x200;
+/// `RTM_NEWADDR`, and `NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL`.
+const GIVE: (u16, u16) = (20, 0x1 | 0x4 | 0x400 | 0x200);
+/// `RTM_DELADDR`, and `NLM_F_REQUEST | NLM_F_ACK`.
+const TAKE: (u16, u16) = (21, 0x1 | 0x4);
 /// `NLMSG_ERROR`, which also says that all is well.
 const ANSWER: u16 = 2;
 /// `AF_INET` and `AF_INET6`.
@@ -33,10 +33,23 @@ const HEADER: usize = 16;
 /// # Errors
 /// The kernel refuses: without `CAP_NET_ADMIN`, for one.
 pub(super) fn ensure(address: IpAddr) -> io::Result<()> {
+    ask(GIVE, address, Errno::EEXIST)
+}
+
+/// Makes sure that the node's loopback interface does not have `address`; those of its own networks it keeps.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) fn remove(address: IpAddr) -> io::Result<()> {
+    ask(TAKE, address, Errno::EADDRNOTAVAIL)
+}
+
+/// `is_so` is what the kernel says when there is nothing to do.
+fn ask(what: (u16, u16), address: IpAddr, is_so: Errno) -> io::Result<()> {
     if address.is_loopback() || address.is_unspecified() {
         return Ok(());
     }
-    let request = request(address, if_nametoindex(INTERFACE)?);
+    let request = request(what, address, if_nametoindex(INTERFACE)?);
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -49,13 +62,13 @@ pub(super) fn ensure(address: IpAddr) -> io::Result<()> {
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     match said(&answer[..length]) {
         Some(0) => Ok(()),
-        Some(error) if Errno::from_raw(-error) == Errno::EEXIST => Ok(()),
+        Some(error) if Errno::from_raw(-error) == is_so => Ok(()),
         Some(error) => Err(Errno::from_raw(-error).into()),
         None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn request(address: IpAddr, interface: u32) -> Vec<u8> {
+fn request((kind, ask): (u16, u16), address: IpAddr, interface: u32) -> Vec<u8> {
     let (family, flags, octets) = match address {
         IpAddr::V4(address) => (FAMILIES.0, 0, address.octets().to_vec()),
         IpAddr::V6(address) => (FAMILIES.1, NO_DUPLICATES, address.octets().to_vec()),
@@ -71,8 +84,8 @@ fn request(address: IpAddr, interface: u32) -> Vec<u8> {
     }
     let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
     let mut request = length.to_ne_bytes().to_vec();
-    request.extend(NEW_ADDRESS.to_ne_bytes());
-    request.extend(FLAGS.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(ask.to_ne_bytes());
     // Sequence and port: there is one request.
     request.extend([0; 8]);
     request.extend(body);

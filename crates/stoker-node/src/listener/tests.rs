@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+const DRAIN: Duration = Duration::from_secs(2);
 const NAME: &str = "0123.clusters.example.com";
 
 /// A server that repeats what it is sent, and ends when its client does.
@@ -64,11 +65,13 @@ impl Running {
             listen: vec![address],
             servers: servers.collect::<Result<_, _>>().unwrap(),
             name: name.map(str::to_owned),
-            drain: Duration::from_secs(2),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = listener.unwrap();
-        let task = tokio::spawn(listener.run(async { drop(stopped.await) }));
+        let task = tokio::spawn(listener.run(async {
+            drop(stopped.await);
+            DRAIN
+        }));
         Self {
             address,
             stop: Some(stop),
