@@ -23,6 +23,8 @@ mod front_demo;
 mod front_kept;
 #[path = "lab_support/front_kills.rs"]
 mod front_kills;
+#[path = "lab_support/front_listener.rs"]
+mod front_listener;
 #[path = "lab_support/front_load.rs"]
 mod front_load;
 #[path = "lab_support/front_nat.rs"]
@@ -52,15 +54,17 @@ use std::process::ExitCode;
 use scenarios::{Scenario, scenarios};
 use stoker_lab::lab::LabOptions;
 
-/// In this order; each also works alone on a lab that is up.
-const SCENARIOS: [Scenario; 7] = scenarios![
+/// In this order; each also works alone on a lab that is up. The last one has the node leave.
+const SCENARIOS: [Scenario; 9] = scenarios![
     front_demo::the_main_job_is_done_through_the_gateway,
     front::people_nodes_and_pods_reach_their_api_server_through_the_gateway,
+    front_listener::the_hosts_agent_is_the_listener_and_is_replaced_without_a_gap,
     front_sleep::a_tenant_sleeps_whatever_its_node_dials_and_wakes_by_the_first_request,
     front_kills::gateways_are_killed_and_replaced_under_load,
     front_address::another_address_of_the_gateway_is_found_by_its_name,
     front_authority::another_authority_takes_over_and_nodes_pods_and_people_go_on,
     front_nat::a_machine_behind_nat_joins_and_is_reached,
+    front_listener::a_machine_that_leaves_keeps_nothing_of_the_listener,
 ];
 
 fn main() -> ExitCode {

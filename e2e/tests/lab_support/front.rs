@@ -32,7 +32,7 @@ pub(crate) const GATEWAY: &str = "stoker-gateway";
 /// longer than two cores with much else to do need to replace all gateways.
 pub(crate) const DRAIN: (u64, u64) = (3, 90);
 /// The listeners on nodes.
-const LISTENER: &str = "192.0.0.64";
+pub(crate) const LISTENER_ADDRESS: &str = "192.0.0.64";
 /// The pod that asks its API server every second, as in-cluster clients do: by the Service's address.
 const CLIENT: &str = "in-cluster-client";
 const SOON: Duration = Duration::from_mins(1);
@@ -61,7 +61,7 @@ pub(crate) async fn people_nodes_and_pods_reach_their_api_server_through_the_gat
     let addresses = slices.iter().flat_map(|slice| &slice.endpoints);
     let addresses: Vec<_> = addresses.flat_map(|point| &point.addresses).collect();
     ensure!(
-        addresses == [LISTENER],
+        addresses == [LISTENER_ADDRESS],
         "pods are led to {addresses:?}, not to the listener"
     );
     let connections = tenant_connections(world, TENANT).await?;

@@ -10,6 +10,7 @@ use stoker_lab::host::Host;
 
 use crate::front::Front;
 use crate::front_kept::ready_since;
+use crate::front_listener;
 use crate::front_sleep::OTHER;
 use crate::world::World;
 
@@ -28,6 +29,7 @@ pub(crate) async fn a_machine_behind_nat_joins_and_is_reached(world: &World) -> 
         let worker = world.lab.put_behind_nat(&worker).await?;
         front.join(&worker).await?;
     }
+    front_listener::is_a_pods(&front, &world.lab.host(&name)?).await?;
     let since = ready_since(&front.tenant.client, &name).await?;
     let begun = Instant::now();
     nobody_reaches(world, &world.lab.host(&name)?).await?;
