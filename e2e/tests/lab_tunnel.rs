@@ -60,7 +60,7 @@ const SCENARIOS: [Scenario; 7] = scenarios![
     foreign_agents::only_a_node_of_the_tenant_is_an_agent,
     tunnel_kills::killed_wardens_and_agents_cost_their_own_streams_and_no_later_call,
     tunnel_kills::an_upgrade_of_agents_cuts_no_stream_and_costs_no_call,
-    host_agent::a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_agent,
+    host_agent::a_machine_that_joins_is_reached_by_its_own_agent,
     tunnel_figures::what_the_tunnel_costs,
 ];
 

@@ -43,10 +43,12 @@ pub const JOINING: &str = "stoker.dev/joining";
 pub const LEFT: &str = "stoker.dev/left";
 /// On a Node: pin of the authority whose certificates its kubelet has; set by `stoker-node`, or by people for a node without it.
 pub const NODE_AUTHORITY: &str = "stoker.dev/authority";
-/// Label of a Node whose `stoker-node run` is the listener for its pods ([`LISTENER_OF_HOST`]): the add-on's pods stay away.
+/// Label of a Node whose `stoker-node run` is the listener for its pods ([`OF_HOST`]): the add-on's pods stay away.
 pub const LISTENER: &str = "stoker.dev/listener";
-/// Its value.
-pub const LISTENER_OF_HOST: &str = "host";
+/// Label of a Node whose `stoker-node run` keeps its tunnel.
+pub const TUNNEL: &str = "stoker.dev/tunnel";
+/// The value of these.
+pub const OF_HOST: &str = "host";
 /// Model of a node's GPUs, as NVIDIA's feature discovery and `stoker-node` label it.
 pub const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 /// Memory of each, MiB.

@@ -16,6 +16,8 @@ mod toolkit;
 
 use std::path::Path;
 
+use tokio::task::spawn_blocking;
+
 pub use labels::{ALL as LABELS, labels};
 pub use machine::{Device, Health, Machine};
 pub use toolkit::Toolkit;
@@ -32,15 +34,20 @@ impl Observer {
     ///
     /// Never fails: what cannot be found out stands in [`Machine::findings`].
     pub async fn look(&mut self, root: &Path) -> Machine {
-        let on_bus = pci::devices(root);
-        if on_bus.is_empty() {
+        let files = root.to_owned();
+        let read = move || {
+            let on_bus = pci::devices(&files);
+            let has_any = !on_bus.is_empty();
+            has_any.then(|| (on_bus, driver::version(&files), toolkit::look(&files)))
+        };
+        // A driver that hangs holds up who reads its files.
+        let Ok(Some((on_bus, driver, toolkit))) = spawn_blocking(read).await else {
             return Machine::default();
-        }
-        let driver = driver::version(root);
+        };
         let seen = match &driver {
             Some(_) => self.tool.ask(root).await,
             None => Err(smi::Silent::NoDriver),
         };
-        Machine::of(on_bus, driver, seen, toolkit::look(root))
+        Machine::of(on_bus, driver, seen, toolkit)
     }
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::beside::beside;
+use crate::shared_port;
 use crate::tunnel::Metrics;
 
 /// Connections at a time, and for how long one may last: a probe and a scrape say at once what they want. Whoever reaches the pod
@@ -30,17 +30,26 @@ const BACKLOG: u32 = 128;
 /// When no connection can be accepted, as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens at `address`; one at `[::]` takes IPv4 too, and IPv4 alone where there is no IPv6.
+/// Listens at `address`; one at `[::]` takes IPv4 too, and IPv4 alone where there is no IPv6. Only where it is `shared` may another
+/// process do so too.
 ///
 /// # Errors
 /// The address is taken, or not of this machine.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    match beside(address, BACKLOG) {
+pub async fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    match bind(address, shared).await {
         Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
             let any = Ipv4Addr::UNSPECIFIED.into();
-            beside(SocketAddr::new(any, address.port()), BACKLOG)
+            bind(SocketAddr::new(any, address.port()), shared).await
         }
         bound => bound,
+    }
+}
+
+async fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    if shared {
+        shared_port::listen(address, BACKLOG)
+    } else {
+        TcpListener::bind(address).await
     }
 }
 

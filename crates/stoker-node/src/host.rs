@@ -19,6 +19,7 @@ pub(crate) mod join;
 pub(crate) mod leave;
 mod listening;
 mod machine;
+mod orders;
 pub(crate) mod paths;
 mod preflight;
 mod renew;
@@ -27,5 +28,6 @@ pub(crate) mod run;
 mod service;
 #[cfg(test)]
 mod stand_in;
+mod tunnelling;
 mod unfinished;
 mod volumes;

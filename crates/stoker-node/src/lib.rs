@@ -13,9 +13,9 @@
 //!  pods, by their Service kubernetes ──► listener ──► gateway, or API servers
 //! ```
 
-mod beside;
 mod dial;
 pub mod gpu;
 pub mod health;
 pub mod listener;
+mod shared_port;
 pub mod tunnel;

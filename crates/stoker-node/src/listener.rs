@@ -28,7 +28,7 @@ use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use self::servers::Servers;
-use crate::beside::beside;
+use crate::shared_port;
 pub use crate::tunnel::{NotAServer, Server};
 
 /// Connections that the kernel keeps until they are taken.
@@ -82,7 +82,7 @@ impl Listener {
         let sockets = config.listen.iter().map(|&address| {
             // Where that fails the node may have it anyway.
             let given = node_address::ensure(address.ip());
-            beside(address, BACKLOG).map_err(|source| Error {
+            shared_port::listen(address, BACKLOG).map_err(|source| Error {
                 address,
                 source: given.err().unwrap_or(source),
             })

@@ -2,6 +2,7 @@
 
 mod host;
 
+use std::future::Ready;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -100,19 +101,25 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Answers as long as `work` takes, or `until` another process does.
+    /// Answers as long as `work` takes, or, where others may do so too, `until` one does.
     pub(crate) async fn while_running<T>(
         &self,
         metrics: Arc<Metrics>,
-        until: impl Future<Output = ()>,
+        until: Option<impl Future<Output = ()>>,
         work: impl Future<Output = T>,
     ) -> Result<T> {
         let Some(address) = self.metrics_listen else {
             return Ok(work.await);
         };
-        let listener = health::listen(address);
+        let listener = health::listen(address, until.is_some()).await;
         let listener = listener.with_context(|| format!("listening at {address}"))?;
         let mut work = pin!(work);
+        let until = async {
+            match until {
+                Some(until) => until.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             done = &mut work => Ok(done),
             () = until => Ok(work.await),
@@ -176,10 +183,10 @@ async fn work(task: Task) -> Result<()> {
     }
     match task {
         Task::Tunnel(args) => {
-            let (told, far_end) = args.parts();
-            let (metrics, work) = (far_end.metrics(), far_end.run(stop()?));
-            told.while_running(metrics, std::future::pending(), work)
-                .await?;
+            let metrics = Arc::<Metrics>::default();
+            let (told, config) = args.parts();
+            let work = FarEnd::new(config, metrics.clone()).run(stop()?);
+            told.while_running(metrics, None::<Ready<()>>, work).await?;
         }
         Task::Listener(args) => {
             let (drain, stop) = (Duration::from_secs(args.drain_seconds), stop()?);
@@ -218,7 +225,7 @@ async fn print_devices() -> Result<()> {
 }
 
 impl TunnelArgs {
-    fn parts(self) -> (Told, FarEnd) {
+    fn parts(self) -> (Told, Config) {
         let config = Config {
             server: self.server,
             files: Files {
@@ -229,7 +236,7 @@ impl TunnelArgs {
             egress: Egress::new(self.allow, self.deny),
             drain: Duration::from_secs(self.drain_seconds),
         };
-        (self.told, FarEnd::new(config))
+        (self.told, config)
     }
 }
 

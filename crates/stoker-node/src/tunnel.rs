@@ -127,7 +127,7 @@ type Links = JoinSet<(u64, Result<(), link::Error>)>;
 impl FarEnd {
     /// Not yet dialling.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Self {
         Self {
             config: Arc::new(config),
             credentials: None,
@@ -138,14 +138,8 @@ impl FarEnd {
             wanted: 1,
             backoff: Backoff::default(),
             next_dial: Instant::now(),
-            metrics: Arc::default(),
+            metrics,
         }
-    }
-
-    /// What it counts, for whoever asks.
-    #[must_use]
-    pub fn metrics(&self) -> Arc<Metrics> {
-        self.metrics.clone()
     }
 
     /// Keeps links up until `stop`, then lets open streams run on for a while.

@@ -5,10 +5,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
-use stoker_api::host_agent::{KEY, Orders};
+use stoker_api::host_agent::KEY;
+use stoker_api::tenant::Tenant;
 
 use crate::object_meta::{KUBE_PUBLIC, namespaced, string_map};
-use crate::{Access, TenantObjects, component, node_listener, rbac, yaml};
+use crate::{Access, TenantObjects, component, host_agent, rbac, yaml};
 
 const CLUSTER_INFO: &str = "cluster-info";
 const CLUSTER_ADMINS: &str = "kubeadm:cluster-admins";
@@ -16,9 +17,9 @@ const GET_NODES: &str = "kubeadm:get-nodes";
 /// Common name of the certificate with which kubeadm's API servers call kubelets.
 const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
-pub(crate) fn add(objects: &mut TenantObjects, access: &Access) {
+pub(crate) fn add(objects: &mut TenantObjects, tenant: &Tenant, access: &Access) {
     add_node_rights(objects);
-    add_cluster_info(objects, access);
+    add_cluster_info(objects, tenant, access);
     objects
         .cluster_role_bindings
         .push(rbac::cluster_role_binding(
@@ -75,7 +76,7 @@ fn add_node_rights(objects: &mut TenantObjects) {
 /// `kube-public/cluster-info`, which a node without credentials reads first. The controller
 /// manager's bootstrap signer adds a `jws-kubeconfig-<token id>` key per token: only
 /// `data.kubeconfig` is ours, and what `stoker-node run` is asked for.
-fn add_cluster_info(objects: &mut TenantObjects, access: &Access) {
+fn add_cluster_info(objects: &mut TenantObjects, tenant: &Tenant, access: &Access) {
     let kubeconfig = yaml::to_yaml(&json!({
         "apiVersion": "v1",
         "clusters": [{
@@ -91,9 +92,9 @@ fn add_cluster_info(objects: &mut TenantObjects, access: &Access) {
         "users": null,
     }));
     let mut data = string_map(&[("kubeconfig", &kubeconfig)]);
-    if let Some(listeners) = &access.listeners {
-        let listener = Some(node_listener::order(listeners, access));
-        data.insert(KEY.to_owned(), json!(Orders { listener }).to_string());
+    let orders = host_agent::orders(tenant, access);
+    if !orders.is_empty() {
+        data.insert(KEY.to_owned(), json!(orders).to_string());
     }
     objects.config_maps.push(ConfigMap {
         metadata: namespaced(component::CLUSTER_INFO, KUBE_PUBLIC, CLUSTER_INFO),

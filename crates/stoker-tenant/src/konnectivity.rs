@@ -1,8 +1,9 @@
 //! The tunnel's end inside the tenant (`spec.addons.konnectivity`): an agent on every node, or some.
 //!
 //! It needs no rights in the cluster: it shows the node's own certificate, which it reads where the
-//! kubelet keeps it.
+//! kubelet keeps it. On machines with `stoker-node run` that is the agent, as [`order`] says.
 
+use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, HostPathVolumeSource,
@@ -10,9 +11,12 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stoker_api::host_agent::TunnelOrder;
+use stoker_api::labels::TUNNEL;
 use stoker_api::v1alpha1::{AgentMode, Konnectivity, KonnectivityAgent};
 
 use crate::component::KONNECTIVITY;
+use crate::host_agent::not_beside;
 use crate::node_container;
 use crate::node_listener::successor_first;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
@@ -80,8 +84,30 @@ pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Ac
     }
 }
 
+/// For `stoker-node run`; none where the agents are of another release, or have flags that it has no word for: they are everywhere then.
+pub(crate) fn order(asked: &Konnectivity, access: &Access) -> Option<TunnelOrder> {
+    let agent = &asked.agent;
+    let mut order = TunnelOrder {
+        server: access.tunnel.as_ref().map(|agents| agents.server.clone()),
+        ..TunnelOrder::default()
+    };
+    for flag in &agent.extra_args {
+        let (name, networks) = flag.split_once('=')?;
+        let list = match name {
+            "--allow" => &mut order.allow,
+            "--deny" => &mut order.deny,
+            _ => return None,
+        };
+        let networks = networks.split(',').map(str::parse::<IpNet>);
+        list.extend(networks.collect::<Result<Vec<_>, _>>().ok()?);
+    }
+    is_ours(agent).then_some(order)
+}
+
 fn pod(agent: &KonnectivityAgent, agents: &TunnelAgents) -> PodSpec {
     PodSpec {
+        // Some agents, wherever they are, are asked for beside those of the hosts.
+        affinity: (agent.mode == AgentMode::DaemonSet).then(|| not_beside(TUNNEL)),
         containers: vec![container(
             agent,
             &agents.server,
@@ -181,10 +207,14 @@ fn container(agent: &KonnectivityAgent, server: &str, image: String) -> Containe
 
 /// Not in the nodes' own network, where the port is somebody else's, nor an agent of another release, which may not know how.
 fn answers(agent: &KonnectivityAgent) -> bool {
-    let is_given = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
-    let is_ours = !is_given(&agent.image) && !is_given(&agent.version);
     let mut own = agent.extra_args.iter();
-    is_ours && !agent.host_network && !own.any(|own| own.contains(METRICS_LISTEN))
+    is_ours(agent) && !agent.host_network && !own.any(|own| own.contains(METRICS_LISTEN))
+}
+
+/// Whether the agents are of the operator's release.
+fn is_ours(agent: &KonnectivityAgent) -> bool {
+    let is_given = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
+    !is_given(&agent.image) && !is_given(&agent.version)
 }
 
 /// Ready is who has a connection to an API server: an update waits for it on each node. No probe ends an agent: one that has failed

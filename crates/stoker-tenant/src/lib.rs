@@ -30,6 +30,7 @@ mod bootstrap;
 pub mod component;
 mod core_dns;
 mod endpoints;
+mod host_agent;
 mod joining;
 mod konnectivity;
 mod kube_proxy;
@@ -88,7 +89,7 @@ pub fn build(tenant: &Tenant, access: &Access) -> Result<TenantObjects, PatchErr
     let mut objects = TenantObjects::default();
     kubeadm_config::add(&mut objects, tenant, access);
     kubelet_config::add(&mut objects, tenant)?;
-    bootstrap::add(&mut objects, access);
+    bootstrap::add(&mut objects, tenant, access);
     endpoints::add(&mut objects, tenant, access);
     if let Some(asked) = &tenant.api_priority {
         api_priority::add(&mut objects, asked);

@@ -8,19 +8,16 @@ use std::net::SocketAddr;
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
-use k8s_openapi::api::core::v1::{
-    Affinity, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    PodSpec, PodTemplateSpec, Toleration,
-};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stoker_api::host_agent::ListenerOrder;
-use stoker_api::labels::{LISTENER, LISTENER_OF_HOST};
+use stoker_api::labels::LISTENER;
 
 use crate::component::NODE_LISTENER;
-use crate::node_container;
 use crate::object_meta::{KUBE_SYSTEM, namespaced, string_map, with_labels};
 use crate::{Access, NodeListeners, TenantObjects};
+use crate::{host_agent, node_container};
 
 /// Name of the `DaemonSet`, in `kube-system`.
 pub const NODE_LISTENER_NAME: &str = "stoker-node-listener";
@@ -81,7 +78,7 @@ pub(crate) fn successor_first(share: &str) -> DaemonSetUpdateStrategy {
 
 fn pod(listeners: &NodeListeners, access: &Access) -> PodSpec {
     PodSpec {
-        affinity: Some(not_beside_the_hosts()),
+        affinity: Some(host_agent::not_beside(LISTENER)),
         containers: vec![container(listeners, access)],
         // The tenant's name is looked up as nodes look it up, also while there is no cluster DNS.
         dns_policy: Some("Default".to_owned()),
@@ -95,29 +92,6 @@ fn pod(listeners: &NodeListeners, access: &Access) -> PodSpec {
             ..Toleration::default()
         }]),
         ..PodSpec::default()
-    }
-}
-
-/// Where the host's own agent listens, no pod does.
-fn not_beside_the_hosts() -> Affinity {
-    let requirement = NodeSelectorRequirement {
-        key: LISTENER.to_owned(),
-        operator: "NotIn".to_owned(),
-        values: Some(vec![LISTENER_OF_HOST.to_owned()]),
-    };
-    let term = NodeSelectorTerm {
-        match_expressions: Some(vec![requirement]),
-        ..NodeSelectorTerm::default()
-    };
-    let required = NodeSelector {
-        node_selector_terms: vec![term],
-    };
-    Affinity {
-        node_affinity: Some(NodeAffinity {
-            required_during_scheduling_ignored_during_execution: Some(required),
-            ..NodeAffinity::default()
-        }),
-        ..Affinity::default()
     }
 }
 

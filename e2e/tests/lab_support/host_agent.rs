@@ -1,31 +1,29 @@
-//! A machine that keeps its tunnel itself: a unit of systemd, where no add-on's pod goes.
+//! A machine whose own agent keeps its tunnel: a unit of systemd, in the place of the add-on's pod.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use stoker_api::v1alpha1::DEFAULT_TUNNEL_PORT;
+use tokio::time::sleep;
 
 use crate::tokens;
-use crate::units::{AGENT, kill};
+use crate::units::{AGENT, kill, process};
 use crate::walled::{TENANT, Walled, counter, dials, raise};
 use crate::world::{World, eventually};
 
 const WORKER: u8 = 2;
 const NAME: &str = "worker-2";
 const TOKEN: &str = "host-agent";
-/// Keeps the add-on's agents away.
-const TAINT: &str = "example.com/no-agents";
+/// It is replaced in that time.
+const REPLACED: Duration = Duration::from_secs(12);
 const SOON: Duration = Duration::from_mins(1);
 
-/// Its API server reaches it by the agent that `join --tunnel` has left, and by nothing else; again when that was killed, and until
-/// it leaves.
-pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_agent(
-    world: &World,
-) -> Result<()> {
+/// Its API server reaches it by the agent that `join` has left, and by nothing else; while that is replaced, again when it was killed, and
+/// until it leaves.
+pub(crate) async fn a_machine_that_joins_is_reached_by_its_own_agent(world: &World) -> Result<()> {
     let walled = Walled::of(world).await?;
     let lab = &world.lab;
     let worker = lab
@@ -33,18 +31,13 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
         .await?;
     raise(&worker).await?;
     let program = tokens::built().await?;
-    let spec = json!({ "nodeNames": [NAME], "taints": [{ "key": TAINT, "effect": "NoSchedule" }] });
-    let token = tokens::issue(world, TENANT, TOKEN, &spec).await?;
-    let status = world.status(TENANT).await?;
-    let endpoint = status.control_plane_endpoint.context("no endpoint")?;
-    let (host, _) = endpoint.rsplit_once(':').context("an address and a port")?;
-    let server = format!("{host}:{DEFAULT_TUNNEL_PORT}");
+    let token = tokens::issue(world, TENANT, TOKEN, &json!({ "nodeNames": [NAME] })).await?;
     let begun = Instant::now();
     lab.join_by_token(
         &worker,
         &lab.paths().kubeconfig(TENANT),
         &program,
-        &[&token, "--tunnel", &server],
+        &[&token],
     )
     .await?;
     println!("joined and ready after {:.1?}", begun.elapsed());
@@ -65,6 +58,18 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     answers(&walled).await?;
     println!("reached {:.1?} after the join began", begun.elapsed());
 
+    let before = process(&worker, AGENT).await?;
+    let (asked, reloaded) = tokio::join!(healthz(&walled), async {
+        sleep(REPLACED / 4).await;
+        worker.run(["systemctl", "reload", AGENT]).await
+    });
+    reloaded?;
+    ensure!(
+        process(&worker, AGENT).await? != before,
+        "it was not replaced"
+    );
+    println!("replaced under {} questions", asked?);
+
     let killed = Instant::now();
     kill(&worker, AGENT).await?;
     answers(&walled).await?;
@@ -82,6 +87,18 @@ pub(crate) async fn a_machine_that_joins_with_a_tunnel_is_reached_by_its_own_age
     let tokens = tokens::of(world, TENANT);
     tokens.delete(TOKEN, &DeleteParams::default()).await?;
     Ok(())
+}
+
+/// Its kubelet answers every time.
+async fn healthz(walled: &Walled<'_>) -> Result<u32> {
+    let path = format!("/api/v1/nodes/{NAME}/proxy/healthz");
+    let (begun, mut asked) = (Instant::now(), 0);
+    while begun.elapsed() < REPLACED {
+        let said = walled.kubectl(&["get", "--raw", &path]).await?;
+        ensure!(said == "ok", "its kubelet says {said:?}");
+        asked += 1;
+    }
+    Ok(asked)
 }
 
 /// The kubelet, and what a pod there has logged.

@@ -176,7 +176,7 @@ impl Ground {
             std::fs::write(&path, format!("{}{}", pair.certificate, pair.key.as_pem())).unwrap();
             path
         };
-        let far_end = far::FarEnd::new(far::Config {
+        let config = far::Config {
             server: format!("{NEAR}:{TUNNEL_PORT}").parse().unwrap(),
             files: far::Files {
                 server_ca: self.dir.path().join("ca.crt"),
@@ -185,7 +185,8 @@ impl Ground {
             },
             egress: far::Egress::new(Vec::new(), Vec::new()),
             drain: std::time::Duration::ZERO,
-        });
+        };
+        let far_end = far::FarEnd::new(config, std::sync::Arc::default());
         let (stop, stopped) = oneshot::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -5,7 +5,8 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::{Value, json};
-use stoker_api::labels::{JOINING, LISTENER, LISTENER_OF_HOST};
+use stoker_api::host_agent::Orders;
+use stoker_api::labels::{JOINING, LISTENER, OF_HOST, TUNNEL};
 
 use super::paths::{
     AUTHORITY, CERTIFICATE, KUBECONFIG, KUBELET_CONFIG, KUBELET_FLAGS, Membership, write,
@@ -38,8 +39,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// While it has not come, the joining taint; and that its agent `listens` for its pods, so that nobody else comes to do so.
-    pub(crate) fn joining(listens: bool) -> Self {
+    /// While it has not come, the joining taint; and that its agent does what is `asked`, so that nobody else comes to do so.
+    pub(crate) fn joining(asked: &Orders) -> Self {
         let joining = Taint {
             key: JOINING.to_owned(),
             effect: "NoSchedule".to_owned(),
@@ -47,9 +48,10 @@ impl Kept {
         };
         Self {
             taints: vec![joining],
-            labels: listens
-                .then(|| (LISTENER.to_owned(), LISTENER_OF_HOST.to_owned()))
+            labels: asked
+                .labels()
                 .into_iter()
+                .map(|label| (label.to_owned(), OF_HOST.to_owned()))
                 .collect(),
         }
     }
@@ -58,9 +60,10 @@ impl Kept {
     pub(crate) fn of(node: &Node) -> Self {
         let taints = node.spec.iter().flat_map(|spec| &spec.taints).flatten();
         let labels = node.metadata.labels.iter().flatten();
-        // What the agent tells of the machine is its to change.
+        // What the agent tells of the machine and of itself is its to change.
         let told = report::written(node);
-        let labels = labels.filter(|(key, _)| !is_kubernetes(key) && !told.contains(key.as_str()));
+        let is_told = |key: &str| told.contains(key) || [LISTENER, TUNNEL].contains(&key);
+        let labels = labels.filter(|(key, _)| !is_kubernetes(key) && !is_told(key));
         Self {
             taints: taints
                 .filter(|taint| !is_kubernetes(&taint.key))
@@ -208,6 +211,8 @@ fn runtime_in(config: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use stoker_api::host_agent::{ListenerOrder, TunnelOrder};
+
     use super::*;
 
     fn local() -> Local {
@@ -223,7 +228,7 @@ mod tests {
     #[test]
     fn the_configuration_is_the_tenants_with_what_is_this_machines() {
         let tenant = json!({ "clusterDNS": ["10.96.0.10"], "clusterDomain": "x", "authentication": { "anonymous": { "enabled": false } } });
-        let config = kubelet_config(&tenant, &local(), &Kept::joining(false));
+        let config = kubelet_config(&tenant, &local(), &Kept::joining(&Orders::default()));
         assert_eq!(config["clusterDNS"][0], "10.96.0.10");
         assert_eq!(config["authentication"]["anonymous"]["enabled"], false);
         assert_eq!(config["authentication"]["x509"]["clientCAFile"], AUTHORITY);
@@ -302,5 +307,19 @@ mod tests {
         ] {
             assert_eq!(is_kubernetes(key), own, "{key}");
         }
+    }
+
+    #[test]
+    fn a_node_registers_with_what_its_agent_does_once_and_not_again() {
+        let asked = Orders {
+            listener: Some(ListenerOrder::default()),
+            tunnel: Some(TunnelOrder::default()),
+        };
+        let flags = flags(&local(), &Kept::joining(&asked));
+        let labels = "--node-labels=stoker.dev/listener=host,stoker.dev/tunnel=host";
+        assert!(flags.contains(labels), "{flags}");
+        let node = json!({ "metadata": { "labels": { LISTENER: OF_HOST, TUNNEL: OF_HOST, "pool": "gpu" } } });
+        let kept = Kept::of(&serde_json::from_value(node).unwrap());
+        assert_eq!(kept.labels, [("pool".to_owned(), "gpu".to_owned())]);
     }
 }

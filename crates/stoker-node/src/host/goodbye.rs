@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use stoker_api::labels::{LEFT, LISTENER};
+use stoker_api::labels::{LEFT, LISTENER, TUNNEL};
 
 use super::access::{Who, client};
 use super::join::authorities;
@@ -74,9 +74,9 @@ pub(super) async fn mark(member: &mut Membership) -> Result<()> {
     member.leaving = Some(leaving.clone());
     member.write()?;
     let now = Timestamp::now().to_string();
-    // Whoever comes under its name without an agent has no listener of the host's.
+    // Whoever comes under its name without an agent has none of what the host's does.
     let mark = json!({ "metadata": {
-        "uid": found.uid(), "annotations": { LEFT: now }, "labels": { LISTENER: null },
+        "uid": found.uid(), "annotations": { LEFT: now }, "labels": { LISTENER: null, TUNNEL: null },
     } });
     patch(&nodes, &member.node, mark)
         .await

@@ -1,16 +1,20 @@
-//! An update without a gap: on SIGHUP (`systemctl reload`) this process starts its program anew, which comes up beside it, tells
-//! systemd that it is the service now, and then this one, which takes nothing new any more and ends with what it carries.
+//! An update without a gap: on SIGHUP (`systemctl reload`) this process starts its program anew. That one comes up beside it, says so,
+//! and is the service then; this one takes nothing new any more and ends with what it carries.
 //!
 //! ```text
-//!  SIGHUP ──► old ── starts ──► new ── listener open, tunnel up ──► MAINPID= to systemd, "up" to old ──► old drains
+//!  SIGHUP ──► old ── starts ──► new ── tunnel up, then listener open ── "up" ──► old ── MAINPID=new ──► systemd; old drains
 //!              ▲                  └── not within a minute, or it ends: old goes on ──┐
 //!              └──────────────────────────────────────────────────────────────────────┘
 //! ```
+//! systemd watches its own children alone, and the new process is the old one's: as long as both live, the old one watches.
 
-use std::process::Stdio;
+use std::io::Write as _;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal as Number, kill};
+use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -22,23 +26,17 @@ const SUCCEEDS: &str = "STOKER_NODE_SUCCEEDS";
 /// What it says on its standard output then.
 const IS_UP: &str = "up";
 /// How long it may take to come up.
-pub(crate) const COMES_UP: Duration = Duration::from_mins(1);
-/// Its own limit ends it first.
-const PATIENCE: Duration = Duration::from_secs(75);
+const COMES_UP: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
 
 /// Whether this process takes over from another.
 pub(crate) fn succeeds() -> bool {
     std::env::var_os(SUCCEEDS).is_some()
 }
 
-/// Tells systemd, and who ran before.
-pub(crate) fn announce() -> Result<()> {
-    use std::io::Write as _;
-    sd_notify::notify(&[NotifyState::MainPid(std::process::id())])
-        .context("telling systemd which process the service is")?;
+/// Tells who ran before that this process does everything now.
+pub(crate) fn announce() {
     // Who ran before may be gone.
     let _ = writeln!(std::io::stdout(), "{IS_UP}");
-    Ok(())
 }
 
 /// Waits to be asked. From when it is made, SIGHUP ends nothing.
@@ -47,36 +45,76 @@ pub(crate) struct Asked(Signal);
 
 impl Asked {
     pub(crate) fn wait() -> Result<Self> {
-        Ok(Self(
-            signal(SignalKind::hangup()).context("waiting for SIGHUP")?,
-        ))
+        let signal = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
+        Ok(Self(signal))
     }
 
-    /// Until a successor is up. One that does not get there changes nothing.
-    pub(crate) async fn succeeded(&mut self) -> Child {
+    /// Until a successor is up, and systemd knows. One that does not get there changes nothing.
+    pub(crate) async fn succeeded(&mut self) -> Successor {
         loop {
             if self.0.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
-            match successor().await {
-                Ok(child) => return child,
-                Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "this process goes on");
-                }
+            match self.successor().await {
+                Ok(successor) => return successor,
+                Err(error) => tracing::error!(error = format!("{error:#}"), "this process goes on"),
             }
+        }
+    }
+
+    async fn successor(&mut self) -> Result<Successor> {
+        ensure!(
+            std::env::var_os("NOTIFY_SOCKET").is_some(),
+            "systemd is not to be told who takes over; stop this process, and start it again"
+        );
+        // As it was called: the program may be another one by now.
+        let mut words = std::env::args_os();
+        let mut command = Command::new(words.next().context("a program without a name")?);
+        let child = start(command.args(words)).await?;
+        let successor = Successor(child);
+        successor.is_the_service()?;
+        // The program was replaced once more meanwhile.
+        if timeout(Duration::ZERO, self.0.recv()).await.is_ok() {
+            successor.ask();
+        }
+        Ok(successor)
+    }
+}
+
+/// Who has taken over.
+#[derive(Debug)]
+pub(crate) struct Successor(Child);
+
+impl Successor {
+    fn is_the_service(&self) -> Result<()> {
+        let id = self.0.id().context("who takes over has ended")?;
+        main_process(id)
+    }
+
+    fn ask(&self) {
+        if let Some(id) = self.0.id() {
+            let _ = kill(Pid::from_raw(id.cast_signed()), Number::SIGHUP);
+        }
+    }
+
+    /// Until it has failed. One that was succeeded itself, or told to end, has not.
+    pub(crate) async fn failed(&mut self) -> ExitStatus {
+        match self.0.wait().await {
+            Ok(status) if !status.success() => {
+                // systemd sees how this process ends, and starts the service anew.
+                if let Err(error) = main_process(std::process::id()) {
+                    tracing::warn!(error = format!("{error:#}"), "systemd sees nobody end");
+                }
+                status
+            }
+            _ => std::future::pending().await,
         }
     }
 }
 
-async fn successor() -> Result<Child> {
-    ensure!(
-        std::env::var_os("NOTIFY_SOCKET").is_some(),
-        "systemd is not to be told who takes over; stop this process, and start it again"
-    );
-    // As it was called: the program may be another one by now.
-    let mut words = std::env::args_os();
-    let mut command = Command::new(words.next().context("a program without a name")?);
-    start(command.args(words)).await
+fn main_process(id: u32) -> Result<()> {
+    sd_notify::notify(&[NotifyState::MainPid(id)])
+        .context("telling systemd which process the service is")
 }
 
 /// Starts what takes over, and waits until it says that it is up.
@@ -86,13 +124,13 @@ async fn start(command: &mut Command) -> Result<Child> {
     let mut child = command.spawn().context("starting what takes over")?;
     let said = child.stdout.take().context("it has no standard output")?;
     let mut line = String::new();
-    let heard = timeout(PATIENCE, BufReader::new(said).read_line(&mut line)).await;
+    let heard = timeout(COMES_UP, BufReader::new(said).read_line(&mut line)).await;
     if matches!(heard, Ok(Ok(_))) && line.trim_end() == IS_UP {
         return Ok(child);
     }
     // It may be in the middle of coming up.
     let _ = child.kill().await;
-    bail!("what was to take over has not come up; its log says why")
+    bail!("what was to take over has not come up within {COMES_UP:?}; its log says why")
 }
 
 #[cfg(test)]
@@ -111,10 +149,19 @@ mod tests {
         let mut child = start(&mut shell(&script)).await.unwrap();
         assert_eq!(child.try_wait().unwrap(), None);
         child.kill().await.unwrap();
-        for script in ["exit 1", "echo no; exec sleep 9"] {
+        for script in ["exit 1", "echo no; exec sleep 9", "exec sleep 9"] {
             let said = start(&mut shell(script)).await.unwrap_err().to_string();
             assert!(said.contains("has not come up"), "{said}");
         }
         assert!(start(&mut Command::new("/nonexistent")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_took_over_and_was_succeeded_has_not_failed() {
+        for (script, failed) in [("exit 0", false), ("exit 1", true), ("kill -9 $$", true)] {
+            let mut successor = Successor(shell(script).spawn().unwrap());
+            let ended = timeout(Duration::from_secs(1), successor.failed()).await;
+            assert_eq!(ended.is_ok(), failed, "{script}");
+        }
     }
 }

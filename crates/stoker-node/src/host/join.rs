@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::Value;
+use stoker_api::host_agent::Orders;
 use stoker_api::labels::JOINING;
 use stoker_pki::JoinCredential;
 
@@ -124,10 +125,13 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
     member.write()?;
     let (server, authorities) = (&member.server, &tenant.authorities);
     let write = |kept: &Kept| files::write_all(server, authorities, &tenant.kubelet, &local, kept);
-    // Without systemd nobody knows who starts the agent, and when; the add-on's pod is there until then.
-    write(&Kept::joining(
-        tenant.orders.listener.is_some() && local.systemd,
-    ))?;
+    // Without systemd nobody knows who starts the agent, and when; the add-on's pods are there until then.
+    let asked = if local.systemd {
+        tenant.orders
+    } else {
+        Orders::default()
+    };
+    write(&Kept::joining(&asked))?;
     service::start(&std::env::current_exe().context("finding this program")?)?;
     let registered = registered(&member, authorities).await?;
     // From now on it registers with what its token has given it, whoever deletes its Node.

@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 
 use super::machine::Another;
 use super::paths::{
-    AUTHORITY, KUBECONFIG, KUBELET, KUBELET_CONFIG, LISTENER, Membership, STATE, remove,
+    AUTHORITY, KUBECONFIG, KUBELET, KUBELET_CONFIG, Membership, ORDERS, STATE, remove,
 };
 use super::service::{self, AGENT_UNIT, KUBELET_DROP_IN};
-use super::{containers, files, goodbye, listening, volumes};
+use super::{containers, files, goodbye, orders, volumes};
 
 /// Takes this machine out of its tenant.
 #[derive(clap::Args, Debug)]
@@ -80,7 +80,7 @@ pub(crate) async fn leave(args: LeaveArgs) -> Result<()> {
             member.node
         ),
     }
-    if let Err(error) = listening::forget(Path::new(LISTENER)) {
+    if let Err(error) = orders::forget(Path::new(ORDERS)) {
         tracing::warn!(
             error = format!("{error:#}"),
             "an address that its listener was given stays until the machine starts anew"

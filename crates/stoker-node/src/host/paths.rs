@@ -36,8 +36,8 @@ pub(crate) const RENEWAL_KEY: &str = "/var/lib/stoker-node/renewal.key";
 /// Since the kubelet last started there are other authorities or certificates: it is to be restarted, however long that fails.
 pub(crate) const RESTART_DUE: &str = "/var/lib/stoker-node/restart-due";
 
-/// What the listener is, and what the machine was given for it.
-pub(crate) const LISTENER: &str = "/var/lib/stoker-node/listener.json";
+/// What the tenant asks of `run`, and what the machine was given for it.
+pub(crate) const ORDERS: &str = "/var/lib/stoker-node/orders.json";
 
 /// The container runtime's socket, where nobody says another one.
 pub(crate) const RUNTIME: &str = "unix:///run/containerd/containerd.sock";

@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use stoker_api::labels::{LISTENER, LISTENER_OF_HOST, NODE_AUTHORITY};
+use stoker_api::labels::{LISTENER, NODE_AUTHORITY, OF_HOST, TUNNEL};
 use stoker_node::gpu;
 
 use super::access::{Who, client};
 use super::join::authorities;
+use super::orders::Done;
 use super::paths::Membership;
 
 /// Annotation: the agent's version.
@@ -27,30 +28,33 @@ const NVIDIA: &str = "nvidia.com/";
 /// What the agent does and has, beside what the machine has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Own<'a> {
-    /// Whether it is the listener for the node's pods.
-    pub(crate) listens: bool,
+    /// What the tenant asks of it, and is done.
+    pub(crate) done: Done,
     /// Pin of the first authority, and whether the kubelet's certificates are of it; not told where it is not known.
     pub(crate) authority: Option<(&'a str, bool)>,
 }
 
-/// Looks once, and tells what the Node does not say. The Node as it was found.
+/// Looks once, and tells what the Node does not say. The Node as it was found, if it has come.
 pub(crate) async fn once(
     member: &Membership,
     observer: &mut gpu::Observer,
     own: Own<'_>,
-) -> Result<Node> {
+) -> Result<Option<Node>> {
     let machine = observer.look(Path::new("/")).await;
     let labels = gpu::labels(&machine);
     let client = client(&member.server, Some(&authorities()?), &Who::this_node())?;
     let nodes: Api<Node> = Api::all(client);
-    let node = nodes.get(&member.node).await.context("reading the Node")?;
+    let found = nodes.get_opt(&member.node).await;
+    let Some(node) = found.context("reading the Node")? else {
+        return Ok(None);
+    };
     if let Some(patch) = patch(&node, &labels, machine.silent, own) {
         nodes
             .patch(&member.node, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .context("writing labels of the Node")?;
     }
-    Ok(node)
+    Ok(Some(node))
 }
 
 /// The labels of a Node that this agent has written.
@@ -90,10 +94,12 @@ fn patch(
             changed.insert(name, Value::Null);
         }
     }
-    // Nobody else's: the machine registers with it.
-    let listener = own.listens.then_some(LISTENER_OF_HOST);
-    if node.labels().get(LISTENER).map(String::as_str) != listener {
-        changed.insert(LISTENER, json!(listener));
+    // Nobody else's: the machine registers with them.
+    for (label, done) in [(LISTENER, own.done.listener), (TUNNEL, own.done.tunnel)] {
+        let value = done.then_some(OF_HOST);
+        if node.labels().get(label).map(String::as_str) != value {
+            changed.insert(label, json!(value));
+        }
     }
     // Somebody else's stays theirs, as long as it is right.
     kept.retain(|name| written.contains(name) || changed.contains_key(name));
@@ -220,23 +226,26 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_says_so_and_who_does_not_takes_it_back() {
-        let change = |before: Option<&str>, listens| {
-            let labels = before.map(|value| json!({ LISTENER: value }));
-            let mut node = node(&labels.unwrap_or(json!({})), "");
+    fn what_the_agent_does_for_the_tenant_is_said_and_taken_back() {
+        let change = |before: Value, listener, tunnel| {
+            let mut node = node(&before, "");
             node.metadata.annotations.as_mut().unwrap().remove(WRITTEN);
             let own = Own {
-                listens,
+                done: Done { listener, tunnel },
                 ..Own::default()
             };
-            patch(&node, &BTreeMap::new(), false, own).map(|patch| patch["metadata"].clone())
+            patch(&node, &BTreeMap::new(), false, own)
+                .map(|patch| patch["metadata"]["labels"].clone())
         };
-        let said = |value: Value| Some(json!({ "labels": { LISTENER: value }, "annotations": {} }));
-        assert_eq!(change(None, true), said(json!(LISTENER_OF_HOST)));
-        assert_eq!(change(Some("pod"), true), said(json!(LISTENER_OF_HOST)));
-        assert_eq!(change(Some(LISTENER_OF_HOST), true), None);
-        assert_eq!(change(Some(LISTENER_OF_HOST), false), said(Value::Null));
-        assert_eq!(change(None, false), None);
+        let both = json!({ LISTENER: OF_HOST, TUNNEL: OF_HOST });
+        assert_eq!(change(json!({}), true, true), Some(both.clone()));
+        let another = json!({ LISTENER: "pod" });
+        let listener = json!({ LISTENER: OF_HOST });
+        assert_eq!(change(another, true, false), Some(listener));
+        assert_eq!(change(both.clone(), true, true), None);
+        let tunnel = json!({ TUNNEL: null });
+        assert_eq!(change(both, true, false), Some(tunnel));
+        assert_eq!(change(json!({}), false, false), None);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! `stoker-node run`: what goes on as long as the machine is a node.
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use stoker_node::gpu;
-use stoker_node::tunnel::{Config, Egress, FarEnd, Files, Metrics};
+use stoker_node::tunnel::Metrics;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -16,23 +16,21 @@ use crate::Told;
 
 use super::handover::{self, Asked};
 use super::join::authorities;
-use super::listening::{self, Keeper};
-use super::paths::{AUTHORITY, CERTIFICATE, LISTENER, Membership, SERVING};
+use super::orders::{Doing, Done};
+use super::paths::{Membership, ORDERS};
 use super::renew::{self, Renewal};
 use super::report::Own;
+use super::tunnelling::Tunnelling;
 use super::unfinished::Unfinished;
-use super::{follow, report};
+use super::{files, follow, report};
 
 /// Between two looks at the tenant's authorities, and at the machine.
 const LOOK: Duration = Duration::from_mins(1);
-/// The same at first, as long as the Node has not come; and for how long that is waited for.
-const FIRST: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mins(2));
+/// The same for the Node, as long as it has not come; and for how long that is waited for.
+const COMES: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks whether the machine still is this node.
 const WATCH: Duration = Duration::from_secs(1);
-/// Between two looks whether the tunnel is up.
-const UP: Duration = Duration::from_millis(100);
-/// How long open streams of the tunnel may run on at the end.
-const DRAIN: Duration = Duration::from_secs(25);
 
 /// Goes on as long as the machine is a node.
 #[derive(clap::Args, Debug)]
@@ -44,7 +42,7 @@ pub(crate) struct RunArgs {
 /// Why it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It is told to. Until the tunnel has nothing more to carry the listener listens: nobody else does.
+    /// It is told to.
     Stopped,
     /// Another process does everything from now on.
     Succeeded,
@@ -56,12 +54,17 @@ pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Resul
     let mut asked = Asked::wait()?;
     let member = Membership::read()?;
     let member = member.context("this machine has joined nothing: stoker-node join")?;
+    let metrics = Arc::<Metrics>::default();
     let (ending, ended) = watch::channel(None);
-    let (looking, looked) = watch::channel(false);
-    let far_end = far_end(&member)?;
-    let metrics = far_end.as_ref().map(FarEnd::metrics);
-    let keeper = Keeper::begin(Path::new(LISTENER));
-    let tunnel = tunnel(far_end, ended.clone());
+    let tunnelling = Tunnelling::new(member.tunnel.clone(), metrics.clone());
+    let mut doing = Doing::new(Path::new(ORDERS), tunnelling);
+    if !files::are_of(&member)? {
+        doing.withdraw();
+        let (node, server) = (member.node, member.server);
+        bail!(
+            "this machine was the node {node:?} of {server} and is another one now: stoker-node leave"
+        );
+    }
     let end = async {
         let mut stop = pin!(stop);
         tokio::select! {
@@ -71,29 +74,28 @@ pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Resul
             }
             mut successor = asked.succeeded() => {
                 ending.send_replace(Some(End::Succeeded));
-                // systemd does not watch it as long as it is this process's child.
                 tokio::select! {
-                    _ = successor.wait() => "who took over has ended",
-                    () = stop => "it is told to end, and who took over too",
+                    status = successor.failed() => anyhow!("who took over has ended: {status}"),
+                    // So is who took over, by whoever ends the service.
+                    () = stop => anyhow!("told to end"),
                 }
             }
         }
     };
-    let succeeded = until_succeeded(ended.clone());
-    let work = async {
-        // The listener goes when all else has gone, unless it has gone first.
-        let (_keeper, ()) = tokio::join!(look(&member, keeper, looking, ended), tunnel);
-    };
-    let told = metrics.clone().unwrap_or_default();
+    let succeeded = Some(until_succeeded(ended.clone()));
+    let work = work(&member, &mut doing, ended);
     tokio::select! {
-        worked = args.told.while_running(told, succeeded, work) => worked?,
-        why = end => tracing::info!("what this process carries is cut: {why}"),
-        never = up(metrics, looked) => match never? {},
-        () = no_longer(&member, Membership::read) => {
-            let (server, node) = (&member.server, &member.node);
-            tracing::info!(server, node, "this machine is no longer this node with this tunnel");
-        }
+        worked = args.told.while_running(metrics, succeeded, work) => return worked?,
+        error = end => return Err(error.context("what this process still carried is cut")),
+        () = no_longer(&member, membership) => {}
     }
+    let (server, node) = (&member.server, &member.node);
+    tracing::info!(
+        server,
+        node,
+        "this machine is no longer this node with this tunnel"
+    );
+    doing.withdraw();
     Ok(())
 }
 
@@ -104,29 +106,41 @@ async fn until_succeeded(mut ended: watch::Receiver<Option<End>>) {
     }
 }
 
-/// Who takes over from another process says so once it has `looked`, and has the tunnel that it is to have.
-async fn up(
-    metrics: Option<Arc<Metrics>>,
-    mut looked: watch::Receiver<bool>,
-) -> Result<Infallible> {
-    if handover::succeeds() {
-        let begun = Instant::now();
-        // It looks as long as it runs.
-        let _ = looked.wait_for(|looked| *looked).await;
-        while metrics
-            .as_ref()
-            .is_some_and(|metrics| !metrics.is_connected())
-        {
-            ensure!(
-                begun.elapsed() < handover::COMES_UP,
-                "no tunnel within {:?}: who ran before goes on",
-                handover::COMES_UP
-            );
-            sleep(UP).await;
-        }
-        handover::announce()?;
+/// Looks and does until the end.
+async fn work(
+    member: &Membership,
+    doing: &mut Doing,
+    mut ended: watch::Receiver<Option<End>>,
+) -> Result<()> {
+    // Whatever it is in the middle of, it goes on with after a restart.
+    let reason = tokio::select! {
+        reason = ended.wait_for(Option::is_some) => reason.ok().and_then(|reason| *reason),
+        failed = go_on(member, doing) => match failed? {},
+    };
+    match reason {
+        Some(End::Succeeded) => doing.hand_over().await,
+        _ => doing.stop().await,
     }
-    std::future::pending().await
+    Ok(())
+}
+
+async fn go_on(member: &Membership, doing: &mut Doing) -> Result<Infallible> {
+    if handover::succeeds() {
+        doing.come_up().await?;
+        handover::announce();
+    } else {
+        doing.begin();
+    }
+    let begun = Instant::now();
+    let mut looks = Looks::default();
+    loop {
+        looks.once(member, doing).await;
+        while !looks.told && begun.elapsed() < PATIENCE {
+            sleep(COMES).await;
+            looks.tell(member, doing.go_on()).await;
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// Until what is `read` says that the machine is not this node any more. What cannot be read says nothing.
@@ -141,6 +155,13 @@ async fn no_longer(member: &Membership, read: impl Fn() -> Result<Option<Members
     }
 }
 
+/// As long as nothing else has joined the machine to something.
+fn membership() -> Result<Option<Membership>> {
+    let now = Membership::read()?;
+    let is_of = now.as_ref().map(files::are_of).transpose()?;
+    Ok(now.filter(|_| is_of == Some(true)))
+}
+
 /// A machine whose Node is marked as left is none.
 fn is_same(member: &Membership, now: &Membership) -> bool {
     member.server == now.server
@@ -149,82 +170,24 @@ fn is_same(member: &Membership, now: &Membership) -> bool {
         && !now.is_marked()
 }
 
-/// Where the join asked for one.
-fn far_end(member: &Membership) -> Result<Option<FarEnd>> {
-    let server = member.tunnel.as_deref().map(str::parse).transpose();
-    let server = server.with_context(|| format!("{:?} is no tunnel", member.tunnel))?;
-    Ok(server.map(|server| {
-        FarEnd::new(Config {
-            server,
-            files: Files {
-                server_ca: PathBuf::from(AUTHORITY),
-                client_certificate: PathBuf::from(CERTIFICATE),
-                node_certificate: PathBuf::from(SERVING),
-            },
-            egress: Egress::new(Vec::new(), Vec::new()),
-            drain: DRAIN,
-        })
-    }))
-}
-
-async fn tunnel(far_end: Option<FarEnd>, mut ended: watch::Receiver<Option<End>>) {
-    let stop = async {
-        let _ = ended.wait_for(Option::is_some).await;
-    };
-    match far_end {
-        Some(far_end) => far_end.run(stop).await,
-        None => stop.await,
-    }
-}
-
-/// Looks until the end; the listener is still open then, unless another process has one.
-async fn look(
-    member: &Membership,
-    mut keeper: Keeper,
-    looking: watch::Sender<bool>,
-    mut ended: watch::Receiver<Option<End>>,
-) -> Keeper {
-    let begun = Instant::now();
-    let mut looks = Looks::default();
-    loop {
-        let told = looks.once(member, &mut keeper).await;
-        looking.send_replace(true);
-        let (first, patience) = FIRST;
-        let is_early = !told && begun.elapsed() < patience;
-        let reason = tokio::select! {
-            reason = ended.wait_for(Option::is_some) => reason.ok().and_then(|reason| *reason),
-            () = sleep(if is_early { first } else { LOOK }) => continue,
-        };
-        if reason == Some(End::Succeeded) {
-            keeper.end(listening::DRAIN).await;
-        }
-        return keeper;
-    }
-}
-
 /// What one look knows of those before it.
 #[derive(Default)]
 struct Looks {
     observer: gpu::Observer,
     unfinished: Unfinished,
     renewal: Renewal,
+    /// False as long as the Node has not come.
+    told: bool,
 }
 
 impl Looks {
-    /// Does what the tenant asks, and tells it what is here; whether it was told.
-    async fn once(&mut self, member: &Membership, keeper: &mut Keeper) -> bool {
+    /// Does what the tenant asks, and tells it what is here.
+    async fn once(&mut self, member: &Membership, doing: &mut Doing) {
         let asked = async || follow::published(&member.server, &authorities()?).await;
         // On the heap: it is as large as what it asks.
-        let (authorities, listens) = match Box::pin(asked()).await {
-            Ok(now) => {
-                let followed = now.orders.and_then(|orders| keeper.follow(orders.listener));
-                let listens = followed.unwrap_or_else(|error| {
-                    warn(&error, "the listener is not what the tenant asks for");
-                    false
-                });
-                (Ok(now.authorities), listens)
-            }
-            Err(error) => (Err(error), keeper.listens()),
+        let (authorities, done) = match Box::pin(asked()).await {
+            Ok(now) => (Ok(now.authorities), doing.follow(now.orders)),
+            Err(error) => (Err(error), doing.go_on()),
         };
         match Box::pin(follow::once(member, authorities, &mut self.renewal)).await {
             Ok(true) => {
@@ -233,26 +196,29 @@ impl Looks {
             Ok(false) => {}
             Err(error) => warn(&error, "the tenant's authorities are not followed"),
         }
+        self.tell(member, done).await;
+    }
+
+    async fn tell(&mut self, member: &Membership, done: Done) {
         let leaving = Membership::read().ok().flatten();
-        let is_old = self
-            .unfinished
-            .is_old(leaving.and_then(|member| member.leaving));
+        let leaving = leaving.and_then(|member| member.leaving);
+        let is_old = self.unfinished.is_old(leaving);
         let authority = renew::authority();
         let own = Own {
-            listens,
+            done,
             authority: authority.as_ref().map(|(pin, has)| (pin.as_str(), *has)),
         };
-        match report::once(member, &mut self.observer, own).await {
-            Ok(node) => {
-                if is_old && let Err(error) = self.unfinished.forget_if_back(&node) {
+        let told = report::once(member, &mut self.observer, own).await;
+        self.told = !matches!(told, Ok(None));
+        match told {
+            Ok(Some(node)) if is_old => {
+                if let Err(error) = self.unfinished.forget_if_back(&node) {
                     warn(&error, "leave is not forgotten");
                 }
-                true
             }
-            Err(error) => {
-                warn(&error, "not told what the machine has");
-                false
-            }
+            Ok(Some(_)) => {}
+            Ok(None) => tracing::info!(node = member.node, "the Node has not come yet"),
+            Err(error) => warn(&error, "not told what the machine has"),
         }
     }
 }

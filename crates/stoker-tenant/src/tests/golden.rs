@@ -4,6 +4,8 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 
+use stoker_api::host_agent::{KEY, Orders};
+
 use super::{access, all, plain, tenant};
 use crate::{NodeListeners, build};
 
@@ -56,6 +58,18 @@ fn priority_of_people_over_agents_of_two_namespaces() {
     check("api-priority", &objects);
 }
 
+fn is_read_by_agents(map: &ConfigMap) -> bool {
+    map.metadata.name.as_deref() == Some("cluster-info")
+}
+
+/// What the hosts' agents are asked for.
+fn orders(objects: &crate::TenantObjects) -> Option<Orders> {
+    let mut maps = objects.config_maps.iter();
+    let map = maps.find(|map| is_read_by_agents(map));
+    let text = map.unwrap().data.as_ref().unwrap().get(KEY);
+    text.map(|text| serde_json::from_str(text).unwrap())
+}
+
 /// The agents alone, of an add-on asked for like this.
 fn agents(konnectivity: &str) -> crate::TenantObjects {
     let tenant = plain(
@@ -65,7 +79,9 @@ fn agents(konnectivity: &str) -> crate::TenantObjects {
     let built = build(&tenant, &access("192.0.2.10", &["192.0.2.10"])).unwrap();
     let ours =
         |account: &ServiceAccount| account.metadata.name.as_deref() == Some("konnectivity-agent");
+    let config_maps = built.config_maps.into_iter();
     crate::TenantObjects {
+        config_maps: config_maps.filter(is_read_by_agents).collect(),
         service_accounts: built.service_accounts.into_iter().filter(ours).collect(),
         daemon_sets: built.daemon_sets,
         deployments: built.deployments,
@@ -84,6 +100,27 @@ fn agents_of_the_tunnel_on_some_nodes() {
   version: v9, tolerations: [{ operator: Exists }], extraArgs: [--deny=192.0.2.0/24],
   resources: { limits: { memory: 64Mi } } } }";
     check("tunnel-deployment", &agents(asked));
+}
+
+#[test]
+fn the_hosts_agents_are_asked_for_a_tunnel_that_they_can_be() {
+    let order = |agent: &str| {
+        let asked = orders(&agents(&format!("{{ agent: {agent} }}")));
+        asked.and_then(|orders| orders.tunnel)
+    };
+    let plain = order("{}").unwrap();
+    assert_eq!(plain.server.as_deref(), Some("192.0.2.10:8132"));
+    let flags = "extraArgs: ['--deny=192.0.2.0/24,2001:db8::/32', --allow=10.0.0.0/8]";
+    let narrow = order(&format!("{{ mode: Deployment, {flags} }}")).unwrap();
+    assert_eq!((narrow.allow.len(), narrow.deny.len()), (1, 2));
+    for others in [
+        "version: v9",
+        "image: a",
+        "extraArgs: [--drain-seconds=9]",
+        "extraArgs: [--deny, x]",
+    ] {
+        assert_eq!(order(&format!("{{ {others} }}")), None);
+    }
 }
 
 #[test]
@@ -112,10 +149,9 @@ fn listeners_on_nodes_that_lead_through_a_gateway() {
         image: "stoker.dev/stoker-node:v0.1.0".to_owned(),
     });
     let built = build(&plain("v1.36.3", ""), &access).unwrap();
-    let is_read_by_nodes = |map: &ConfigMap| map.metadata.name.as_deref() == Some("cluster-info");
     let config_maps = built.config_maps.into_iter();
     let objects = crate::TenantObjects {
-        config_maps: config_maps.filter(is_read_by_nodes).collect(),
+        config_maps: config_maps.filter(is_read_by_agents).collect(),
         endpoints: built.endpoints,
         endpoint_slices: built.endpoint_slices,
         daemon_sets: built.daemon_sets,

@@ -186,13 +186,14 @@ impl Tenant {
 }
 
 pub(super) fn agent(files: Files, port: u16, egress: Egress) -> Agent {
-    let far_end = FarEnd::new(Config {
+    let config = Config {
         server: format!("127.0.0.1:{port}").parse().unwrap(),
         files: files.clone(),
         egress,
         drain: DEADLINE,
-    });
-    let metrics = far_end.metrics();
+    };
+    let metrics = Arc::<Metrics>::default();
+    let far_end = FarEnd::new(config, metrics.clone());
     let (stop, stopped) = oneshot::channel();
     let task = Running::new(async move {
         far_end

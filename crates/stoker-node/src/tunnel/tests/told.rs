@@ -11,8 +11,8 @@ use super::ground::{DEADLINE, Running, Tenant, ask, echo, opened, refused};
 use crate::health;
 
 /// Where these are asked for.
-fn told(metrics: &Arc<Metrics>) -> (SocketAddr, Running) {
-    let listener = health::listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+async fn told(metrics: &Arc<Metrics>) -> (SocketAddr, Running) {
+    let listener = health::listen(SocketAddr::from(([127, 0, 0, 1], 0)), false).await;
     let listener = listener.unwrap();
     let address = listener.local_addr().unwrap();
     (
@@ -48,7 +48,7 @@ async fn a_scrape_tells_what_the_tunnel_carries_and_a_probe_whether_it_is_up() {
     let tenant = Tenant::new();
     let near = tenant.near("near").await;
     let agent = tenant.agent("a", &[], near.port);
-    let (told, _told) = told(&agent.metrics);
+    let (told, _told) = told(&agent.metrics).await;
     let (address, _echo) = echo().await;
     let mut stream = opened(&near.socket, &address.to_string()).await;
     ask(&mut stream, "hello").await.unwrap();
@@ -87,7 +87,7 @@ async fn a_scrape_tells_what_the_tunnel_carries_and_a_probe_whether_it_is_up() {
 
 #[tokio::test]
 async fn connections_without_a_word_keep_nobody_else_out() {
-    let (told, _told) = told(&Arc::default());
+    let (told, _told) = told(&Arc::default()).await;
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(told).await.unwrap());
