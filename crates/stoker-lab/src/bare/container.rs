@@ -1,6 +1,6 @@
 //! The API server of a control-plane pod as its manifest has it, as a plain process: every flag and file is the product's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -119,18 +119,23 @@ impl ContainerFiles {
     }
 }
 
+/// Fields of files that name others.
+const NAMING: [&str; 2] = ["kubeConfigFile", "staticManifestsDir"];
+
 /// The files themselves name others by the container's path.
 fn here(
     contents: &BTreeMap<String, Vec<u8>>,
     path: &str,
     place: &Path,
 ) -> BTreeMap<String, Vec<u8>> {
-    let (from, to) = (
-        format!("kubeConfigFile: {path}/"),
-        format!("kubeConfigFile: {}/", place.display()),
-    );
     let moved = |bytes: &Vec<u8>| match std::str::from_utf8(bytes) {
-        Ok(text) => text.replace(&from, &to).into_bytes(),
+        Ok(text) => NAMING
+            .iter()
+            .fold(text.to_owned(), |text, field| {
+                let from = format!("{field}: {path}/");
+                text.replace(&from, &format!("{field}: {}/", place.display()))
+            })
+            .into_bytes(),
         Err(_) => bytes.clone(),
     };
     let contents = contents.iter();
@@ -144,24 +149,37 @@ fn is_same(directory: &Path, contents: &BTreeMap<String, Vec<u8>>) -> bool {
     let same = |(name, bytes): (&String, &Vec<u8>)| {
         std::fs::read(directory.join(name)).is_ok_and(|there| there == *bytes)
     };
-    names == contents.len() && contents.iter().all(same)
+    let wanted: BTreeSet<&str> = contents.keys().map(|name| first(name)).collect();
+    names == wanted.len() && contents.iter().all(same)
 }
 
+/// What a name is in the volume itself: a file, or the directory that it is in.
+fn first(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name)
+}
+
+/// As a kubelet does (`k8s.io/kubernetes/pkg/volume/util/atomic_writer.go`), which also takes away what was shown before.
 fn turn(place: &Path, contents: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let old = std::fs::read_link(place.join("..data")).ok();
     let fresh = tempfile::Builder::new()
         .prefix("..")
         .tempdir_in(place)?
         .keep();
     for (name, bytes) in contents {
-        std::fs::write(fresh.join(name), bytes)?;
-        let link = place.join(name);
+        let file = fresh.join(name);
+        std::fs::create_dir_all(file.parent().context("a directory")?)?;
+        std::fs::write(file, bytes)?;
+        let link = place.join(first(name));
         if !link.is_symlink() {
-            symlink(Path::new("..data").join(name), link)?;
+            symlink(Path::new("..data").join(first(name)), link)?;
         }
     }
     let turned = place.join("..data_tmp");
     let name = fresh.file_name().context("a name")?;
     symlink(name, &turned)?;
     std::fs::rename(turned, place.join("..data"))?;
+    if let Some(old) = old {
+        std::fs::remove_dir_all(place.join(old))?;
+    }
     Ok(())
 }
