@@ -69,6 +69,10 @@ pub const ENCRYPTION: &str = "encryption-config.yaml";
 pub const ENCRYPTION_RECORD: &str = "encryption-record.json";
 /// `AuthenticationConfiguration` of the API server.
 pub const AUTHENTICATION: &str = "authentication-config.yaml";
+/// `AdmissionConfiguration` of the API server; only where it takes policies from files.
+pub const ADMISSION: &str = "admission-config.yaml";
+/// The policy there about webhooks that are given by URL.
+pub const WEBHOOK_URLS: &str = "webhook-urls.yaml";
 /// `AuthorizationConfiguration` of the API server.
 pub const AUTHORIZATION: &str = "authorization-config.yaml";
 /// Kubeconfig by which the API server asks the guard.

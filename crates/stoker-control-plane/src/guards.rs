@@ -2,17 +2,20 @@
 //! are lost.
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use stoker_api::tenant::Tenant;
 
-use crate::{StoragePeer, disruption, network_policy};
+use crate::{StoragePeer, disruption, network_policy, static_admission};
 
 /// What stands around the control-plane pods.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guards {
     /// What the pods may reach and be reached on.
     pub network_policy: NetworkPolicy,
+    /// What their API server refuses by itself, where it takes policies from files.
+    pub static_admission: Option<ConfigMap>,
     /// At two replicas and more.
     pub pod_disruption_budget: Option<PodDisruptionBudget>,
 }
@@ -27,13 +30,10 @@ pub fn guards(
     peers: &[StoragePeer],
     management_networks: &[IpNet],
 ) -> Guards {
+    let closed = network_policy::closed(management_networks, peers);
     Guards {
-        network_policy: network_policy::network_policy(
-            tenant,
-            endpoints,
-            peers,
-            management_networks,
-        ),
+        network_policy: network_policy::network_policy(tenant, endpoints, peers, &closed),
+        static_admission: static_admission::config_map(tenant, &closed),
         pod_disruption_budget: disruption::pod_disruption_budget(tenant),
     }
 }

@@ -14,7 +14,7 @@
 //!           │                  │                                         ▼
 //!           ├─► leaves() ─► Leaves (kept while good, else issued anew) ─► build() ─► Objects
 //!           │                                                  Storage ───┘
-//!           ├─► guards() ─► NetworkPolicy, PodDisruptionBudget
+//!           ├─► guards() ─► NetworkPolicy, PodDisruptionBudget, policies of the API server's own
 //!           ├─► ingress(), tls_route()   only where they are asked for
 //!           └─► trial() ─► Trial         what the spec would give, for admission to try out
 //! ```
@@ -42,6 +42,7 @@ mod rotating_authority;
 mod routes;
 mod secrets;
 mod service;
+mod static_admission;
 mod storage;
 mod trial;
 mod tunnel;

@@ -22,6 +22,7 @@ const ENCRYPTION: &str = "-encryption-config";
 const KUBEADM_CONFIG: &str = "-kubeadmconfig";
 const CONTROL_PLANE_CONFIG: &str = "-control-plane-config";
 const EGRESS_SELECTOR: &str = "-konnectivity-egress-selector-configuration";
+const STATIC_ADMISSION: &str = "-static-admission";
 
 /// Every suffix of a Secret. None ends in another, so two tenants of one namespace never share a
 /// Secret, whatever they are called.
@@ -41,7 +42,12 @@ const SECRETS: [&str; 12] = [
 ];
 
 /// Every suffix of a `ConfigMap`; none ends in another.
-const CONFIG_MAPS: [&str; 3] = [KUBEADM_CONFIG, CONTROL_PLANE_CONFIG, EGRESS_SELECTOR];
+const CONFIG_MAPS: [&str; 4] = [
+    KUBEADM_CONFIG,
+    CONTROL_PLANE_CONFIG,
+    EGRESS_SELECTOR,
+    STATIC_ADMISSION,
+];
 
 const _: () = assert!(longest(&SECRETS) + TENANT_NAME_LENGTH <= OBJECT_NAME_LENGTH);
 const _: () = assert!(longest(&CONFIG_MAPS) + TENANT_NAME_LENGTH <= OBJECT_NAME_LENGTH);
@@ -129,6 +135,8 @@ pub struct Names {
     pub control_plane_config: String,
     /// `ConfigMap`: what the tunnel is told.
     pub egress_selector: String,
+    /// `ConfigMap`: admission that the tenant cannot take away.
+    pub static_admission: String,
 }
 
 impl Names {
@@ -174,6 +182,7 @@ impl Names {
             kubeadm_config: name(KUBEADM_CONFIG),
             control_plane_config: name(CONTROL_PLANE_CONFIG),
             egress_selector: name(EGRESS_SELECTOR),
+            static_admission: name(STATIC_ADMISSION),
         }
     }
 }

@@ -43,12 +43,12 @@ pub(crate) fn network_policy(
     tenant: &Tenant,
     endpoints: &[String],
     peers: &[StoragePeer],
-    management_networks: &[IpNet],
+    closed: &BTreeSet<IpNet>,
 ) -> NetworkPolicy {
     let mut egress = pool(peers);
     egress.extend((are_names(endpoints) || dials_names(tenant)).then(cluster_dns));
     // With a tunnel too: webhooks by URL are dialled from here (`k8s.io/apiserver`, egress `controlplane`).
-    egress.extend(outside(management_networks, peers));
+    egress.extend(outside(closed));
     NetworkPolicy {
         metadata: metadata(tenant, &Names::of(tenant).deployment, CONTROL_PLANE),
         spec: Some(NetworkPolicySpec {
@@ -141,15 +141,19 @@ fn cluster_dns() -> NetworkPolicyEgressRule {
     }
 }
 
-/// Everything but the management networks, which the hosts of all pools are among, and the hosts of this pool, whose other ports are nobody's business, per IP family.
-/// A family that is management as a whole gets no rule: an exception must be smaller than what it is taken from.
-fn outside(management: &[IpNet], peers: &[StoragePeer]) -> Option<NetworkPolicyEgressRule> {
+/// The management networks, which the hosts of all pools are among, and the hosts of this pool, whose other ports are nobody's business.
+pub(crate) fn closed(management: &[IpNet], peers: &[StoragePeer]) -> BTreeSet<IpNet> {
     let never = NEVER.iter().filter_map(|network| network.parse().ok());
     let pool = peers.iter().filter_map(StoragePeer::address);
     let pool = pool.map(IpNet::from);
     let closed = management.iter().map(IpNet::trunc).chain(never).chain(pool);
     let closed: Vec<IpNet> = closed.collect();
-    let closed: BTreeSet<IpNet> = IpNet::aggregate(&closed).into_iter().collect();
+    IpNet::aggregate(&closed).into_iter().collect()
+}
+
+/// Everything else, per IP family.
+/// A family that is management as a whole gets no rule: an exception must be smaller than what it is taken from.
+fn outside(closed: &BTreeSet<IpNet>) -> Option<NetworkPolicyEgressRule> {
     let to: Vec<_> = ["0.0.0.0/0", "::/0"]
         .iter()
         .filter_map(|all| all.parse::<IpNet>().ok())

@@ -6,7 +6,7 @@ use stoker_api::tenant::Tenant;
 use super::arguments::{Flag, VERSIONS};
 use super::files::{self, item, path, projection};
 use crate::authorization::sleeps_when_idle;
-use crate::{Names, audit, entry, tunnel};
+use crate::{Names, audit, entry, static_admission, tunnel};
 
 /// The kubeconfig for audit events among the API server's files.
 const AUDIT_WEBHOOK: &str = "audit-webhook.conf";
@@ -33,6 +33,7 @@ pub(super) fn files_of(tenant: &Tenant, names: &Names) -> Vec<VolumeProjection> 
         ..VolumeProjection::default()
     }];
     files.extend(tunnel::asked(tenant).map(|_| tunnel_files(names, &[entry::EGRESS_SELECTOR])));
+    files.extend(static_admission::asked(tenant).then(|| admission_files(names)));
     let webhook = &tenant.audit.webhook;
     files.extend(webhook.as_ref().map(|webhook| {
         let kubeconfig = item(entry::AUDIT_WEBHOOK, AUDIT_WEBHOOK);
@@ -53,12 +54,31 @@ pub(super) fn tunnel_files(names: &Names, entries: &[&str]) -> VolumeProjection 
     }
 }
 
+/// Policies have a directory of their own.
+fn admission_files(names: &Names) -> VolumeProjection {
+    let policy = format!("{}/{}", static_admission::DIRECTORY, entry::WEBHOOK_URLS);
+    VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: names.static_admission.clone(),
+            items: Some(vec![
+                item(entry::ADMISSION, entry::ADMISSION),
+                item(entry::WEBHOOK_URLS, &policy),
+            ]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
 /// Flags that follow from them.
 pub(super) fn flags(tenant: &Tenant) -> Vec<Flag> {
     let mut flags = vec![("audit-policy-file", path(entry::AUDIT_POLICY))];
     flags.extend(audit::log_flags(&tenant.audit));
     if tenant.audit.webhook.is_some() {
         flags.push(("audit-webhook-config-file", path(AUDIT_WEBHOOK)));
+    }
+    if static_admission::asked(tenant) {
+        flags.push(("admission-control-config-file", path(entry::ADMISSION)));
     }
     if tunnel::asked(tenant).is_some() {
         flags.push(("egress-selector-config-file", path(entry::EGRESS_SELECTOR)));

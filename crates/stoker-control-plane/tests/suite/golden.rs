@@ -168,6 +168,7 @@ pub(crate) fn check(name: &str, scenario: &Scenario) {
     values.extend(tls_route(&scenario.tenant, "v1").as_ref().map(value));
     values.extend(guards.pod_disruption_budget.as_ref().map(value));
     values.push(value(&guards.network_policy));
+    values.extend(guards.static_admission.as_ref().map(value));
     values.extend(objects.config_maps.iter().map(value));
     values.extend(secrets(&objects).iter().map(value));
     let documents: Vec<_> = values

@@ -27,4 +27,5 @@ mod redaction;
 mod restarts;
 mod routes;
 mod scenario;
+mod static_admission;
 mod upstream;

@@ -387,6 +387,9 @@ impl Pass<'_> {
             &self.inputs.management_networks,
         );
         let mut wanted = vec![Desired::of(&guards.network_policy)?];
+        if let Some(admission) = &guards.static_admission {
+            wanted.push(Desired::of(admission)?);
+        }
         if let Some(budget) = &guards.pod_disruption_budget {
             wanted.push(Desired::of(budget)?);
         }
