@@ -15,18 +15,28 @@ mod smi;
 mod toolkit;
 
 use std::path::Path;
+use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 pub use labels::{ALL as LABELS, labels};
 pub use machine::{Device, Health, Machine};
 pub use toolkit::Toolkit;
 
+/// Files of a driver that works are read at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Looks at a machine, again and again.
 #[derive(Debug, Default)]
 pub struct Observer {
     tool: smi::Tool,
+    /// Reading files of a driver that hangs takes for ever.
+    reading: Option<JoinHandle<Option<Files>>>,
 }
+
+/// What is on the bus, the driver's version, and the toolkit.
+type Files = (Vec<String>, Option<String>, Toolkit);
 
 impl Observer {
     /// Looks at the machine whose files are under `root` (`/`, or where a container has them mounted). Without an NVIDIA
@@ -40,8 +50,16 @@ impl Observer {
             let has_any = !on_bus.is_empty();
             has_any.then(|| (on_bus, driver::version(&files), toolkit::look(&files)))
         };
-        // A driver that hangs holds up who reads its files.
-        let Ok(Some((on_bus, driver, toolkit))) = spawn_blocking(read).await else {
+        let reading = self.reading.get_or_insert_with(|| spawn_blocking(read));
+        let Ok(read) = timeout(PATIENCE, reading).await else {
+            return Machine {
+                findings: vec!["files of the NVIDIA driver cannot be read: it hangs".to_owned()],
+                silent: true,
+                ..Machine::default()
+            };
+        };
+        self.reading = None;
+        let Ok(Some((on_bus, driver, toolkit))) = read else {
             return Machine::default();
         };
         let seen = match &driver {

@@ -20,6 +20,7 @@ pub(crate) mod leave;
 mod listening;
 mod machine;
 mod orders;
+mod part;
 pub(crate) mod paths;
 mod preflight;
 mod renew;

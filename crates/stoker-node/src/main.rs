@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use stoker_node::listener::{self, Listener};
 use stoker_node::tunnel::{Config, Egress, FarEnd, Files, Metrics, Server};
 use stoker_node::{gpu, health};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use host::paths::{AUTHORITY, CERTIFICATE, SERVING};
@@ -159,14 +160,20 @@ struct ListenerArgs {
 }
 
 // One thread: bytes are passed on, and memory counts on every node.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let task = Args::parse().task;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    match work(task).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let worked = runtime.map_err(Into::into).and_then(|runtime| {
+        let worked = runtime.block_on(work(task));
+        // Files of a driver that hangs are not waited for.
+        runtime.shutdown_background();
+        worked
+    });
+    match worked {
+        Ok(code) => code,
         // For whoever stands at the machine: what is wrong, and no trace of calls.
         Err(error) => {
             tracing::error!("{error:#}");
@@ -175,7 +182,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn work(task: Task) -> Result<()> {
+async fn work(task: Task) -> Result<ExitCode> {
     // systemd and runtimes leave a process 1,024; each stream is one, each connection of a pod two.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         // Where the hard limit is above `fs.nr_open`: better few than none.
@@ -184,8 +191,13 @@ async fn work(task: Task) -> Result<()> {
     match task {
         Task::Tunnel(args) => {
             let metrics = Arc::<Metrics>::default();
-            let (told, config) = args.parts();
-            let work = FarEnd::new(config, metrics.clone()).run(stop()?);
+            let (told, config, drain) = args.parts();
+            let stop = stop()?;
+            let stop = async {
+                stop.await;
+                drain
+            };
+            let work = FarEnd::new(config, metrics.clone()).run(stop);
             told.while_running(metrics, None::<Ready<()>>, work).await?;
         }
         Task::Listener(args) => {
@@ -198,10 +210,10 @@ async fn work(task: Task) -> Result<()> {
         }
         Task::Join(args) => host::join::join(args).await?,
         Task::Leave(args) => host::leave::leave(args).await?,
-        Task::Run(args) => Box::pin(host::run::run(&args, stop()?)).await?,
+        Task::Run(args) => return Box::pin(host::run::run(&args, stop()?)).await,
         Task::Gpu => print_devices().await?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Until somebody has the process end. Only for tasks that end in good order by it: once this is called, a signal alone ends
@@ -225,7 +237,7 @@ async fn print_devices() -> Result<()> {
 }
 
 impl TunnelArgs {
-    fn parts(self) -> (Told, Config) {
+    fn parts(self) -> (Told, Config, Duration) {
         let config = Config {
             server: self.server,
             files: Files {
@@ -234,9 +246,8 @@ impl TunnelArgs {
                 node_certificate: self.node_certificate,
             },
             egress: Egress::new(self.allow, self.deny),
-            drain: Duration::from_secs(self.drain_seconds),
         };
-        (self.told, config)
+        (self.told, config, Duration::from_secs(self.drain_seconds))
     }
 }
 

@@ -81,8 +81,6 @@ pub struct Config {
     pub files: Files,
     /// What may be dialled.
     pub egress: Egress,
-    /// How long open streams may run on at the end.
-    pub drain: Duration,
 }
 
 /// The far end.
@@ -142,31 +140,38 @@ impl FarEnd {
         }
     }
 
-    /// Keeps links up until `stop`, then lets open streams run on for a while.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    /// Keeps links up until `stop`, then lets open streams run on for as long as that says.
+    pub async fn run(mut self, stop: impl Future<Output = Duration>) {
         stoker_tunnel::heap::keep_some();
         let mut links = Links::new();
         let (greetings, mut greeted) = mpsc::channel(16);
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
-        loop {
+        let drain = loop {
             let dial = self.dialling.is_none() && self.missing() && self.credentials.is_some();
             tokio::select! {
-                () = &mut stop => break,
+                drain = &mut stop => break drain,
                 _ = looks.tick() => self.look(),
                 () = sleep_until(self.next_dial), if dial => self.dial(&mut links, &greetings),
                 Some(greeting) = greeted.recv() => self.greet(greeting),
                 Some(Ok((link, ended))) = links.join_next() => self.ended(link, ended),
             }
-        }
+        };
         // Whoever asks now whether it is wanted is not.
         drop(greeted);
         self.links.values().for_each(Held::leave);
-        let _ = timeout(self.config.drain, async {
-            while links.join_next().await.is_some() {}
+        let _ = timeout(drain, async {
+            while let Some(ended) = links.join_next().await {
+                if let Ok((link, ended)) = ended {
+                    self.ended(link, ended);
+                }
+            }
         })
         .await;
+        // Cut with this.
+        let cut = self.links.values().filter_map(|held| held.server.as_ref());
+        cut.for_each(|server| self.metrics.disconnected(server));
     }
 
     /// Whether a warden lacks a link made with the present certificates.

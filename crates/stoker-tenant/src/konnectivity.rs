@@ -3,7 +3,6 @@
 //! It needs no rights in the cluster: it shows the node's own certificate, which it reads where the
 //! kubelet keeps it. On machines with `stoker-node run` that is the agent, as [`order`] says.
 
-use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, HostPathVolumeSource,
@@ -84,29 +83,19 @@ pub(crate) fn add(objects: &mut TenantObjects, asked: &Konnectivity, access: &Ac
     }
 }
 
-/// For `stoker-node run`; none where the agents are of another release, or have flags that it has no word for: they are everywhere then.
+/// For `stoker-node run`; none where some agents are asked for, or those of another release, or with flags of their own, which only
+/// who may read the add-on's pods is to know.
 pub(crate) fn order(asked: &Konnectivity, access: &Access) -> Option<TunnelOrder> {
     let agent = &asked.agent;
-    let mut order = TunnelOrder {
+    let is_for_hosts =
+        agent.mode == AgentMode::DaemonSet && is_ours(agent) && agent.extra_args.is_empty();
+    is_for_hosts.then(|| TunnelOrder {
         server: access.tunnel.as_ref().map(|agents| agents.server.clone()),
-        ..TunnelOrder::default()
-    };
-    for flag in &agent.extra_args {
-        let (name, networks) = flag.split_once('=')?;
-        let list = match name {
-            "--allow" => &mut order.allow,
-            "--deny" => &mut order.deny,
-            _ => return None,
-        };
-        let networks = networks.split(',').map(str::parse::<IpNet>);
-        list.extend(networks.collect::<Result<Vec<_>, _>>().ok()?);
-    }
-    is_ours(agent).then_some(order)
+    })
 }
 
 fn pod(agent: &KonnectivityAgent, agents: &TunnelAgents) -> PodSpec {
     PodSpec {
-        // Some agents, wherever they are, are asked for beside those of the hosts.
         affinity: (agent.mode == AgentMode::DaemonSet).then(|| not_beside(TUNNEL)),
         containers: vec![container(
             agent,

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use stoker_api::v1alpha1::DEFAULT_TUNNEL_PORT;
 use tokio::time::sleep;
 
 use crate::tokens;
@@ -32,12 +33,17 @@ pub(crate) async fn a_machine_that_joins_is_reached_by_its_own_agent(world: &Wor
     raise(&worker).await?;
     let program = tokens::built().await?;
     let token = tokens::issue(world, TENANT, TOKEN, &json!({ "nodeNames": [NAME] })).await?;
+    // Where it would dial anyway.
+    let status = world.status(TENANT).await?;
+    let endpoint = status.control_plane_endpoint.context("no endpoint")?;
+    let (host, _) = endpoint.rsplit_once(':').context("an address and a port")?;
+    let server = format!("{host}:{DEFAULT_TUNNEL_PORT}");
     let begun = Instant::now();
     lab.join_by_token(
         &worker,
         &lab.paths().kubeconfig(TENANT),
         &program,
-        &[&token],
+        &[&token, "--tunnel", &server],
     )
     .await?;
     println!("joined and ready after {:.1?}", begun.elapsed());

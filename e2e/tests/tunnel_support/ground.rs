@@ -184,7 +184,6 @@ impl Ground {
                 node_certificate: write("server", LeafUsage::Server),
             },
             egress: far::Egress::new(Vec::new(), Vec::new()),
-            drain: std::time::Duration::ZERO,
         };
         let far_end = far::FarEnd::new(config, std::sync::Arc::default());
         let (stop, stopped) = oneshot::channel();
@@ -196,6 +195,7 @@ impl Ground {
             thread::spawn(move || {
                 runtime.block_on(far_end.run(async {
                     let _ = stopped.await;
+                    std::time::Duration::ZERO
                 }));
             });
         };

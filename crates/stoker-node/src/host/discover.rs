@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use serde_json::Value;
-use stoker_api::host_agent::{self, Orders};
+use stoker_api::host_agent::KEY;
 use stoker_pki::JoinCredential;
 
 use super::access::{Who, client};
 use super::certificate;
+use super::orders::Asked;
 
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
@@ -29,8 +30,8 @@ pub(crate) struct Tenant {
     pub(crate) version: String,
     /// How far this machine's clock is ahead of the API server's, seconds.
     pub(crate) ahead: i64,
-    /// What it asks of `run`, as far as this program knows it.
-    pub(crate) orders: Orders,
+    /// What it asks of `run`.
+    pub(crate) asked: Asked,
 }
 
 /// What `cluster-info` says.
@@ -40,7 +41,7 @@ pub(crate) struct Published {
     /// By how many seconds this machine's clock is ahead of the API server's.
     pub(crate) ahead: i64,
     /// What the tenant asks of `run`.
-    pub(crate) orders: Result<Orders>,
+    pub(crate) asked: Asked,
 }
 
 /// Asks for everything that the token opens, or the certificate of the node `name` that the machine has from a join that was
@@ -50,7 +51,7 @@ pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<
     let Published {
         authorities,
         ahead,
-        orders,
+        asked,
     } = believed(credential).await?;
     let held = certificate::is_held(name, &authorities);
     let client = client(server, Some(&authorities), &asker(credential, held))?;
@@ -67,7 +68,7 @@ pub(crate) async fn discover(credential: &JoinCredential, name: &str) -> Result<
         kubelet,
         version,
         ahead,
-        orders: orders.unwrap_or_default(),
+        asked,
     })
 }
 
@@ -124,15 +125,8 @@ pub(crate) async fn cluster_info(client: &Client) -> Result<Published> {
     Ok(Published {
         authorities: authorities_of(text)?,
         ahead: ahead.unwrap_or(0),
-        orders: orders_of(keys.get(host_agent::KEY)),
+        asked: Asked::parse(keys.get(KEY).map(String::as_str)),
     })
-}
-
-/// None are none.
-fn orders_of(text: Option<&String>) -> Result<Orders> {
-    let parsed = text.map(|text| serde_json::from_str(text)).transpose();
-    let parsed = parsed.context("this agent does not know what its tenant asks for; update it")?;
-    Ok(parsed.unwrap_or_default())
 }
 
 fn authorities_of(kubeconfig: &str) -> Result<String> {

@@ -5,7 +5,6 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::{Value, json};
-use stoker_api::host_agent::Orders;
 use stoker_api::labels::{JOINING, LISTENER, OF_HOST, TUNNEL};
 
 use super::paths::{
@@ -39,8 +38,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// While it has not come, the joining taint; and that its agent does what is `asked`, so that nobody else comes to do so.
-    pub(crate) fn joining(asked: &Orders) -> Self {
+    /// While it has not come, the joining taint; and the labels of what its agent `does`, so that nobody else comes to do it.
+    pub(crate) fn joining(does: &[&str]) -> Self {
         let joining = Taint {
             key: JOINING.to_owned(),
             effect: "NoSchedule".to_owned(),
@@ -48,10 +47,9 @@ impl Kept {
         };
         Self {
             taints: vec![joining],
-            labels: asked
-                .labels()
-                .into_iter()
-                .map(|label| (label.to_owned(), OF_HOST.to_owned()))
+            labels: does
+                .iter()
+                .map(|label| ((*label).to_owned(), OF_HOST.to_owned()))
                 .collect(),
         }
     }
@@ -211,8 +209,6 @@ fn runtime_in(config: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use stoker_api::host_agent::{ListenerOrder, TunnelOrder};
-
     use super::*;
 
     fn local() -> Local {
@@ -228,7 +224,7 @@ mod tests {
     #[test]
     fn the_configuration_is_the_tenants_with_what_is_this_machines() {
         let tenant = json!({ "clusterDNS": ["10.96.0.10"], "clusterDomain": "x", "authentication": { "anonymous": { "enabled": false } } });
-        let config = kubelet_config(&tenant, &local(), &Kept::joining(&Orders::default()));
+        let config = kubelet_config(&tenant, &local(), &Kept::joining(&[]));
         assert_eq!(config["clusterDNS"][0], "10.96.0.10");
         assert_eq!(config["authentication"]["anonymous"]["enabled"], false);
         assert_eq!(config["authentication"]["x509"]["clientCAFile"], AUTHORITY);
@@ -311,11 +307,7 @@ mod tests {
 
     #[test]
     fn a_node_registers_with_what_its_agent_does_once_and_not_again() {
-        let asked = Orders {
-            listener: Some(ListenerOrder::default()),
-            tunnel: Some(TunnelOrder::default()),
-        };
-        let flags = flags(&local(), &Kept::joining(&asked));
+        let flags = flags(&local(), &Kept::joining(&[LISTENER, TUNNEL]));
         let labels = "--node-labels=stoker.dev/listener=host,stoker.dev/tunnel=host";
         assert!(flags.contains(labels), "{flags}");
         let node = json!({ "metadata": { "labels": { LISTENER: OF_HOST, TUNNEL: OF_HOST, "pool": "gpu" } } });

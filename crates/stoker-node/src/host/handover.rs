@@ -9,7 +9,7 @@
 //! systemd watches its own children alone, and the new process is the old one's: as long as both live, the old one watches.
 
 use std::io::Write as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,16 +21,24 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-/// In the environment of a process that takes over.
+/// In the environment of a process that takes over: whether who runs before has a tunnel that is connected.
 const SUCCEEDS: &str = "STOKER_NODE_SUCCEEDS";
+const CONNECTED: &str = "connected";
+/// How a process ends that was succeeded itself. systemd does not look: the service is another one by then.
+const SUCCEEDED: u8 = 10;
 /// What it says on its standard output then.
 const IS_UP: &str = "up";
 /// How long it may take to come up.
 const COMES_UP: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
 
-/// Whether this process takes over from another.
-pub(crate) fn succeeds() -> bool {
-    std::env::var_os(SUCCEEDS).is_some()
+/// Where this process takes over from another: whether that one has a tunnel that is connected.
+pub(crate) fn succeeds() -> Option<bool> {
+    std::env::var_os(SUCCEEDS).map(|value| value == CONNECTED)
+}
+
+/// How a process ends that was succeeded.
+pub(crate) fn succeeded() -> ExitCode {
+    ExitCode::from(SUCCEEDED)
 }
 
 /// Tells who ran before that this process does everything now.
@@ -50,19 +58,19 @@ impl Asked {
     }
 
     /// Until a successor is up, and systemd knows. One that does not get there changes nothing.
-    pub(crate) async fn succeeded(&mut self) -> Successor {
+    pub(crate) async fn succeeded(&mut self, is_connected: impl Fn() -> bool) -> Successor {
         loop {
             if self.0.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
-            match self.successor().await {
+            match self.successor(is_connected()).await {
                 Ok(successor) => return successor,
                 Err(error) => tracing::error!(error = format!("{error:#}"), "this process goes on"),
             }
         }
     }
 
-    async fn successor(&mut self) -> Result<Successor> {
+    async fn successor(&mut self, is_connected: bool) -> Result<Successor> {
         ensure!(
             std::env::var_os("NOTIFY_SOCKET").is_some(),
             "systemd is not to be told who takes over; stop this process, and start it again"
@@ -70,7 +78,7 @@ impl Asked {
         // As it was called: the program may be another one by now.
         let mut words = std::env::args_os();
         let mut command = Command::new(words.next().context("a program without a name")?);
-        let child = start(command.args(words)).await?;
+        let child = start(command.args(words), is_connected).await?;
         let successor = Successor(child);
         successor.is_the_service()?;
         // The program was replaced once more meanwhile.
@@ -97,10 +105,10 @@ impl Successor {
         }
     }
 
-    /// Until it has failed. One that was succeeded itself, or told to end, has not.
+    /// Until it has ended, but for one that was succeeded itself.
     pub(crate) async fn failed(&mut self) -> ExitStatus {
         match self.0.wait().await {
-            Ok(status) if !status.success() => {
+            Ok(status) if status.code() != Some(SUCCEEDED.into()) => {
                 // systemd sees how this process ends, and starts the service anew.
                 if let Err(error) = main_process(std::process::id()) {
                     tracing::warn!(error = format!("{error:#}"), "systemd sees nobody end");
@@ -118,8 +126,8 @@ fn main_process(id: u32) -> Result<()> {
 }
 
 /// Starts what takes over, and waits until it says that it is up.
-async fn start(command: &mut Command) -> Result<Child> {
-    let command = command.env(SUCCEEDS, std::process::id().to_string());
+async fn start(command: &mut Command, is_connected: bool) -> Result<Child> {
+    let command = command.env(SUCCEEDS, if is_connected { CONNECTED } else { "" });
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("starting what takes over")?;
     let said = child.stdout.take().context("it has no standard output")?;
@@ -145,22 +153,31 @@ mod tests {
 
     #[tokio::test]
     async fn only_one_that_says_that_it_is_up_takes_over() {
-        let script = format!("test \"${SUCCEEDS}\" = $PPID && echo {IS_UP}; exec sleep 9");
-        let mut child = start(&mut shell(&script)).await.unwrap();
+        let script = format!("test \"${SUCCEEDS}\" = {CONNECTED} && echo {IS_UP}; exec sleep 9");
+        let mut child = start(&mut shell(&script), true).await.unwrap();
         assert_eq!(child.try_wait().unwrap(), None);
         child.kill().await.unwrap();
         for script in ["exit 1", "echo no; exec sleep 9", "exec sleep 9"] {
-            let said = start(&mut shell(script)).await.unwrap_err().to_string();
+            let said = start(&mut shell(script), true)
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(said.contains("has not come up"), "{said}");
         }
-        assert!(start(&mut Command::new("/nonexistent")).await.is_err());
+        assert!(
+            start(&mut Command::new("/nonexistent"), true)
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
-    async fn who_took_over_and_was_succeeded_has_not_failed() {
-        for (script, failed) in [("exit 0", false), ("exit 1", true), ("kill -9 $$", true)] {
+    async fn who_took_over_has_failed_when_it_ends_and_was_not_succeeded() {
+        let succeeded = format!("exit {SUCCEEDED}");
+        for (script, failed) in [(&*succeeded, false), ("exit 0", true), ("kill -9 $$", true)] {
             let mut successor = Successor(shell(script).spawn().unwrap());
-            let ended = timeout(Duration::from_secs(1), successor.failed()).await;
+            let patience = Duration::from_secs(if failed { 30 } else { 2 });
+            let ended = timeout(patience, successor.failed()).await;
             assert_eq!(ended.is_ok(), failed, "{script}");
         }
     }

@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::Value;
-use stoker_api::host_agent::Orders;
 use stoker_api::labels::JOINING;
 use stoker_pki::JoinCredential;
 
@@ -126,12 +125,9 @@ pub(crate) async fn join(args: JoinArgs) -> Result<()> {
     let (server, authorities) = (&member.server, &tenant.authorities);
     let write = |kept: &Kept| files::write_all(server, authorities, &tenant.kubelet, &local, kept);
     // Without systemd nobody knows who starts the agent, and when; the add-on's pods are there until then.
-    let asked = if local.systemd {
-        tenant.orders
-    } else {
-        Orders::default()
-    };
-    write(&Kept::joining(&asked))?;
+    let asked = tenant.asked.labels();
+    let does = if local.systemd { &*asked } else { &[] };
+    write(&Kept::joining(does))?;
     service::start(&std::env::current_exe().context("finding this program")?)?;
     let registered = registered(&member, authorities).await?;
     // From now on it registers with what its token has given it, whoever deletes its Node.

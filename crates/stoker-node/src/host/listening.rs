@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// How long connections may live on where another listener takes new ones; watches are renewed by their clients in that time.
-const DRAIN: Duration = Duration::from_mins(10);
+pub(crate) const DRAIN: Duration = Duration::from_mins(10);
 
 /// Keeps the listener that is asked for.
 #[derive(Debug, Default)]
@@ -27,11 +27,11 @@ struct Running {
 }
 
 impl Listening {
-    /// Does what is asked; whether it listens then.
-    pub(crate) fn follow(&mut self, asked: Option<&ListenerOrder>) -> Result<bool> {
+    /// Does what is asked; what was done before goes on where that fails.
+    pub(crate) fn follow(&mut self, asked: Option<&ListenerOrder>) -> Result<()> {
         let Some(asked) = asked else {
             self.running = None;
-            return Ok(false);
+            return Ok(());
         };
         if self.running.as_ref().is_none_or(|now| now.order != *asked) {
             let listener = Listener::open(config(asked)?)?;
@@ -48,7 +48,7 @@ impl Listening {
                 _stop: stop,
             });
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether connections of listeners of before live on.
@@ -157,11 +157,11 @@ mod tests {
         drop(free);
         let (one, two) = (server(b'1'), server(b'2'));
         let mut listening = Listening::default();
-        assert!(!listening.follow(None).unwrap());
-        assert!(listening.follow(Some(&order(at, one))).unwrap());
+        listening.follow(None).unwrap();
+        listening.follow(Some(&order(at, one))).unwrap();
         let (first, name) = reached(at).await.unwrap();
         assert_eq!(name, b'1');
-        assert!(listening.follow(Some(&order(at, two))).unwrap());
+        listening.follow(Some(&order(at, two))).unwrap();
         settled().await;
         for _ in 0..9 {
             assert_eq!(reached(at).await.unwrap().1, b'2');
@@ -175,7 +175,7 @@ mod tests {
             assert!(listening.follow(Some(&wrong)).is_err());
         }
         let (held, _) = reached(at).await.unwrap();
-        assert!(!listening.follow(None).unwrap());
+        listening.follow(None).unwrap();
         settled().await;
         assert!(reached(at).await.is_err() && listening.drains());
         drop(held);

@@ -95,7 +95,13 @@ fn patch(
         }
     }
     // Nobody else's: the machine registers with them.
-    for (label, done) in [(LISTENER, own.done.listener), (TUNNEL, own.done.tunnel)] {
+    for (label, done) in [
+        (LISTENER, Some(own.done.listener)),
+        (TUNNEL, own.done.tunnel),
+    ] {
+        let Some(done) = done else {
+            continue;
+        };
         let value = done.then_some(OF_HOST);
         if node.labels().get(label).map(String::as_str) != value {
             changed.insert(label, json!(value));
@@ -238,14 +244,17 @@ mod tests {
                 .map(|patch| patch["metadata"]["labels"].clone())
         };
         let both = json!({ LISTENER: OF_HOST, TUNNEL: OF_HOST });
-        assert_eq!(change(json!({}), true, true), Some(both.clone()));
+        assert_eq!(change(json!({}), true, Some(true)), Some(both.clone()));
         let another = json!({ LISTENER: "pod" });
         let listener = json!({ LISTENER: OF_HOST });
-        assert_eq!(change(another, true, false), Some(listener));
-        assert_eq!(change(both.clone(), true, true), None);
+        assert_eq!(change(another, true, Some(false)), Some(listener.clone()));
+        assert_eq!(change(both.clone(), true, Some(true)), None);
+        // It registered with it, or did not, and is about to connect.
+        assert_eq!(change(both.clone(), true, None), None);
+        assert_eq!(change(listener.clone(), true, None), None);
         let tunnel = json!({ TUNNEL: null });
-        assert_eq!(change(both, true, false), Some(tunnel));
-        assert_eq!(change(json!({}), false, false), None);
+        assert_eq!(change(both, true, Some(false)), Some(tunnel));
+        assert_eq!(change(json!({}), false, Some(false)), None);
     }
 
     #[test]

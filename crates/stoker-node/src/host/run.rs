@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ enum End {
 
 /// Runs until `stop`, or until a successor has taken over, or until the machine is no longer this node: then at once, with whatever
 /// it still carries.
-pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Result<()> {
+pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Result<ExitCode> {
     let mut asked = Asked::wait()?;
     let member = Membership::read()?;
     let member = member.context("this machine has joined nothing: stoker-node join")?;
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Resul
                 ending.send_replace(Some(End::Stopped));
                 std::future::pending().await
             }
-            mut successor = asked.succeeded() => {
+            mut successor = asked.succeeded(|| metrics.is_connected()) => {
                 ending.send_replace(Some(End::Succeeded));
                 tokio::select! {
                     status = successor.failed() => anyhow!("who took over has ended: {status}"),
@@ -85,7 +86,7 @@ pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Resul
     let succeeded = Some(until_succeeded(ended.clone()));
     let work = work(&member, &mut doing, ended);
     tokio::select! {
-        worked = args.told.while_running(metrics, succeeded, work) => return worked?,
+        worked = args.told.while_running(metrics.clone(), succeeded, work) => return worked?,
         error = end => return Err(error.context("what this process still carried is cut")),
         () = no_longer(&member, membership) => {}
     }
@@ -95,8 +96,12 @@ pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Resul
         node,
         "this machine is no longer this node with this tunnel"
     );
-    doing.withdraw();
-    Ok(())
+    // With another tunnel it is the same node, which is about to start this anew.
+    let now = membership();
+    if !now.is_ok_and(|now| now.is_some_and(|now| now.node == *node && !now.is_marked())) {
+        doing.withdraw();
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn until_succeeded(mut ended: watch::Receiver<Option<End>>) {
@@ -111,25 +116,27 @@ async fn work(
     member: &Membership,
     doing: &mut Doing,
     mut ended: watch::Receiver<Option<End>>,
-) -> Result<()> {
+) -> Result<ExitCode> {
     // Whatever it is in the middle of, it goes on with after a restart.
     let reason = tokio::select! {
         reason = ended.wait_for(Option::is_some) => reason.ok().and_then(|reason| *reason),
         failed = go_on(member, doing) => match failed? {},
     };
-    match reason {
-        Some(End::Succeeded) => doing.hand_over().await,
-        _ => doing.stop().await,
+    if reason == Some(End::Succeeded) {
+        doing.hand_over().await;
+        return Ok(handover::succeeded());
     }
-    Ok(())
+    doing.stop().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn go_on(member: &Membership, doing: &mut Doing) -> Result<Infallible> {
-    if handover::succeeds() {
-        doing.come_up().await?;
-        handover::announce();
-    } else {
-        doing.begin();
+    match handover::succeeds() {
+        Some(is_connected) => {
+            doing.come_up(is_connected).await?;
+            handover::announce();
+        }
+        None => doing.begin(),
     }
     let begun = Instant::now();
     let mut looks = Looks::default();
@@ -186,7 +193,7 @@ impl Looks {
         let asked = async || follow::published(&member.server, &authorities()?).await;
         // On the heap: it is as large as what it asks.
         let (authorities, done) = match Box::pin(asked()).await {
-            Ok(now) => (Ok(now.authorities), doing.follow(now.orders)),
+            Ok(now) => (Ok(now.authorities), doing.follow(now.asked)),
             Err(error) => (Err(error), doing.go_on()),
         };
         match Box::pin(follow::once(member, authorities, &mut self.renewal)).await {

@@ -190,7 +190,6 @@ pub(super) fn agent(files: Files, port: u16, egress: Egress) -> Agent {
         server: format!("127.0.0.1:{port}").parse().unwrap(),
         files: files.clone(),
         egress,
-        drain: DEADLINE,
     };
     let metrics = Arc::<Metrics>::default();
     let far_end = FarEnd::new(config, metrics.clone());
@@ -202,6 +201,7 @@ pub(super) fn agent(files: Files, port: u16, egress: Egress) -> Agent {
                 if stopped.await.is_err() {
                     std::future::pending::<()>().await;
                 }
+                DEADLINE
             })
             .await;
     });
