@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::tokens;
 use crate::units::{AGENT, kill, process};
-use crate::walled::{TENANT, Walled, counter, dials, raise};
+use crate::walled::{TENANT, Walled, counter, dials, raise, tenant};
 use crate::world::{World, eventually};
 
 const WORKER: u8 = 2;
@@ -26,6 +26,24 @@ const SOON: Duration = Duration::from_mins(1);
 /// until it leaves.
 pub(crate) async fn a_machine_that_joins_is_reached_by_its_own_agent(world: &World) -> Result<()> {
     let walled = Walled::of(world).await?;
+    // Agents with flags of their own, as the upgrade has left them, are pods alone.
+    let replicas = u8::try_from(walled.control_plane().await?.len())?;
+    tenant(world, Some(&json!({})), replicas).await?;
+    let asks = [
+        "-n",
+        "kube-public",
+        "get",
+        "configmap",
+        "cluster-info",
+        "-o",
+        "yaml",
+    ];
+    eventually(SOON, "the tenant asks hosts' agents", async || {
+        let said = walled.kubectl(&asks).await?;
+        ensure!(said.contains("tunnel"), "it says {said}");
+        Ok(())
+    })
+    .await?;
     let lab = &world.lab;
     let worker = lab
         .add_worker_with_systemd(WORKER, lab.kubernetes())
