@@ -19,6 +19,10 @@ const CHUNK: usize = 32 << 10;
 /// How long one end may be silent of which the other is gone. It is told so by an end, at which clients and servers close.
 const GONE: Duration = Duration::from_secs(30);
 
+/// As many bytes are thrown away of one end that talks on to one that is gone: pings, and what was under way. Who says more is not read
+/// any more, and is reset as soon as the other direction has ended, as it would be without anybody between.
+const UNHEARD: usize = 1 << 20;
+
 /// How long one that one end has closed may be silent, where nobody says otherwise.
 pub const HALF_CLOSED: Duration = Duration::from_mins(5);
 
@@ -114,14 +118,14 @@ pub async fn join(
     ended.and(rest)
 }
 
-/// What nobody hears any more is thrown away, up to its end: a socket that is closed with something unread in it is reset, and
-/// loses what it has not sent.
+/// What nobody hears any more is thrown away, up to its end or to [`UNHEARD`] bytes: a socket that is closed with something unread in
+/// it is reset, and loses what it has not sent.
 async fn one_way(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     moved: impl Fn(u64),
 ) -> io::Result<()> {
-    let mut unheard = None;
+    let (mut unheard, mut thrown_away) = (None, 0);
     loop {
         let received = receive(&mut from, usize::MAX, |context, bytes| {
             let passed = match unheard {
@@ -144,14 +148,21 @@ async fn one_way(
                 Some(broken) => Err(broken),
             };
         }
+        if let Some(broken) = unheard.take() {
+            thrown_away += length;
+            if thrown_away > UNHEARD {
+                return Err(broken);
+            }
+            unheard = Some(broken);
+            continue;
+        }
         let written = match passed {
             Ok(left) => to.write_all(&left).await,
             Err(broken) => Err(broken),
         };
-        match (written, &unheard) {
-            (Ok(()), None) => moved(length as u64),
-            (Ok(()), Some(_)) => {}
-            (Err(broken), _) => unheard = Some(broken),
+        match written {
+            Ok(()) => moved(length as u64),
+            Err(broken) => unheard = Some(broken),
         }
     }
 }

@@ -131,6 +131,16 @@ async fn who_answers_and_goes_away_is_heard_to_the_end_whatever_they_were_still_
 }
 
 #[tokio::test]
+async fn who_talks_on_without_end_to_one_that_is_gone_is_reset() {
+    let mut joined = joined(SILENCE).await;
+    drop(joined.server);
+    let talk = async { while joined.client.write_all(&[0; 1 << 12]).await.is_ok() {} };
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, talk).await.unwrap();
+    joined.task.await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
 async fn what_was_said_before_a_connection_broke_arrives() {
     let (mut joined, said, mut heard) = said_to_the_brim().await;
     joined.server.set_zero_linger().unwrap();
