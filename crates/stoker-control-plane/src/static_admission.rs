@@ -61,21 +61,16 @@ fn setting(value: &str) -> Option<bool> {
 
 /// What the API server is told, and the policies, if it takes them. `closed` are the networks that its pods must not reach.
 pub(crate) fn config_map(tenant: &Tenant, closed: &BTreeSet<IpNet>) -> Option<ConfigMap> {
-    let files = || {
-        [
-            (entry::ADMISSION, configuration()),
-            (entry::WEBHOOK_URLS, webhook_urls(closed)),
-        ]
-    };
-    asked(tenant).then(|| ConfigMap {
-        metadata: metadata(tenant, &Names::of(tenant).static_admission, DIRECTORY),
-        data: Some(
-            files()
-                .into_iter()
-                .map(|(name, text)| (name.to_owned(), text))
-                .collect(),
-        ),
-        ..ConfigMap::default()
+    asked(tenant).then(|| {
+        let files = [
+            (entry::ADMISSION.to_owned(), configuration()),
+            (entry::WEBHOOK_URLS.to_owned(), webhook_urls(closed)),
+        ];
+        ConfigMap {
+            metadata: metadata(tenant, &Names::of(tenant).static_admission, DIRECTORY),
+            data: Some(files.into()),
+            ..ConfigMap::default()
+        }
     })
 }
 

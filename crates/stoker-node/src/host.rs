@@ -32,3 +32,8 @@ mod stand_in;
 mod tunnelling;
 mod unfinished;
 mod volumes;
+
+/// Says what was not done, and why.
+fn warn(error: &anyhow::Error, what: &str) {
+    tracing::warn!(error = format!("{error:#}"), "{what}");
+}

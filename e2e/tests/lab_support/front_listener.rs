@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::front::{Front, LISTENER_ADDRESS};
 use crate::tokens;
-use crate::units::{AGENT, process};
+use crate::units::{AGENT, next, process};
 use crate::world::{World, eventually};
 
 /// The add-on's pods.
@@ -157,12 +157,7 @@ async fn replace(worker: &Host, before: &str) -> Result<(String, String)> {
 async fn reload(worker: &Host, before: &str) -> Result<String> {
     let begun = Instant::now();
     worker.run(["systemctl", "reload", AGENT]).await?;
-    let after = eventually(SOON, "its successor takes over", async || {
-        let now = process(worker, AGENT).await?;
-        ensure!(now != before, "it is {now} of before");
-        Ok(now)
-    })
-    .await?;
+    let after = next(worker, AGENT, before).await?;
     println!("replaced after {:.1?}", begun.elapsed());
     Ok(after)
 }

@@ -16,14 +16,19 @@ pub(crate) async fn kill(worker: &Host, unit: &str) -> Result<()> {
     let before = process(worker, unit).await?;
     let begun = Instant::now();
     worker.run(["kill", "-KILL", &before]).await?;
-    eventually(SOON, "it comes back", async || {
-        let now = process(worker, unit).await?;
-        ensure!(now != before, "{unit} is {now} of before");
-        Ok(())
-    })
-    .await?;
+    next(worker, unit, &before).await?;
     println!("{unit} is back {:.1?} after a kill", begun.elapsed());
     Ok(())
+}
+
+/// The first process of a unit, once it is another one.
+pub(crate) async fn next(worker: &Host, unit: &str, before: &str) -> Result<String> {
+    eventually(SOON, "another process comes", async || {
+        let now = process(worker, unit).await?;
+        ensure!(now != before, "{unit} is {now} of before");
+        Ok(now)
+    })
+    .await
 }
 
 /// The first process of a unit that is active.

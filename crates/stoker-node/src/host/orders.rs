@@ -24,6 +24,7 @@ use super::listening::{self, Listening};
 use super::part::Part;
 use super::paths::write;
 use super::tunnelling::{self, Tunnelling};
+use super::warn;
 
 /// Between two looks whether the tunnel is up.
 const UP: Duration = Duration::from_millis(100);
@@ -254,10 +255,6 @@ fn read(path: &Path) -> Result<Known> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Known::default()),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
-}
-
-fn warn(error: &anyhow::Error, what: &str) {
-    tracing::warn!(error = format!("{error:#}"), "{what}");
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::renew::{self, Renewal};
 use super::report::Own;
 use super::tunnelling::Tunnelling;
 use super::unfinished::Unfinished;
-use super::{files, follow, report};
+use super::{files, follow, report, warn};
 
 /// Between two looks at the tenant's authorities, and at the machine.
 const LOOK: Duration = Duration::from_mins(1);
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: &RunArgs, stop: impl Future<Output = ()>) -> Resul
     );
     // With another tunnel it is the same node, which is about to start this anew.
     let now = membership();
-    if !now.is_ok_and(|now| now.is_some_and(|now| now.node == *node && !now.is_marked())) {
+    if !now.is_ok_and(|now| now.is_some_and(|now| is_same_node(&member, &now))) {
         doing.withdraw();
     }
     Ok(ExitCode::SUCCESS)
@@ -169,12 +169,13 @@ fn membership() -> Result<Option<Membership>> {
     Ok(now.filter(|_| is_of == Some(true)))
 }
 
-/// A machine whose Node is marked as left is none.
 fn is_same(member: &Membership, now: &Membership) -> bool {
-    member.server == now.server
-        && member.node == now.node
-        && member.tunnel == now.tunnel
-        && !now.is_marked()
+    is_same_node(member, now) && member.tunnel == now.tunnel
+}
+
+/// A machine whose Node is marked as left is none.
+fn is_same_node(member: &Membership, now: &Membership) -> bool {
+    member.server == now.server && member.node == now.node && !now.is_marked()
 }
 
 /// What one look knows of those before it.
@@ -228,10 +229,6 @@ impl Looks {
             Err(error) => warn(&error, "not told what the machine has"),
         }
     }
-}
-
-fn warn(error: &anyhow::Error, what: &str) {
-    tracing::warn!(error = format!("{error:#}"), "{what}");
 }
 
 #[cfg(test)]
