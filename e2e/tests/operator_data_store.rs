@@ -137,8 +137,12 @@ async fn a_store_with_retained_data_is_let_go_only_on_demand() {
     bare.tenant_reason("a", "one", "ControlPlaneApplied", "Applied")
         .await;
     delete(&bare, "default").await;
-    let message = store_reason(&bare, "default", "Ready", "DeletionBlocked").await;
-    assert!(message.contains("1 tenant(s)"), "{message}");
+    // Soon: the operator's cache may not show yet what the tenant has just recorded.
+    until("the store waits for its tenant", async || {
+        let message = store_reason(&bare, "default", "Ready", "DeletionBlocked").await;
+        message.contains("1 tenant(s)")
+    })
+    .await;
 
     let tenants = bare.tenants("a");
     tenants

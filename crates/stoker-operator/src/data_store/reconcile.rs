@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -36,6 +37,8 @@ pub enum Error {
     WriteStatus(#[source] stoker_kube::Error),
     #[error("cannot set the DataStore's finalizer")]
     Finalizer(#[source] Box<kube::Error>),
+    #[error("cannot list the TenantControlPlanes")]
+    Tenants(#[source] Box<kube::Error>),
 }
 
 impl Error {
@@ -45,6 +48,7 @@ impl Error {
         match self {
             Self::WriteStatus(_) => "StatusNotWritten",
             Self::Finalizer(_) => "FinalizerNotSet",
+            Self::Tenants(_) => "TenantsNotListed",
         }
     }
 }
@@ -75,7 +79,7 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
 /// Looks at the store, says what it found, wakes its tenants when that is news.
 async fn look_at(
     object: &DataStore,
-    used_by: Vec<String>,
+    mut used_by: Vec<String>,
     ctx: &Arc<Context>,
 ) -> Result<Action, Error> {
     let name = object.name_any();
@@ -100,7 +104,12 @@ async fn look_at(
         }
         let abandoned = used_by.is_empty() && object.annotations().get(ABANDON_DATA) == Some(&name);
         if kept_by.is_none() || abandoned {
-            return let_go(object, ctx, kept_by).await;
+            // The cache may not show yet what a tenant has just recorded.
+            used_by = tenants_there(&name, ctx).await?;
+            if used_by.is_empty() {
+                return let_go(object, ctx, kept_by).await;
+            }
+            kept_by = self::kept_by(&name, &used_by, stock.as_ref(), opened);
         }
         kept_by
     } else {
@@ -225,21 +234,33 @@ fn next(look: &Look, verdict: &Verdict, stock: Option<&Stock>) -> Duration {
 
 /// Tenants whose state is in `name`, `namespace/name`, sorted.
 fn tenants_of(ctx: &Context, name: &str) -> Vec<String> {
-    let mut used_by: Vec<String> = ctx
-        .stores
-        .tenants
-        .state_filter(|tenant| data_store_of(tenant) == Some(name))
-        .iter()
-        .map(|tenant| {
-            format!(
-                "{}/{}",
-                tenant.namespace().unwrap_or_default(),
-                tenant.name_any()
-            )
-        })
-        .collect();
-    used_by.sort();
-    used_by
+    let tenants = &ctx.stores.tenants;
+    let tenants = tenants.state_filter(|tenant| data_store_of(tenant) == Some(name));
+    sorted(tenants.iter().map(AsRef::as_ref))
+}
+
+/// The same, as the API server knows them now.
+async fn tenants_there(name: &str, ctx: &Context) -> Result<Vec<String>, Error> {
+    let tenants = Api::<TenantControlPlane>::all(ctx.client.clone());
+    let listed = tenants.list(&ListParams::default()).await;
+    let listed = listed.map_err(|error| Error::Tenants(Box::new(error)))?;
+    let tenants = listed.iter();
+    Ok(sorted(
+        tenants.filter(|tenant| data_store_of(tenant) == Some(name)),
+    ))
+}
+
+fn sorted<'a>(tenants: impl Iterator<Item = &'a TenantControlPlane>) -> Vec<String> {
+    let name = |tenant: &TenantControlPlane| {
+        format!(
+            "{}/{}",
+            tenant.namespace().unwrap_or_default(),
+            tenant.name_any()
+        )
+    };
+    let mut names: Vec<String> = tenants.map(name).collect();
+    names.sort();
+    names
 }
 
 /// The store that holds a tenant's state, as recorded.
