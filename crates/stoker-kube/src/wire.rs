@@ -4,6 +4,9 @@
 //! connection's own: at a birth, where each of them finds cold caches, that is a good part of what a request costs. Here
 //! whoever makes a request hands it to the connection himself, and reads the answer from it.
 
+mod cork;
+
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tower::BoxError;
+
+use self::cork::Cork;
 
 /// Makes a connection that is ready for HTTP/2.
 pub(crate) trait Dial: Send + Sync {
@@ -77,16 +82,26 @@ impl<D: Dial> Wire<D> {
 
     async fn connect(&self) -> Result<SendRequest<Bytes>, BoxError> {
         let (stream, all) = self.keeping.windows;
-        let io = self.dial.dial().await?;
+        let cork = Cork::new(self.dial.dial().await?);
         let (sender, mut connection) = Builder::new()
             .initial_window_size(stream)
             .initial_connection_window_size(all)
             .enable_push(false)
-            .handshake(io)
+            .handshake(cork.clone())
             .await?;
         let silent = connection
             .ping_pong()
             .map(|pings| Box::pin(silence(pings, self.keeping)));
+        // Whatever was made ready to be sent leaves in one piece.
+        let connection = poll_fn(move |context| {
+            let ended = Pin::new(&mut connection).poll(context);
+            let written = cork.pull(context);
+            match (ended, written) {
+                (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(BoxError::from)),
+                (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
+                (Poll::Pending, _) => Poll::Pending,
+            }
+        });
         tokio::spawn(async move {
             match silent {
                 // Dropped with the connection, its streams break.
@@ -101,7 +116,7 @@ impl<D: Dial> Wire<D> {
     }
 }
 
-fn note(ended: Result<(), h2::Error>) {
+fn note(ended: Result<(), BoxError>) {
     if let Err(error) = ended {
         tracing::debug!(error = %error, "connection ended");
     }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use h2::server::{Connection, SendResponse};
+use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -17,14 +18,59 @@ const KEEPING: Keeping = Keeping {
 struct Plain {
     address: SocketAddr,
     dialled: Arc<AtomicUsize>,
+    written: Arc<AtomicUsize>,
 }
 
 impl Dial for Plain {
-    type Io = TcpStream;
+    type Io = Counted;
 
-    async fn dial(&self) -> Result<TcpStream, BoxError> {
+    async fn dial(&self) -> Result<Counted, BoxError> {
         self.dialled.fetch_add(1, Ordering::Relaxed);
-        Ok(TcpStream::connect(self.address).await?)
+        Ok(Counted {
+            stream: TcpStream::connect(self.address).await?,
+            written: Arc::clone(&self.written),
+        })
+    }
+}
+
+/// A stream whose writes are counted.
+struct Counted {
+    stream: TcpStream,
+    written: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.written.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -35,6 +81,7 @@ async fn wire() -> (Wire<Plain>, TcpListener, Arc<AtomicUsize>) {
     let plain = Plain {
         address: listener.local_addr().unwrap(),
         dialled: Arc::clone(&dialled),
+        written: Arc::default(),
     };
     (Wire::new(plain, KEEPING), listener, dialled)
 }
@@ -95,6 +142,22 @@ async fn requests_share_a_connection_and_get_another_after_it_broke() {
     }
     assert_eq!(dialled.load(Ordering::Relaxed), 2);
     second.abort();
+}
+
+#[tokio::test]
+async fn requests_made_together_leave_together() {
+    let (wire, listener, _) = wire().await;
+    let peer = tokio::spawn(async move { serve(accepted(&listener).await).await });
+    ask(&wire, b"x".to_vec()).await.unwrap();
+    let before = wire.dial.written.load(Ordering::Relaxed);
+    let asked = (0..20).map(|_| ask(&wire, vec![7; 2000]));
+    for answer in futures::future::join_all(asked).await {
+        assert_eq!(answer.unwrap().len(), 4000);
+    }
+    // Pieces of the answers are acknowledged one after the other.
+    let written = wire.dial.written.load(Ordering::Relaxed) - before;
+    assert!(written < 20, "{written}");
+    peer.abort();
 }
 
 #[tokio::test]
