@@ -12,6 +12,7 @@ use kube::core::Request;
 use kube::{Client, Resource as _, ResourceExt as _};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::call::{JSON, METADATA, objects, request};
 use crate::desired::{Desired, ObjectKey};
@@ -52,9 +53,9 @@ pub struct Outcome {
     /// Whether the API server stored something new. Also `true` for the first apply of an object
     /// that the ledger has never seen.
     pub changed: bool,
-    /// The object as stored, without managed fields, when [`Desired::answered_whole`] asked for
-    /// it; `None` when nothing had to be sent.
-    pub object: Option<DynamicObject>,
+    /// The object as stored, when [`Desired::answered_whole`] asked for it, as the API server wrote it: whoever needs
+    /// it reads the part that he needs. `None` when nothing had to be sent.
+    pub object: Option<Box<RawValue>>,
 }
 
 impl Writer {
@@ -190,13 +191,18 @@ impl Writer {
     async fn apply_brief(
         &self,
         desired: &Desired,
-    ) -> Result<(Fingerprint, Option<DynamicObject>), Error> {
+    ) -> Result<(Fingerprint, Option<Box<RawValue>>), Error> {
         if let Some(path) = desired.yields() {
             return Ok((self.apply_yielding(desired, path).await?, None));
         }
         if desired.wants_whole() {
-            let whole = self.apply(desired).await?;
-            return Ok((Fingerprint::of(&whole.metadata), Some(whole)));
+            let whole: Box<RawValue> = self.send(desired, JSON).await?;
+            let Brief { metadata } =
+                serde_json::from_str(whole.get()).map_err(|error| Error::Apply {
+                    key: desired.key().clone(),
+                    source: Box::new(kube::Error::SerdeError(error)),
+                })?;
+            return Ok((metadata, Some(whole)));
         }
         let Brief { metadata } = self.send(desired, METADATA).await?;
         Ok((metadata, None))

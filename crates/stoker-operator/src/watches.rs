@@ -3,7 +3,7 @@
 mod data_stores;
 mod join_tokens;
 mod kubeconfig_generators;
-mod lean;
+pub(crate) mod lean;
 mod namespaces;
 mod networks;
 mod owned;

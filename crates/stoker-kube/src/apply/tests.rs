@@ -87,6 +87,7 @@ async fn only_metadata_is_asked_for_unless_the_whole_object_is_wanted() {
     let outcomes = outcomes.unwrap();
     assert!(outcomes[0].object.is_none());
     let whole = outcomes[1].object.as_ref().unwrap();
+    let whole: ConfigMap = serde_json::from_str(whole.get()).unwrap();
     assert_eq!(whole.metadata.uid.as_deref(), Some("b"));
     assert_eq!(ledger.uid(config_map("a").key()).as_deref(), Some("a"));
 }
@@ -224,6 +225,7 @@ async fn what_others_write_while_our_answer_is_on_its_way_is_overwritten_in_the_
     let wanted = vec![desired.clone().answered_whole()];
     let (outcomes, ()) = join!(writer.apply_all(wanted, &ledger, 1), serve);
     let object = outcomes.unwrap().remove(0).object.unwrap();
+    let object: ConfigMap = serde_json::from_str(object.get()).unwrap();
     assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
     assert!(ledger.is_current(&desired));
 }

@@ -37,6 +37,7 @@ use super::store::{self, Place};
 use super::turn::Turn;
 use crate::context::Context;
 use crate::metrics::Step;
+use crate::watches::lean::read;
 
 /// Objects applied at the same time for one tenant.
 const CONCURRENCY: usize = 16;
@@ -196,7 +197,7 @@ async fn apply_service(
         .apply_all(vec![desired], &state.ledger, 1)
         .await?;
     if let Some(object) = outcomes.into_iter().find_map(|outcome| outcome.object) {
-        return Ok(serde_json::from_value(serde_json::to_value(object)?)?);
+        return Ok(read(&object)?);
     }
     if let Some(service) = cached_service(tenant, ctx) {
         return Ok(service);

@@ -23,6 +23,7 @@ use super::error::Error;
 use super::state::{Deployed, TenantState, lock};
 use super::status::{Aspect, Findings};
 use crate::context::Context;
+use crate::watches::lean::read;
 use crate::watches::tenant_of;
 
 /// On a Deployment: digest of the pod template that was applied. The live one cannot be compared: the API server has
@@ -263,8 +264,7 @@ impl Pass<'_> {
         let (writer, ledger) = (&self.ctx.writer, &self.state.ledger);
         let outcomes = writer.apply_all(vec![desired], ledger, 1).await?;
         let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
-        let answer = answer.map(serde_json::to_value).transpose()?;
-        let deployment: Option<Deployment> = answer.map(serde_json::from_value).transpose()?;
+        let deployment: Option<Deployment> = answer.as_deref().map(read).transpose()?;
         let answered = deployment.as_ref().or(live.as_ref());
         let generation = answered.and_then(|deployment| deployment.metadata.generation);
         let mut deployed = lock(&self.state.deployed);

@@ -10,6 +10,7 @@ use kube::Resource;
 use kube::runtime::watcher::Event;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use stoker_api::v1alpha1::{
     DataStore, DataStoreSpec, DataStoreStatus, JoinToken, JoinTokenSpec, JoinTokenStatus,
     KubeconfigGenerator, KubeconfigGeneratorSpec, KubeconfigGeneratorStatus, TenantControlPlane,
@@ -19,14 +20,14 @@ use stoker_kube::SparseMeta;
 
 /// An object as it is sent, with as much of it as is read.
 #[derive(Deserialize)]
-pub(super) struct Sent<Spec, Status> {
+pub(crate) struct Sent<Spec, Status> {
     metadata: SparseMeta,
     spec: Spec,
     status: Status,
 }
 
 /// A kind of which only a part is read.
-pub(super) trait Kind: Resource<DynamicType = ()> + Clone + std::fmt::Debug {
+pub(crate) trait Kind: Resource<DynamicType = ()> + Clone + std::fmt::Debug {
     /// That part.
     type Sent: DeserializeOwned;
 
@@ -82,6 +83,15 @@ impl<K: Resource<DynamicType = ()>> Resource for Lean<K> {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         self.0.meta_mut()
     }
+}
+
+/// An object as an API server wrote it.
+///
+/// # Errors
+/// It is none of this kind.
+pub(crate) fn read<K: Kind>(object: &RawValue) -> serde_json::Result<K> {
+    let Lean(object) = serde_json::from_str(object.get())?;
+    Ok(object)
 }
 
 type Unread = Option<IgnoredAny>;
