@@ -6,6 +6,7 @@
 //! why an object being written is marked as such.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::desired::{Desired, ObjectKey};
@@ -17,6 +18,7 @@ use crate::observe::Change;
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: Mutex<Entries>,
+    disturbances: AtomicU64,
 }
 
 /// Boxed: half of a map's places are empty.
@@ -81,6 +83,13 @@ impl Ledger {
         })
     }
 
+    /// How often somebody else has changed what we applied, as far as was seen. Where nothing of ours has been given up
+    /// or forgotten since, what was current at the same number is current.
+    #[must_use]
+    pub fn disturbances(&self) -> u64 {
+        self.disturbances.load(Ordering::Acquire)
+    }
+
     /// From now on changes of the object are noticed: to be called before it is read, if what was read may be taken
     /// for what was applied.
     pub fn expect(&self, key: &ObjectKey) {
@@ -112,6 +121,7 @@ impl Ledger {
             return Observation::Echo;
         }
         entry.seen = Some(seen);
+        self.disturbances.fetch_add(1, Ordering::AcqRel);
         Observation::Changed
     }
 

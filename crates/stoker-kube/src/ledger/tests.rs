@@ -184,3 +184,19 @@ fn objects_of_others_are_foreign() {
     let seen = change(&desired, stored(&desired, "u", 5, None), false);
     assert_eq!(Ledger::new().observe(&seen), Observation::Foreign);
 }
+
+#[test]
+fn only_changes_by_others_disturb() {
+    let desired = config_map("t");
+    let ledger = applied(&desired, None);
+    let echo = change(&desired, stored(&desired, "u", 5, None), false);
+    ledger.observe(&echo);
+    assert_eq!(ledger.disturbances(), 0);
+    let tampered = change(&desired, stored(&desired, "u", 6, None), false);
+    assert_eq!(ledger.observe(&tampered), Observation::Changed);
+    assert_eq!(ledger.disturbances(), 1);
+    // What comes while a write of ours is on its way is looked at by who writes.
+    ledger.begin(desired.key());
+    ledger.observe(&change(&desired, stored(&desired, "u", 7, None), false));
+    assert_eq!(ledger.disturbances(), 1);
+}

@@ -28,12 +28,12 @@ use crate::context::Context;
 use crate::metrics::Side;
 
 /// Between two looks whether an API server that is starting listens: it is not ready within a second after that.
-const POLL_LISTEN: Duration = Duration::from_millis(250);
+const POLL_LISTEN: Duration = Duration::from_millis(400);
 /// One that has made its namespaces looks after its roles and priority classes a second after it began, and is not ready
 /// before (`pkg/registry/rbac/rest`, `pkg/registry/scheduling/rest`).
 const FIRST_POLL: Duration = Duration::from_millis(850);
 /// Between two looks whether it is. The kubelet looks every second.
-const POLL: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(400);
 /// An API server that has not answered for this long is looked at less often.
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL_LATER: Duration = Duration::from_secs(2);

@@ -31,8 +31,9 @@ use crate::context::Context;
 use crate::join_token::attend;
 use crate::metrics::Step;
 
-/// Objects applied at the same time inside one tenant.
-const CONCURRENCY: usize = 8;
+/// Objects applied at the same time inside one tenant: all of them, so that they leave together and their answers come
+/// together. An API server takes hundreds.
+const CONCURRENCY: usize = 64;
 /// All writes into one tenant in one pass. A tenant whose webhooks hang must not hold the operator.
 const LIMIT: Duration = Duration::from_secs(15);
 /// Within which an API server that runs already answers a new connection.
@@ -61,6 +62,10 @@ pub enum Inside {
         connection: Connection,
         /// What was applied inside the tenant.
         ledger: Arc<Ledger>,
+        /// What was applied last, and is there as far as anybody has seen.
+        settled: Option<Settled>,
+        /// Whether what was left over from before is gone.
+        swept: bool,
         /// Whether API priority is among what is watched.
         prioritized: bool,
         /// Wakes the tenant when others change our objects there.
@@ -70,6 +75,16 @@ pub enum Inside {
         /// Attends to machines that join.
         _joining: Task,
     },
+}
+
+/// What everything inside a tenant was applied from.
+#[derive(PartialEq)]
+pub struct Settled {
+    /// `metadata.generation`.
+    generation: i64,
+    access: Access,
+    /// How often others had changed something of ours before.
+    disturbances: u64,
 }
 
 /// Waits for the tenant's API server and applies what belongs inside the tenant. `keys` are the tenant's, if
@@ -133,8 +148,12 @@ async fn keep_up(
     *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
-        connection, ledger, ..
-    } = &*inside
+        connection,
+        ledger,
+        settled,
+        swept,
+        ..
+    } = &mut *inside
     else {
         let usual = format!("the API server at {address} does not answer /readyz yet");
         not_yet(state, findings, "APIServerStarting", usual);
@@ -168,7 +187,6 @@ async fn keep_up(
         connection.expires
     });
     let started = Instant::now();
-    // A tenant that was never configured has nothing left over.
     let known = object
         .status
         .as_ref()
@@ -178,14 +196,31 @@ async fn keep_up(
         endpoint,
         node_image: &ctx.args.node_image,
     };
-    let writes = apply_inside(connection, ledger, tenant, &way, known);
-    let changed = match tokio::time::timeout(LIMIT, writes).await {
-        Err(_) => return Err(Error::InsideTimeout(LIMIT)),
-        Ok(result) => result?,
+    let addresses = resolve(exposure).await;
+    let from = Settled {
+        generation: tenant.generation,
+        access: way.access(
+            addresses.as_ref().cloned().unwrap_or_default(),
+            &connection.certificate_authority,
+        ),
+        disturbances: ledger.disturbances(),
     };
-    if changed {
-        ctx.metrics.step(Step::Inside, started.elapsed());
+    if settled.as_ref() != Some(&from) {
+        *settled = None;
+        // An add-on taken out of the spec since, for one. A tenant that was never configured has nothing left over.
+        let sweeps = known && !*swept;
+        let writes = apply_inside(connection, ledger, tenant, &from.access, sweeps);
+        let changed = match tokio::time::timeout(LIMIT, writes).await {
+            Err(_) => return Err(Error::InsideTimeout(LIMIT)),
+            Ok(result) => result?,
+        };
+        if changed {
+            ctx.metrics.step(Step::Inside, started.elapsed());
+        }
+        *settled = Some(from);
+        *swept = true;
     }
+    addresses?;
     if let Some(family) = missing_family(&tenant.network.service_cidrs, &exposure.direct) {
         findings.fails(
             Aspect::TenantConfigured,
@@ -283,6 +318,8 @@ async fn advance(
         *inside = Inside::Open {
             connection: connection.clone(),
             ledger,
+            settled: None,
+            swept: false,
             prioritized: tenant.api_priority.is_some(),
             _watch: watch,
             _serving: serving,
@@ -363,15 +400,11 @@ async fn apply_inside(
     connection: &Connection,
     ledger: &Ledger,
     tenant: &Tenant,
-    way: &Way<'_>,
-    known: bool,
+    access: &Access,
+    sweeps: bool,
 ) -> Result<bool, Error> {
-    let resolved = resolve(way.exposure).await;
-    let addresses = resolved.as_ref().cloned().unwrap_or_default();
-    let access = way.access(addresses, &connection.certificate_authority);
-    let mut objects = stoker_tenant::build(tenant, &access)?;
+    let mut objects = stoker_tenant::build(tenant, access)?;
     let writer = Writer::new(connection.client.clone(), FIELD_MANAGER);
-    let first = known && ledger.keys().is_empty();
     let apply = |desired| writer.apply_all(desired, ledger, CONCURRENCY);
     // Before the pods that run as them.
     let accounts = accounts(&objects)?;
@@ -381,10 +414,9 @@ async fn apply_inside(
     });
     outcomes.extend(apply(others(&objects)?).await.map_err(Error::Inside)?);
     let mut keep: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
-    keep.extend(left_alone(&objects, tenant, &access));
+    keep.extend(left_alone(&objects, tenant, access));
     writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
-    if first {
-        // Left over from before this process knew the tenant: an add-on taken out of the spec since.
+    if sweeps {
         let kinds = owned_kinds();
         let ours = format!("{MANAGED_BY}={MANAGED_BY_VALUE},{PROJECT}={MANAGED_BY_VALUE}");
         writer
@@ -392,7 +424,6 @@ async fn apply_inside(
             .await
             .map_err(Error::Inside)?;
     }
-    resolved?;
     Ok(outcomes.iter().any(|outcome| outcome.changed))
 }
 
