@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use kube::ResourceExt as _;
-use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 use stoker_kube::{
     Change, Desired, Ledger, Observation, Writer, ready, tenant_client, watch_owned,
@@ -27,11 +27,12 @@ async fn a_second_pass_sends_nothing_and_a_fresh_ledger_stores_nothing() -> Resu
     let first = writer.apply_all(objects("noop"), &ledger, 4).await?;
     assert!(first.iter().all(|outcome| outcome.changed));
     let versions = |outcomes: &[stoker_kube::Outcome]| -> Vec<_> {
-        let object = |outcome: &stoker_kube::Outcome| outcome.object.clone().unwrap();
-        outcomes
-            .iter()
-            .map(|o| object(o).resource_version().unwrap())
-            .collect()
+        let version = |outcome: &stoker_kube::Outcome| {
+            let object = outcome.object.as_ref().unwrap().get();
+            let object: DynamicObject = serde_json::from_str(object).unwrap();
+            object.resource_version().unwrap()
+        };
+        outcomes.iter().map(version).collect()
     };
 
     let before = sent.load(Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes held back at most.
+/// From this many bytes on nothing is taken before they are written. What h2 writes at once comes on top: a frame.
 const LIMIT: usize = 64 * 1024;
 /// Room that is kept while nothing is held back: a tenant's connection is silent nearly always.
 const KEPT: usize = 512;

@@ -154,7 +154,6 @@ async fn requests_made_together_leave_together() {
     for answer in futures::future::join_all(asked).await {
         assert_eq!(answer.unwrap().len(), 4000);
     }
-    // Pieces of the answers are acknowledged one after the other.
     let written = wire.dial.written.load(Ordering::Relaxed) - before;
     assert!(written < 20, "{written}");
     peer.abort();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -19,6 +18,7 @@ use super::stock::{self, Stock};
 use crate::context::Context;
 use crate::finalizer;
 use crate::metrics::{Controller, Outcome};
+use crate::watches::lean;
 
 /// Keeps a `DataStore` while tenants' data is in it.
 pub const FINALIZER: &str = "stoker.dev/tenant-control-planes";
@@ -241,13 +241,10 @@ fn tenants_of(ctx: &Context, name: &str) -> Vec<String> {
 
 /// The same, as the API server knows them now.
 async fn tenants_there(name: &str, ctx: &Context) -> Result<Vec<String>, Error> {
-    let tenants = Api::<TenantControlPlane>::all(ctx.client.clone());
-    let listed = tenants.list(&ListParams::default()).await;
-    let listed = listed.map_err(|error| Error::Tenants(Box::new(error)))?;
-    let tenants = listed.iter();
-    Ok(sorted(
-        tenants.filter(|tenant| data_store_of(tenant) == Some(name)),
-    ))
+    let uses = |tenant: &TenantControlPlane| data_store_of(tenant) == Some(name);
+    let listed = lean::list(&ctx.client, uses).await;
+    let tenants = listed.map_err(|error| Error::Tenants(Box::new(error)))?;
+    Ok(sorted(tenants.iter()))
 }
 
 fn sorted<'a>(tenants: impl Iterator<Item = &'a TenantControlPlane>) -> Vec<String> {

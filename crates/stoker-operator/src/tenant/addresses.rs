@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use super::error::Error;
 
-/// For names that a load balancer published, looked up side by side. A DNS server that never answers must leave most of
-/// the time that a pass has for the inside of a tenant to everything else that is kept there.
+/// For names that a load balancer published, looked up side by side. A DNS server that never answers must not hold up what
+/// else a pass keeps.
 const LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) fn is_name(host: &Host) -> bool {
@@ -68,6 +68,11 @@ async fn resolve_by(
                 format!("no answer within {LIMIT:?}"),
             )),
         };
+        // DNS servers answer in turns.
+        let found = found.map(|mut found| {
+            found.sort_unstable();
+            found
+        });
         found.map_err(|source| Error::Resolve {
             endpoint: name.clone(),
             source,

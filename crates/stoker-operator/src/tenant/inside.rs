@@ -1,41 +1,34 @@
 //! The tenant's own side of a pass: wait for its API server, then keep our objects there.
 
-use std::collections::BTreeSet;
+mod kept;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use futures::FutureExt as _;
 use kube::runtime::reflector::ObjectRef;
-use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, PROJECT};
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{Endpoint, Exposure, Host, Keys};
-use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
-use stoker_tenant::{Access, NodeListeners, TenantObjects, TunnelAgents};
+use stoker_kube::Ledger;
+use stoker_tenant::{Access, NodeListeners, TunnelAgents};
 use time::OffsetDateTime;
 
-use super::addresses::{is_name, left_alone, missing_family, resolve};
-use super::connection::{
-    Connection, Task, answers, await_ready, connect, mint, owned_kinds, watch, watched,
-};
+use self::kept::Kept;
+use super::addresses::{is_name, missing_family, resolve};
+use super::connection::{Connection, Task, answers, await_ready, connect, mint, watch, watched};
 use super::error::Error;
 use super::hibernation;
 use super::serving;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
 use super::trouble::Trouble;
-use crate::FIELD_MANAGER;
 use crate::context::Context;
 use crate::join_token::attend;
 use crate::metrics::Step;
 
-/// Objects applied at the same time inside one tenant: all of them, so that they leave together and their answers come
-/// together. An API server takes hundreds.
-const CONCURRENCY: usize = 64;
-/// All writes into one tenant in one pass. A tenant whose webhooks hang must not hold the operator.
-const LIMIT: Duration = Duration::from_secs(15);
 /// Within which an API server that runs already answers a new connection.
 const SOON: Duration = Duration::from_secs(2);
 /// Between two looks at the addresses behind an endpoint that is a name.
@@ -60,12 +53,8 @@ pub enum Inside {
     Open {
         /// The connection to it.
         connection: Connection,
-        /// What was applied inside the tenant.
-        ledger: Arc<Ledger>,
-        /// What was applied last, and is there as far as anybody has seen.
-        settled: Option<Settled>,
-        /// Whether what was left over from before is gone.
-        swept: bool,
+        /// Our objects inside the tenant.
+        kept: Kept,
         /// Whether API priority is among what is watched.
         prioritized: bool,
         /// Wakes the tenant when others change our objects there.
@@ -75,16 +64,6 @@ pub enum Inside {
         /// Attends to machines that join.
         _joining: Task,
     },
-}
-
-/// What everything inside a tenant was applied from.
-#[derive(PartialEq)]
-pub struct Settled {
-    /// `metadata.generation`.
-    generation: i64,
-    access: Access,
-    /// How often others had changed something of ours before.
-    disturbances: u64,
 }
 
 /// Waits for the tenant's API server and applies what belongs inside the tenant. `keys` are the tenant's, if
@@ -148,11 +127,7 @@ async fn keep_up(
     *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
-        connection,
-        ledger,
-        settled,
-        swept,
-        ..
+        connection, kept, ..
     } = &mut *inside
     else {
         let usual = format!("the API server at {address} does not answer /readyz yet");
@@ -196,31 +171,17 @@ async fn keep_up(
         endpoint,
         node_image: &ctx.args.node_image,
     };
-    let addresses = resolve(exposure).await;
-    let from = Settled {
-        generation: tenant.generation,
-        access: way.access(
-            addresses.as_ref().cloned().unwrap_or_default(),
-            &connection.certificate_authority,
-        ),
-        disturbances: ledger.disturbances(),
-    };
-    if settled.as_ref() != Some(&from) {
-        *settled = None;
-        // An add-on taken out of the spec since, for one. A tenant that was never configured has nothing left over.
-        let sweeps = known && !*swept;
-        let writes = apply_inside(connection, ledger, tenant, &from.access, sweeps);
-        let changed = match tokio::time::timeout(LIMIT, writes).await {
-            Err(_) => return Err(Error::InsideTimeout(LIMIT)),
-            Ok(result) => result?,
-        };
-        if changed {
-            ctx.metrics.step(Step::Inside, started.elapsed());
-        }
-        *settled = Some(from);
-        *swept = true;
+    let resolved = resolve(exposure).await;
+    let addresses = resolved.as_ref().cloned().unwrap_or_default();
+    let access = way.access(addresses, &connection.certificate_authority);
+    if kept
+        .keep(&connection.client, tenant, access, known)
+        .boxed()
+        .await?
+    {
+        ctx.metrics.step(Step::Inside, started.elapsed());
     }
-    addresses?;
+    resolved?;
     if let Some(family) = missing_family(&tenant.network.service_cidrs, &exposure.direct) {
         findings.fails(
             Aspect::TenantConfigured,
@@ -317,9 +278,7 @@ async fn advance(
         let watch = watch(client(), ledger.clone(), kinds, reference, ctx.clone());
         *inside = Inside::Open {
             connection: connection.clone(),
-            ledger,
-            settled: None,
-            swept: false,
+            kept: Kept::new(ledger),
             prioritized: tenant.api_priority.is_some(),
             _watch: watch,
             _serving: serving,
@@ -394,67 +353,4 @@ impl Way<'_> {
             certificate_authority: certificate_authority.to_owned(),
         }
     }
-}
-
-async fn apply_inside(
-    connection: &Connection,
-    ledger: &Ledger,
-    tenant: &Tenant,
-    access: &Access,
-    sweeps: bool,
-) -> Result<bool, Error> {
-    let mut objects = stoker_tenant::build(tenant, access)?;
-    let writer = Writer::new(connection.client.clone(), FIELD_MANAGER);
-    let apply = |desired| writer.apply_all(desired, ledger, CONCURRENCY);
-    // Before the pods that run as them.
-    let accounts = accounts(&objects)?;
-    let mut outcomes = apply(accounts).await.map_err(Error::Inside)?;
-    objects.tie_to_accounts(|namespace, name| {
-        ledger.uid(&ObjectKey::of::<ServiceAccount>(Some(namespace), name))
-    });
-    outcomes.extend(apply(others(&objects)?).await.map_err(Error::Inside)?);
-    let mut keep: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.key.clone()).collect();
-    keep.extend(left_alone(&objects, tenant, access));
-    writer.prune(ledger, &keep).await.map_err(Error::Inside)?;
-    if sweeps {
-        let kinds = owned_kinds();
-        let ours = format!("{MANAGED_BY}={MANAGED_BY_VALUE},{PROJECT}={MANAGED_BY_VALUE}");
-        writer
-            .prune_kinds(&kinds, None, &ours, &keep)
-            .await
-            .map_err(Error::Inside)?;
-    }
-    Ok(outcomes.iter().any(|outcome| outcome.changed))
-}
-
-fn accounts(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
-    objects.service_accounts.iter().map(Desired::of).collect()
-}
-
-fn others(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
-    let mut all = Vec::new();
-    macro_rules! add {
-        ($($field:ident),+) => { $(for object in &objects.$field { all.push(Desired::of(object)?); })+ };
-    }
-    for object in &objects.config_maps {
-        let desired = Desired::of(object)?;
-        all.push(match stoker_tenant::left_to_tenant(object) {
-            Some(field) => desired.yielding(field),
-            None => desired,
-        });
-    }
-    add!(
-        cluster_roles,
-        cluster_role_bindings,
-        roles,
-        role_bindings,
-        services,
-        endpoints,
-        endpoint_slices,
-        deployments,
-        daemon_sets,
-        priority_levels,
-        flow_schemas
-    );
-    Ok(all)
 }

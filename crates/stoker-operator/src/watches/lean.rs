@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodStatus, Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
+use kube::api::ListParams;
 use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -94,7 +95,49 @@ pub(crate) fn read<K: Kind>(object: &RawValue) -> serde_json::Result<K> {
     Ok(object)
 }
 
+/// Objects that are held at a time while all of a kind are looked at.
+const PAGE: u32 = 500;
+
+/// All objects of the cluster that `wanted` wants, as the API server knows them now.
+///
+/// # Errors
+/// The API server's.
+pub(crate) async fn list<K>(
+    client: &Client,
+    wanted: impl Fn(&K) -> bool,
+) -> Result<Vec<K>, kube::Error>
+where
+    K: Kind,
+{
+    let objects = Api::<Lean<K>>::all(client.clone());
+    let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    loop {
+        let page = objects.list(&params).await?;
+        let all = page.items.into_iter().map(|Lean(object)| object);
+        found.extend(all.filter(&wanted));
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
 type Unread = Option<IgnoredAny>;
+
+/// Of the spec of a Deployment: how many pods are wanted.
+#[derive(Deserialize)]
+pub(crate) struct Wanted {
+    replicas: Option<i32>,
+}
+
+impl From<Wanted> for DeploymentSpec {
+    fn from(Wanted { replicas }: Wanted) -> Self {
+        Self {
+            replicas,
+            ..Self::default()
+        }
+    }
+}
 
 /// Kinds, their spec and status as they are read, and what of them is kept.
 macro_rules! kinds {
@@ -115,7 +158,7 @@ macro_rules! kinds {
 
 kinds! {
     Pod: Unread, Option<PodStatus>, |sent| (None, sent.status);
-    Deployment: Unread, Option<DeploymentStatus>, |sent| (None, sent.status);
+    Deployment: Option<Wanted>, Option<DeploymentStatus>, |sent| (sent.spec.map(Into::into), sent.status);
     Service: Option<ServiceSpec>, Option<ServiceStatus>, |sent| (sent.spec, sent.status);
     Namespace: Unread, Unread, |sent| (None, None);
     TenantControlPlane: TenantControlPlaneSpec, Option<TenantControlPlaneStatus>, |sent| (sent.spec, sent.status);

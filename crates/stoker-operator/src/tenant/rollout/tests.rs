@@ -1,20 +1,22 @@
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use super::*;
 
-/// Generation, observed generation, replicas, updated and ready ones.
+/// As a watch shows it: generation, observed generation, replicas, updated and ready ones. One without replicas has none
+/// wanted.
 fn deployment(
     annotations: &Value,
     [generation, observed, replicas, updated, ready]: [i64; 5],
 ) -> Deployment {
-    serde_json::from_value(json!({
+    let sent = json!({
         "metadata": { "name": "one", "generation": generation, "annotations": annotations },
-        "spec": { "selector": {}, "template": { "metadata": { "labels": { "a": "b" } } } },
+        "spec": { "replicas": replicas, "selector": {}, "template": {} },
         "status": {
             "observedGeneration": observed, "replicas": replicas, "updatedReplicas": updated, "readyReplicas": ready,
         },
-    }))
-    .unwrap()
+    });
+    read(&to_raw_value(&sent).unwrap()).unwrap()
 }
 
 const DONE: [i64; 5] = [2, 2, 1, 1, 1];
@@ -47,8 +49,7 @@ fn what_replaces_pods_of_a_tenant_that_served_needs_a_turn_unless_a_person_wants
     assert!(!of(Some(&old), "new", false, true), "a person's change");
     assert!(!of(Some(&old), "new", true, false), "a birth that goes on");
     assert!(!of(None, "new", true, true), "it has no pods");
-    let mut asleep = old.clone();
-    asleep.spec.as_mut().unwrap().replicas = Some(0);
+    let asleep = deployment(&made, [2, 2, 0, 0, 0]);
     assert!(!of(Some(&asleep), "new", true, true), "it has no pods");
     let goes_to_sleep = Facts {
         live: Some(&old),
@@ -105,11 +106,17 @@ fn a_process_that_begins_knows_whose_turn_it_was() {
 
 #[test]
 fn the_digest_is_of_the_pod_template_alone() {
-    let (one, mut other) = (
-        deployment(&json!({}), DONE),
-        deployment(&json!({ "x": "y" }), [9; 5]),
-    );
-    other.spec.as_mut().unwrap().replicas = Some(7);
+    let built = |annotations: Value, replicas: i32| -> Deployment {
+        serde_json::from_value(json!({
+            "metadata": { "name": "one", "annotations": annotations },
+            "spec": {
+                "replicas": replicas, "selector": {},
+                "template": { "metadata": { "labels": { "a": "b" } } },
+            },
+        }))
+        .unwrap()
+    };
+    let (one, mut other) = (built(json!({}), 1), built(json!({ "x": "y" }), 7));
     assert_eq!(template(&one).unwrap(), template(&other).unwrap());
     other.spec.as_mut().unwrap().template.metadata = None;
     assert_ne!(template(&one).unwrap(), template(&other).unwrap());
