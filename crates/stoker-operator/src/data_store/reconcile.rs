@@ -288,7 +288,62 @@ pub fn reference(name: &str) -> ObjectRef<DataStore> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::watches::tests::operator;
+
+    /// A store that never worked is being deleted, and the cache knows no tenant of it; the API server knows these.
+    /// Returns whether it was let go.
+    async fn let_go_beside(data_stores: &[&str]) -> bool {
+        let leaving: DataStore = serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
+            "metadata": {
+                "name": "x", "resourceVersion": "7", "finalizers": [FINALIZER],
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": {
+                "driver": "etcd", "endpoints": ["127.0.0.1:1"],
+                "tlsConfig": {
+                    "certificateAuthority": { "certificate": {} },
+                    "clientCertificate": { "certificate": {}, "privateKey": {} },
+                },
+            },
+        }))
+        .unwrap();
+        let tenant = |store: &&str| {
+            json!({
+                "metadata": { "name": "one", "namespace": "a", "uid": "u" },
+                "spec": {
+                    "controlPlane": { "service": { "serviceType": "ClusterIP" } },
+                    "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+                },
+                "status": { "storage": { "driver": "etcd", "dataStoreName": store, "setup": { "schema": "id", "user": "id" } } },
+            })
+        };
+        let tenants: Vec<_> = data_stores.iter().map(tenant).collect();
+        let (parts, mut server) = operator(&[]);
+        let group = "/apis/stoker.dev/v1alpha1";
+        let asked = async {
+            let path = format!("{group}/tenantcontrolplanes");
+            server.list(&path, "TenantControlPlane", &tenants).await;
+            server.next().await
+        };
+        tokio::select! {
+            _ = look_at(&leaving, Vec::new(), &parts.ctx) => panic!("it asked for nothing more"),
+            (method, path) = asked => {
+                assert_eq!(method, "PATCH");
+                path == format!("{group}/datastores/x")
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_goes_only_when_the_api_server_knows_of_no_tenant_in_it() {
+        assert!(let_go_beside(&[]).await);
+        assert!(let_go_beside(&["y"]).await);
+        assert!(!let_go_beside(&["y", "x"]).await, "the cache lags behind");
+    }
 
     #[test]
     fn a_store_stays_for_tenants_and_for_data_that_may_be_there() {

@@ -47,6 +47,15 @@ impl Server {
         }
     }
 
+    /// Method and path of the next request, which has no answer.
+    pub(crate) async fn next(&mut self) -> (String, String) {
+        let next = timeout(PATIENCE, self.0.next_request()).await;
+        let (request, answer) = next.unwrap().unwrap();
+        drop(answer);
+        let (head, _) = request.into_parts();
+        (head.method.to_string(), head.uri.path().to_owned())
+    }
+
     /// A list is asked for, and has these objects.
     pub(crate) async fn list(&mut self, path: &str, kind: &str, items: &[Value]) {
         let call = self.expect("GET", path).await;
