@@ -92,7 +92,7 @@ async fn tenant(ground: &Ground, round: usize) -> Result<TenantBirth> {
         busy,
         ready: ready.duration_since(begun),
         own: own_milliseconds(&after, &before),
-        cpu: milliseconds(&before, &after),
+        cpu: after.cpu_since(&before),
         lasted,
         requests: after.requests_since(&before, "Management"),
         inside: after.requests_since(&before, "Tenant"),
@@ -143,11 +143,7 @@ async fn at_rest(ground: &Ground) -> Result<f64> {
     let before = operator::metrics(&ground.client).await?;
     tokio::time::sleep(REST).await;
     let after = operator::metrics(&ground.client).await?;
-    Ok(milliseconds(&before, &after) / REST.as_secs_f64())
-}
-
-fn milliseconds(before: &Metrics, after: &Metrics) -> f64 {
-    (after.cpu_seconds() - before.cpu_seconds()) * 1000.0
+    Ok(after.cpu_since(&before) / REST.as_secs_f64())
 }
 
 /// `anyway` is what the operator takes [`at_rest`].

@@ -46,7 +46,7 @@ pub(super) async fn measure(ground: &Ground, tenants: usize, seconds: u64) -> Re
         &format!("{passes:.0}"),
         "0",
     ]);
-    let cpu = (after.cpu_seconds() - before.cpu_seconds()) * 1000.0;
+    let cpu = after.cpu_since(&before);
     table.row(&["CPU of the operator, ms", &format!("{cpu:.0}"), ""]);
     let resident = (after.resident_bytes() - before.resident_bytes()) / 1024.0;
     table.row(&[

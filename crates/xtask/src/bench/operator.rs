@@ -58,6 +58,11 @@ impl Metrics {
         self.get("process_cpu_seconds_total")
     }
 
+    /// The same since `before`, milliseconds.
+    pub(super) fn cpu_since(&self, before: &Self) -> f64 {
+        (self.cpu_seconds() - before.cpu_seconds()) * 1000.0
+    }
+
     /// Resident memory, bytes.
     pub(super) fn resident_bytes(&self) -> f64 {
         self.get("process_resident_memory_bytes")

@@ -206,7 +206,7 @@ fn cost(tenants: f64, ours: &Tenants) -> Table {
     let spent = at_ready.cpu_seconds() - before.cpu_seconds();
     let share = spent / ours.crowd.cpu * 100.0;
     table.row(&["share of all CPU spent, %", &format!("{share:.1}"), "≤ 5"]);
-    let spent = (settled.cpu_seconds() - before.cpu_seconds()) / tenants * 1000.0;
+    let spent = settled.cpu_since(before) / tenants;
     table.row(&["CPU per tenant, ms", &format!("{spent:.1}"), "≤ 20"]);
     let own = own_milliseconds(settled, before);
     table.row(&[

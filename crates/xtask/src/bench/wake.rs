@@ -125,7 +125,7 @@ async fn asleep(ground: &Ground, sleepers: usize, seconds: u64) -> Result<Table>
     let title = format!("{sleepers} tenants asleep for {seconds} s");
     let mut table = Table::new(title, &["what", "figure", "goal"]);
     let each = (begun.resident_bytes() - before.resident_bytes()) / 1024.0 / count(sleepers);
-    let cpu = (after.cpu_seconds() - begun.cpu_seconds()) * 1000.0;
+    let cpu = after.cpu_since(&begun);
     let requests = after.requests_since(&begun, "Management");
     for (what, figure, goal) in [
         ("writes into the pool", format!("{writes:.0}"), "0"),
