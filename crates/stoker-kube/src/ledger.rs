@@ -131,6 +131,17 @@ impl Ledger {
         self.lock().keys().cloned().collect()
     }
 
+    /// What this ledger has applied, and how the API server last answered.
+    #[must_use]
+    pub fn written(&self) -> Vec<(ObjectKey, Fingerprint)> {
+        let entries = self.lock();
+        let written = entries.iter().filter_map(|(key, entry)| {
+            let applied = entry.applied.as_ref()?;
+            Some((key.clone(), applied.fingerprint.clone()))
+        });
+        written.collect()
+    }
+
     /// The uid of an object as the API server last answered.
     #[must_use]
     pub fn uid(&self, key: &ObjectKey) -> Option<String> {

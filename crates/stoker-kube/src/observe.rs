@@ -29,6 +29,9 @@ pub struct OwnedWatch {
     /// The label that names the owner. Its value is kept per object, so that an object that
     /// vanished while the watch was broken can still be told to its owner.
     pub owner_label: Option<&'static str>,
+    /// Objects that the caller has just written, and how the API server answered: the watch of their kind begins behind
+    /// the first of them, instead of with all objects that there are. Nothing that happens to them since is missed.
+    pub written: Vec<(ObjectKey, Fingerprint)>,
     /// Objects per kind that are remembered. Beyond it an object that vanishes while the watch is
     /// broken goes unnoticed; whoever owns the cluster can create labelled objects without end.
     pub remembered: usize,
@@ -79,9 +82,18 @@ fn watch_kind(
     resource: ApiResource,
     watch: &OwnedWatch,
 ) -> impl Stream<Item = Result<Change, Error>> + Send + use<> {
-    let events = follow(client, &resource, watch);
-    let mut known = Known::new(resource, watch.owner_label, watch.remembered);
+    let of_kind = |(key, _): &&(ObjectKey, Fingerprint)| *key.resource() == resource;
+    let written: Vec<_> = watch.written.iter().filter(of_kind).collect();
+    let first = written.iter().map(|(_, state)| state).reduce(earlier);
+    let since = first.map(|state| state.resource_version().to_owned());
+    let events = follow(client, &resource, since, watch);
+    let mut known = Known::new(resource.clone(), watch.owner_label, watch.remembered);
+    known.remember(&written);
     events.flat_map(move |event| stream::iter(known.changes(event)))
+}
+
+fn earlier<'a>(one: &'a Fingerprint, other: &'a Fingerprint) -> &'a Fingerprint {
+    if one.not_after(other) { one } else { other }
 }
 
 /// What one kind's watch remembers of each object.
@@ -110,6 +122,20 @@ impl Known {
             limit,
             objects: HashMap::new(),
             round: 0,
+        }
+    }
+
+    /// What was written before the watch began is missed if a list does not show it.
+    fn remember(&mut self, written: &[&(ObjectKey, Fingerprint)]) {
+        for (key, state) in written.iter().take(self.limit) {
+            let name = (key.namespace().map(str::to_owned), key.name().to_owned());
+            let remembered = Remembered {
+                uid: state.uid().into(),
+                resource_version: state.resource_version().into(),
+                owner: None,
+                round: self.round,
+            };
+            self.objects.insert(name, remembered);
         }
     }
 

@@ -160,6 +160,7 @@ impl OwnedWatch {
             fields: Some(selected),
             namespace: None,
             owner_label: None,
+            written: Vec::new(),
             remembered: 0,
         }
     }

@@ -68,6 +68,7 @@ pub(crate) fn watch_ours(resources: Vec<ApiResource>) -> OwnedWatch {
         fields: None,
         namespace: None,
         owner_label: None,
+        written: Vec::new(),
         remembered: 1000,
     }
 }

@@ -1,7 +1,7 @@
 //! Watch for ever: kube's `watcher` for metadata, without its buffers.
 //!
-//! The first watch has no version to start from: the API server begins it with all objects that
-//! there are. Only when a version is forgotten is there a list: it shows what vanished meanwhile.
+//! The first watch has no version to start from, unless its caller has just written what is watched: the API server begins
+//! it with all objects that there are. Only when a version is forgotten is there a list: it shows what vanished meanwhile.
 //!
 //! A thousand live tenants have eleven open watches each, nearly always silent. kube's watcher
 //! keeps 8 KiB of read buffer and the state of its longest request for each of them; here a silent
@@ -70,10 +70,12 @@ impl From<Sparse> for Meta {
     }
 }
 
-/// The objects of a kind and what happens to them, until dropped.
+/// The objects of a kind and what happens to them, until dropped; of what happens after the version `since` alone, if there
+/// is one.
 pub(super) fn follow(
     client: Client,
     resource: &ApiResource,
+    since: Option<String>,
     watch: &OwnedWatch,
 ) -> impl Stream<Item = Result<Event<Meta>, Error>> + Send + use<> {
     let namespace = watch.namespace.as_deref();
@@ -84,7 +86,7 @@ pub(super) fn follow(
         selector: watch.selector.clone(),
         fields: watch.fields,
         phase: Phase::Open {
-            version: ALL.to_owned(),
+            version: since.unwrap_or_else(|| ALL.to_owned()),
         },
         backoff: None,
         pause: None,

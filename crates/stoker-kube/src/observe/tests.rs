@@ -1,7 +1,10 @@
 use super::*;
-use k8s_openapi::api::core::v1::ConfigMap;
+use crate::scenario::{PATIENCE, Scenario};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::runtime::watcher::Event;
+use serde_json::json;
+use tokio::time::timeout;
 
 fn object(name: &str, version: u64) -> Meta {
     Meta {
@@ -64,6 +67,54 @@ fn what_vanished_while_the_watch_was_broken_is_reported_with_its_owner() {
     assert_eq!(gone.label("tenant"), Some("t"));
     assert_eq!(gone.fingerprint().uid(), "uid-c");
     assert_eq!(names(&mut known, list(&["a"])), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_what_was_written_begins_behind_the_first_of_it_and_misses_nothing() {
+    let (client, mut server) = Scenario::new();
+    let config_map = |name| ObjectKey::of::<ConfigMap>(Some("ns"), name);
+    let secret = ObjectKey::of::<Secret>(Some("ns"), "c");
+    let written = |key, version| (key, Fingerprint::of(&object("any", version).metadata));
+    let watch = OwnedWatch {
+        resources: vec![ApiResource::erase::<ConfigMap>(&())],
+        selector: String::new(),
+        fields: None,
+        namespace: None,
+        owner_label: None,
+        written: vec![
+            written(config_map("a"), 11),
+            written(config_map("b"), 9),
+            written(secret, 5),
+        ],
+        remembered: 10,
+    };
+    let mut changes = Box::pin(watch_owned(client, watch));
+    let serve = async {
+        let call = server.expect("GET", "/api/v1/configmaps").await;
+        assert!(call.uri.contains("resourceVersion=9"), "{}", call.uri);
+        call.refuse(410, "Expired", "no");
+        let call = server.expect("GET", "/api/v1/configmaps").await;
+        call.answer(
+            200,
+            &json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+                "metadata": { "resourceVersion": "20" },
+                "items": [{ "metadata": object("a", 11).metadata }],
+            }),
+        );
+    };
+    let seen = async {
+        assert!(changes.next().await.unwrap().is_err(), "told of the 410");
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let change = timeout(PATIENCE, changes.next()).await.expect("a change");
+            let change = change.unwrap().unwrap();
+            seen.push((change.key.name().to_owned(), change.deleted));
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(serve, seen);
+    assert_eq!(seen, [("a".to_owned(), false), ("b".to_owned(), true)]);
 }
 
 #[test]

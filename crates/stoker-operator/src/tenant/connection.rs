@@ -196,10 +196,12 @@ pub(super) fn await_ready(
     })
 }
 
-/// Watches our objects inside the tenant; whatever others change there wakes the tenant.
+/// Watches our objects inside the tenant; whatever others change there wakes the tenant. `made` says that what the ledger
+/// has was made just now: it need not be shown again.
 pub(super) fn watch(
     client: Client,
     ledger: Arc<Ledger>,
+    made: bool,
     resources: Vec<ApiResource>,
     tenant: ObjectRef<TenantControlPlane>,
     ctx: Arc<Context>,
@@ -210,6 +212,7 @@ pub(super) fn watch(
         fields: None,
         namespace: None,
         owner_label: None,
+        written: if made { ledger.written() } else { Vec::new() },
         remembered: REMEMBERED,
     };
     Task::spawn(async move {

@@ -12,13 +12,12 @@ use kube::runtime::reflector::ObjectRef;
 use stoker_api::tenant::Tenant;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{Endpoint, Exposure, Host, Keys};
-use stoker_kube::Ledger;
 use stoker_tenant::{Access, NodeListeners, TunnelAgents};
 use time::OffsetDateTime;
 
 use self::kept::Kept;
 use super::addresses::{is_name, missing_family, resolve};
-use super::connection::{Connection, Task, answers, await_ready, connect, mint, watch, watched};
+use super::connection::{self, Connection, Task, answers, await_ready, connect, mint, watched};
 use super::error::Error;
 use super::hibernation;
 use super::serving;
@@ -57,8 +56,9 @@ pub enum Inside {
         kept: Kept,
         /// Whether API priority is among what is watched.
         prioritized: bool,
-        /// Wakes the tenant when others change our objects there.
-        _watch: Task,
+        /// Wakes the tenant when others change our objects there. It begins behind what was applied first: an echo of it
+        /// would be one wake-up an object.
+        watch: Option<Task>,
         /// Answers kubelets that ask for serving certificates.
         _serving: Task,
         /// Attends to machines that join.
@@ -127,7 +127,10 @@ async fn keep_up(
     *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
-        connection, kept, ..
+        connection,
+        kept,
+        watch,
+        ..
     } = &mut *inside
     else {
         let usual = format!("the API server at {address} does not answer /readyz yet");
@@ -174,11 +177,15 @@ async fn keep_up(
     let resolved = resolve(exposure).await;
     let addresses = resolved.as_ref().cloned().unwrap_or_default();
     let access = way.access(addresses, &connection.certificate_authority);
-    if kept
-        .keep(&connection.client, tenant, access, known)
-        .boxed()
-        .await?
-    {
+    let applied = kept.keep(&connection.client, tenant, access, known).boxed();
+    let applied = applied.await;
+    watch.get_or_insert_with(|| {
+        let (client, ledger) = (connection.client.clone(), kept.ledger());
+        let (kinds, made) = (watched(tenant), !known);
+        let reference = ObjectRef::from_obj(object);
+        connection::watch(client, ledger, made, kinds, reference, ctx.clone())
+    });
+    if applied? {
         ctx.metrics.step(Step::Inside, started.elapsed());
     }
     resolved?;
@@ -269,18 +276,15 @@ async fn advance(
         _ => None,
     };
     if let Some(connection) = opens {
-        let ledger = Arc::new(Ledger::default());
         let reference = ObjectRef::from_obj(object);
         let client = || connection.client.clone();
         let serving = serving::approve(client(), reference.clone(), ctx.clone());
         let joining = attend::follow(client(), reference.clone(), ctx.clone());
-        let kinds = watched(tenant);
-        let watch = watch(client(), ledger.clone(), kinds, reference, ctx.clone());
         *inside = Inside::Open {
             connection: connection.clone(),
-            kept: Kept::new(ledger),
+            kept: Kept::new(),
             prioritized: tenant.api_priority.is_some(),
-            _watch: watch,
+            watch: None,
             _serving: serving,
             _joining: Task::spawn(joining),
         };

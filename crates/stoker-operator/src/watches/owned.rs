@@ -64,6 +64,7 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
         fields: None,
         namespace: None,
         owner_label: Some(TENANT),
+        written: Vec::new(),
         remembered: usize::MAX,
     };
     let mut changes = std::pin::pin!(stoker_kube::watch_owned(ctx.client.clone(), watch));

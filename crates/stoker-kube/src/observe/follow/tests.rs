@@ -7,6 +7,10 @@ use tokio::time::timeout;
 const PATH: &str = "/api/v1/namespaces/ns/configmaps";
 
 fn following() -> (impl Stream<Item = String>, Scenario) {
+    following_since(None)
+}
+
+fn following_since(since: Option<&str>) -> (impl Stream<Item = String>, Scenario) {
     let (client, server) = Scenario::new();
     let watch = OwnedWatch {
         resources: Vec::new(),
@@ -14,9 +18,11 @@ fn following() -> (impl Stream<Item = String>, Scenario) {
         fields: None,
         namespace: Some("ns".to_owned()),
         owner_label: None,
+        written: Vec::new(),
         remembered: 10,
     };
-    let stream = follow(client, &ApiResource::erase::<ConfigMap>(&()), &watch);
+    let since = since.map(str::to_owned);
+    let stream = follow(client, &ApiResource::erase::<ConfigMap>(&()), since, &watch);
     let name = |object: Meta| object.metadata.name.unwrap();
     let told = stream.map(move |event| match event {
         Ok(Event::Init) => "init".to_owned(),
@@ -157,6 +163,24 @@ async fn the_first_watch_begins_with_everything_and_goes_on_from_its_first_bookm
         };
         let (_server, ()) = tokio::join!(serve, told(&mut stream, expected));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_just_written_is_not_shown_again() {
+    let (stream, mut server) = following_since(Some("7"));
+    let mut stream = Box::pin(stream);
+    let serve = async {
+        let call = server.expect("GET", PATH).await;
+        assert!(call.uri.contains("watch=true"), "{}", call.uri);
+        assert!(call.uri.contains("resourceVersion=7"), "{}", call.uri);
+        lines(call, &[event("MODIFIED", &object("a", 9))]);
+        // It goes on from there, without a bookmark and without a list.
+        let call = server.expect("GET", PATH).await;
+        assert!(call.uri.contains("resourceVersion=9"), "{}", call.uri);
+        lines(call, &[event("DELETED", &object("a", 12))]);
+        server
+    };
+    let (_server, ()) = tokio::join!(serve, told(&mut stream, &["stored a", "deleted a"]));
 }
 
 #[tokio::test(start_paused = true)]

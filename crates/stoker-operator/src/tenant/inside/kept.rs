@@ -27,7 +27,6 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// What is known of our objects inside a tenant, over one connection.
 pub struct Kept {
-    /// What was applied. Whoever watches the objects tells it of their changes.
     ledger: Arc<Ledger>,
     /// What was applied last, and is there as far as anybody has seen. Boxed: most tenants of a fleet sleep.
     settled: Option<Box<Settled>>,
@@ -48,12 +47,17 @@ struct Settled {
 
 impl Kept {
     /// Nothing is known yet.
-    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            ledger,
+            ledger: Arc::default(),
             settled: None,
             sweeps: SWEEPS,
         }
+    }
+
+    /// What was applied. Whoever watches the objects tells it of their changes.
+    pub(super) fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.clone()
     }
 
     /// Applies what is not known to be so already, and removes what is not wanted any more: of a tenant that was
@@ -214,8 +218,8 @@ mod tests {
     #[tokio::test]
     async fn what_has_the_same_inputs_and_was_not_disturbed_is_left_alone() {
         let (client, asked) = server();
-        let (ledger, tenant) = (Arc::new(Ledger::new()), tenant());
-        let mut kept = Kept::new(Arc::clone(&ledger));
+        let (mut kept, tenant) = (Kept::new(), tenant());
+        let ledger = kept.ledger();
         let mut requests = async |port, tenant: &Tenant| {
             let before = asked.load(Ordering::Relaxed);
             let kept = kept.keep(&client, tenant, access(port), false).await;
