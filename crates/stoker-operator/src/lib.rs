@@ -31,6 +31,7 @@ pub mod recover;
 pub mod retry;
 pub mod routes;
 pub mod run;
+pub mod scheduling;
 pub mod soon;
 pub mod tenant;
 pub mod watches;

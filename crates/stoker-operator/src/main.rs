@@ -30,6 +30,9 @@ async fn main() -> anyhow::Result<()> {
     } else {
         logs.with_ansi(false).init();
     }
+    if let Err(error) = stoker_operator::scheduling::give_way() {
+        tracing::debug!(%error, "the scheduling policy stays as it was");
+    }
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
