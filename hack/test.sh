@@ -34,9 +34,10 @@ unit() { cargo test --quiet --workspace --exclude e2e; }
 etcd() { e2e $(suites_of etcd_); }
 api() { e2e $(suites_of crd_) $(suites_of kube_); }
 tunnel() { e2e $(suites_of tunnel_); }
-# Some suites mostly wait, for API servers that look at their files once a minute: beside the others, and shown after them.
+# Some suites mostly wait, for API servers that look at their files once a minute or that nobody asks for one: beside the
+# others, and shown after them.
 operator() {
-  local waiting=(operator_configuration operator_encryption) other=() name log beside=0
+  local waiting=(operator_configuration operator_encryption operator_idle) other=() name log beside=0
   for name in $(suites_of operator_); do
     [[ " ${waiting[*]} " == *" $name "* ]] || other+=("$name")
   done

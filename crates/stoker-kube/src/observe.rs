@@ -30,7 +30,8 @@ pub struct OwnedWatch {
     /// vanished while the watch was broken can still be told to its owner.
     pub owner_label: Option<&'static str>,
     /// Objects that the caller has just written, and how the API server answered: the watch of their kind begins behind
-    /// the first of them, instead of with all objects that there are. Nothing that happens to them since is missed.
+    /// the first of them, instead of with all objects that there are. What happens to them since is told, as far as they
+    /// are remembered.
     pub written: Vec<(ObjectKey, Fingerprint)>,
     /// Objects per kind that are remembered. Beyond it an object that vanishes while the watch is
     /// broken goes unnoticed; whoever owns the cluster can create labelled objects without end.
@@ -86,8 +87,9 @@ fn watch_kind(
     let written: Vec<_> = watch.written.iter().filter(of_kind).collect();
     let first = written.iter().map(|(_, state)| state).reduce(earlier);
     let since = first.map(|state| state.resource_version().to_owned());
+    let since = since.filter(|version| !version.is_empty());
     let events = follow(client, &resource, since, watch);
-    let mut known = Known::new(resource.clone(), watch.owner_label, watch.remembered);
+    let mut known = Known::new(resource, watch.owner_label, watch.remembered);
     known.remember(&written);
     events.flat_map(move |event| stream::iter(known.changes(event)))
 }

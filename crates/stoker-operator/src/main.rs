@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
         logs.with_ansi(false).init();
     }
     if let Err(error) = stoker_operator::scheduling::give_way() {
-        tracing::debug!(%error, "the scheduling policy stays as it was");
+        tracing::debug!(%error, "not, or not wholly, put under SCHED_BATCH");
     }
     rustls::crypto::ring::default_provider()
         .install_default()

@@ -71,6 +71,7 @@ fn what_vanished_while_the_watch_was_broken_is_reported_with_its_owner() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_what_was_written_begins_behind_the_first_of_it_and_misses_nothing() {
+    const UID: &str = "uid-any";
     let (client, mut server) = Scenario::new();
     let config_map = |name| ObjectKey::of::<ConfigMap>(Some("ns"), name);
     let secret = ObjectKey::of::<Secret>(Some("ns"), "c");
@@ -94,12 +95,13 @@ async fn a_watch_of_what_was_written_begins_behind_the_first_of_it_and_misses_no
         assert!(call.uri.contains("resourceVersion=9"), "{}", call.uri);
         call.refuse(410, "Expired", "no");
         let call = server.expect("GET", "/api/v1/configmaps").await;
+        assert!(!call.uri.contains("watch=true"), "{}", call.uri);
         call.answer(
             200,
             &json!({
                 "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
                 "metadata": { "resourceVersion": "20" },
-                "items": [{ "metadata": object("a", 11).metadata }],
+                "items": [{ "metadata": { "namespace": "ns", "name": "a", "uid": UID, "resourceVersion": "11" } }],
             }),
         );
     };
@@ -109,6 +111,7 @@ async fn a_watch_of_what_was_written_begins_behind_the_first_of_it_and_misses_no
         while seen.len() < 2 {
             let change = timeout(PATIENCE, changes.next()).await.expect("a change");
             let change = change.unwrap().unwrap();
+            assert_eq!(change.fingerprint().uid(), UID, "the ledger goes by it");
             seen.push((change.key.name().to_owned(), change.deleted));
         }
         seen

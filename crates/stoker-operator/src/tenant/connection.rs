@@ -14,7 +14,7 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE};
 use stoker_api::tenant::{API_SERVER_PORT, Tenant};
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_control_plane::{self as control_plane, Keys};
-use stoker_kube::{Ledger, Observation, OwnedWatch, TenantEndpoint};
+use stoker_kube::{Fingerprint, Ledger, ObjectKey, Observation, OwnedWatch, TenantEndpoint};
 use stoker_pki::{KeyedCertificate, LeafRequest, LeafUsage};
 use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
@@ -196,12 +196,12 @@ pub(super) fn await_ready(
     })
 }
 
-/// Watches our objects inside the tenant; whatever others change there wakes the tenant. `made` says that what the ledger
-/// has was made just now: it need not be shown again.
+/// Watches our objects inside the tenant; whatever others change there wakes the tenant. What was `written` just now need
+/// not be shown again.
 pub(super) fn watch(
     client: Client,
     ledger: Arc<Ledger>,
-    made: bool,
+    written: Vec<(ObjectKey, Fingerprint)>,
     resources: Vec<ApiResource>,
     tenant: ObjectRef<TenantControlPlane>,
     ctx: Arc<Context>,
@@ -212,7 +212,7 @@ pub(super) fn watch(
         fields: None,
         namespace: None,
         owner_label: None,
-        written: if made { ledger.written() } else { Vec::new() },
+        written,
         remembered: REMEMBERED,
     };
     Task::spawn(async move {

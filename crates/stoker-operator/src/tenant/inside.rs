@@ -56,9 +56,6 @@ pub enum Inside {
         kept: Kept,
         /// Whether API priority is among what is watched.
         prioritized: bool,
-        /// Wakes the tenant when others change our objects there. It begins behind what was applied first: an echo of it
-        /// would be one wake-up an object.
-        watch: Option<Task>,
         /// Answers kubelets that ask for serving certificates.
         _serving: Task,
         /// Attends to machines that join.
@@ -127,10 +124,7 @@ async fn keep_up(
     *lock(&state.exposure) = Some(exposure.clone());
     advance(&mut inside, address, object, tenant, keys, state, ctx).await?;
     let Inside::Open {
-        connection,
-        kept,
-        watch,
-        ..
+        connection, kept, ..
     } = &mut *inside
     else {
         let usual = format!("the API server at {address} does not answer /readyz yet");
@@ -177,34 +171,43 @@ async fn keep_up(
     let resolved = resolve(exposure).await;
     let addresses = resolved.as_ref().cloned().unwrap_or_default();
     let access = way.access(addresses, &connection.certificate_authority);
-    let applied = kept.keep(&connection.client, tenant, access, known).boxed();
-    let applied = applied.await;
-    watch.get_or_insert_with(|| {
-        let (client, ledger) = (connection.client.clone(), kept.ledger());
-        let (kinds, made) = (watched(tenant), !known);
-        let reference = ObjectRef::from_obj(object);
-        connection::watch(client, ledger, made, kinds, reference, ctx.clone())
-    });
-    if applied? {
+    let client = &connection.client;
+    let watch = |ledger, written| {
+        let (kinds, reference) = (watched(tenant), ObjectRef::from_obj(object));
+        connection::watch(
+            client.clone(),
+            ledger,
+            written,
+            kinds,
+            reference,
+            ctx.clone(),
+        )
+    };
+    let applied = kept.keep(client, tenant, access, known, watch).boxed();
+    if applied.await? {
         ctx.metrics.step(Step::Inside, started.elapsed());
     }
     resolved?;
-    if let Some(family) = missing_family(&tenant.network.service_cidrs, &exposure.direct) {
-        findings.fails(
+    say_applied(tenant, exposure, findings);
+    Ok(())
+}
+
+/// Everything is applied, but for what pods could not dial.
+fn say_applied(tenant: &Tenant, exposure: &Exposure, findings: &mut Findings) {
+    match missing_family(&tenant.network.service_cidrs, &exposure.direct) {
+        Some(family) => findings.fails(
             Aspect::TenantConfigured,
             "EndpointPending",
             format!(
                 "the Service has no {family} address, which the tenant's own pods dial since {family} is the first family of spec.networkProfile.serviceCidrs: waiting for the load balancer, which gives one if the Service has that family (spec.controlPlane.service.ipFamilies)"
             ),
-        );
-        return Ok(());
+        ),
+        None => findings.holds(
+            Aspect::TenantConfigured,
+            "Configured",
+            "every object inside the tenant is applied",
+        ),
     }
-    findings.holds(
-        Aspect::TenantConfigured,
-        "Configured",
-        "every object inside the tenant is applied",
-    );
-    Ok(())
 }
 
 /// No API server is there for people yet: because of what keeps its pods from running, else as `usual`.
@@ -284,7 +287,6 @@ async fn advance(
             connection: connection.clone(),
             kept: Kept::new(),
             prioritized: tenant.api_priority.is_some(),
-            watch: None,
             _serving: serving,
             _joining: Task::spawn(joining),
         };

@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, PROJECT};
 use stoker_api::tenant::Tenant;
-use stoker_kube::{Desired, Ledger, ObjectKey, Writer};
+use stoker_kube::{Desired, Fingerprint, Ledger, ObjectKey, Writer};
 use stoker_tenant::{Access, TenantObjects};
 
 use crate::FIELD_MANAGER;
 use crate::tenant::addresses::left_alone;
-use crate::tenant::connection::owned_kinds;
+use crate::tenant::connection::{Task, owned_kinds};
 use crate::tenant::error::Error;
 
 /// Objects applied at the same time inside one tenant: all of them, so that they leave together and their answers come
@@ -30,6 +30,8 @@ pub struct Kept {
     ledger: Arc<Ledger>,
     /// What was applied last, and is there as far as anybody has seen. Boxed: most tenants of a fleet sleep.
     settled: Option<Box<Settled>>,
+    /// Tells the ledger when others change something of ours, and wakes the tenant.
+    watch: Option<Task>,
     /// How often what was left over from before is still to be looked for, if that fails.
     sweeps: u8,
 }
@@ -51,17 +53,17 @@ impl Kept {
         Self {
             ledger: Arc::default(),
             settled: None,
+            watch: None,
             sweeps: SWEEPS,
         }
     }
 
-    /// What was applied. Whoever watches the objects tells it of their changes.
-    pub(super) fn ledger(&self) -> Arc<Ledger> {
-        self.ledger.clone()
-    }
-
     /// Applies what is not known to be so already, and removes what is not wanted any more: of a tenant that was
     /// configured by somebody before also what this process never knew. Returns whether anything was changed.
+    ///
+    /// `watch` begins to watch our objects, from versions on that were written, or from what there is. What is there
+    /// already may go while we look at it: it is watched before. What is not there yet would come back as an event an
+    /// object, a wake-up each: it is watched from the first version of each kind on, once it was written.
     ///
     /// # Errors
     /// The tenant's API refused a write, or does not answer in time.
@@ -71,6 +73,7 @@ impl Kept {
         tenant: &Tenant,
         access: Access,
         known: bool,
+        watch: impl Fn(Arc<Ledger>, Vec<(ObjectKey, Fingerprint)>) -> Task,
     ) -> Result<bool, Error> {
         let from = Settled {
             generation: tenant.generation,
@@ -81,11 +84,18 @@ impl Kept {
             return Ok(false);
         }
         self.settled = None;
+        let ledger = &self.ledger;
+        let begin = |written| watch(Arc::clone(ledger), written);
+        if known {
+            self.watch.get_or_insert_with(|| begin(Vec::new()));
+        }
         // A tenant that was never configured has nothing left over.
         let sweeps = known && self.sweeps > 0;
         self.sweeps = self.sweeps.saturating_sub(1);
-        let applied = apply(client, &self.ledger, tenant, &from.access, sweeps);
-        let Ok(changed) = tokio::time::timeout(LIMIT, applied).await else {
+        let applied = apply(client, ledger, tenant, &from.access, sweeps);
+        let applied = tokio::time::timeout(LIMIT, applied).await;
+        self.watch.get_or_insert_with(|| begin(ledger.written()));
+        let Ok(changed) = applied else {
             return Err(Error::InsideTimeout(LIMIT));
         };
         let changed = changed?;
@@ -162,9 +172,10 @@ fn others(objects: &TenantObjects) -> Result<Vec<Desired>, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use http::{Request, Response};
+    use http::{Method, Request, Response};
     use k8s_openapi::api::rbac::v1::ClusterRole;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use kube::client::Body;
@@ -174,16 +185,19 @@ mod tests {
 
     use super::*;
 
-    /// An API server to which every object is new, and how often it was asked.
+    /// An API server to which every object is new and which lists none, and how often it was asked.
     fn server() -> (Client, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
-        let service = tower::service_fn(move |_: Request<Body>| {
+        let service = tower::service_fn(move |request: Request<Body>| {
             counted.fetch_add(1, Ordering::Relaxed);
-            let object = json!({
+            let mut object = json!({
                 "apiVersion": "v1", "kind": "Any",
                 "metadata": { "name": "any", "uid": "u", "resourceVersion": "5" },
             });
+            if request.method() == Method::GET {
+                object["items"] = json!([]);
+            }
             let answer = Response::new(Body::from(object.to_string().into_bytes()));
             async move { Ok::<_, Infallible>(answer) }
         });
@@ -215,14 +229,53 @@ mod tests {
         }
     }
 
+    fn nobody() -> Task {
+        Task::spawn(std::future::pending())
+    }
+
+    #[tokio::test]
+    async fn what_may_be_there_is_watched_before_and_what_is_made_from_its_versions_on() {
+        for (known, refuses) in [(true, false), (false, false), (false, true)] {
+            let (client, asked) = server();
+            let refused = Client::new(
+                tower::service_fn(|_: Request<Body>| async {
+                    Err::<Response<Body>, _>(std::io::Error::other("away"))
+                }),
+                "default",
+            );
+            let (mut kept, tenant) = (Kept::new(), tenant());
+            let begun = Mutex::new(Vec::new());
+            let watch = |_, written: Vec<_>| {
+                let asked = asked.load(Ordering::Relaxed);
+                begun.lock().unwrap().push((asked, written.len()));
+                nobody()
+            };
+            let client = if refuses { &refused } else { &client };
+            let done = kept.keep(client, &tenant, access(6443), known, watch).await;
+            assert_eq!(done.is_err(), refuses);
+            let again = kept.keep(client, &tenant, access(443), known, watch).await;
+            assert_eq!(again.is_err(), refuses);
+            let begun = begun.into_inner().unwrap();
+            let [(asked, written)] = begun[..] else {
+                panic!("one watch for all passes: {begun:?}");
+            };
+            match (known, refuses) {
+                (true, _) => assert_eq!((asked, written), (0, 0)),
+                (false, false) => assert!(asked >= written && written > 10, "{asked} {written}"),
+                (false, true) => assert_eq!(written, 0),
+            }
+        }
+    }
+
     #[tokio::test]
     async fn what_has_the_same_inputs_and_was_not_disturbed_is_left_alone() {
         let (client, asked) = server();
         let (mut kept, tenant) = (Kept::new(), tenant());
-        let ledger = kept.ledger();
+        let ledger = Arc::clone(&kept.ledger);
         let mut requests = async |port, tenant: &Tenant| {
             let before = asked.load(Ordering::Relaxed);
-            let kept = kept.keep(&client, tenant, access(port), false).await;
+            let kept = kept.keep(&client, tenant, access(port), false, |_, _| nobody());
+            let kept = kept.await;
             kept.unwrap();
             asked.load(Ordering::Relaxed) - before
         };
