@@ -90,12 +90,20 @@ fn watch_kind(
     let since = since.filter(|version| !version.is_empty());
     let events = follow(client, &resource, since, watch);
     let mut known = Known::new(resource, watch.owner_label, watch.remembered);
-    known.remember(&written);
+    // What was written before the watch began is missed if a list does not show it.
+    for (key, state) in written {
+        known.remember(key, state, None);
+    }
     events.flat_map(move |event| stream::iter(known.changes(event)))
 }
 
 fn earlier<'a>(one: &'a Fingerprint, other: &'a Fingerprint) -> &'a Fingerprint {
     if one.not_after(other) { one } else { other }
+}
+
+/// Namespace and name: what tells objects of one kind apart.
+fn name_of(key: &ObjectKey) -> (Option<String>, String) {
+    (key.namespace().map(str::to_owned), key.name().to_owned())
 }
 
 /// What one kind's watch remembers of each object.
@@ -127,14 +135,14 @@ impl Known {
         }
     }
 
-    /// What was written before the watch began is missed if a list does not show it.
-    fn remember(&mut self, written: &[&(ObjectKey, Fingerprint)]) {
-        for (key, state) in written.iter().take(self.limit) {
-            let name = (key.namespace().map(str::to_owned), key.name().to_owned());
+    /// As far as there is room.
+    fn remember(&mut self, key: &ObjectKey, state: &Fingerprint, owner: Option<&str>) {
+        let name = name_of(key);
+        if self.objects.len() < self.limit || self.objects.contains_key(&name) {
             let remembered = Remembered {
                 uid: state.uid().into(),
                 resource_version: state.resource_version().into(),
-                owner: None,
+                owner: owner.map(Into::into),
                 round: self.round,
             };
             self.objects.insert(name, remembered);
@@ -164,32 +172,14 @@ impl Known {
 
     fn alive(&mut self, object: Meta) -> Change {
         let change = self.change(object, false);
-        let name = (
-            change.key.namespace().map(str::to_owned),
-            change.key.name().to_owned(),
-        );
-        if self.objects.len() < self.limit || self.objects.contains_key(&name) {
-            let state = change.fingerprint();
-            let remembered = Remembered {
-                uid: state.uid().into(),
-                resource_version: state.resource_version().into(),
-                owner: self
-                    .owner_label
-                    .and_then(|label| change.label(label))
-                    .map(Into::into),
-                round: self.round,
-            };
-            self.objects.insert(name, remembered);
-        }
+        let owner = self.owner_label.and_then(|label| change.label(label));
+        self.remember(&change.key, &change.fingerprint(), owner);
         change
     }
 
     fn deleted(&mut self, object: Meta) -> Change {
         let change = self.change(object, true);
-        self.objects.remove(&(
-            change.key.namespace().map(str::to_owned),
-            change.key.name().to_owned(),
-        ));
+        self.objects.remove(&name_of(&change.key));
         change
     }
 

@@ -282,7 +282,7 @@ async fn advance(
         let reference = ObjectRef::from_obj(object);
         let client = || connection.client.clone();
         let serving = serving::approve(client(), reference.clone(), ctx.clone());
-        let joining = attend::follow(client(), reference.clone(), ctx.clone());
+        let joining = attend::follow(client(), reference, ctx.clone());
         *inside = Inside::Open {
             connection: connection.clone(),
             kept: Kept::new(),

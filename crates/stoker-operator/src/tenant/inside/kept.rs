@@ -27,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// What is known of our objects inside a tenant, over one connection.
 pub struct Kept {
+    /// What was applied. Whoever watches the objects tells it of their changes.
     ledger: Arc<Ledger>,
     /// What was applied last, and is there as far as anybody has seen. Boxed: most tenants of a fleet sleep.
     settled: Option<Box<Settled>>,
