@@ -49,7 +49,7 @@ pub use management_client::management_client;
 pub use nodes::{NodeFound, delete_node, equip_node, node};
 pub use observe::{Change, OwnedWatch, watch_owned};
 pub use once::Stored;
-pub use readiness::{namespaces_made, ready};
+pub use readiness::{ready, roles_made};
 pub use requests::{CountRequests, Counted, Exchange, RequestCounter};
 pub use signing::{
     Answer, KUBELET_CLIENT, KUBELET_SERVING, KubeletRequest, NodeAddresses, answer,

@@ -20,6 +20,7 @@ use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::damper::Damper;
 use super::error::Error;
@@ -29,9 +30,13 @@ use crate::metrics::Side;
 
 /// Between two looks whether an API server that is starting listens: it is not ready within a second after that.
 const POLL_LISTEN: Duration = Duration::from_millis(400);
-/// One that has made its namespaces looks after its roles and priority classes a second after it began, and is not ready
-/// before (`pkg/registry/rbac/rest`, `pkg/registry/scheduling/rest`).
+/// One that serves looks after its roles and priority classes a second later, and is not ready before, even if they are
+/// there (`pkg/registry/rbac/rest`, `pkg/registry/scheduling/rest`).
 const FIRST_POLL: Duration = Duration::from_millis(850);
+/// From the roles that tell that it is nearly done to the end.
+const LAST_STEPS: Duration = Duration::from_millis(75);
+/// One that does not show its roles for so long is asked all the same, once.
+const ROLES: Duration = Duration::from_secs(5);
 /// Between two looks whether it is. The kubelet looks every second.
 const POLL: Duration = Duration::from_millis(400);
 /// An API server that has not answered for this long is looked at less often.
@@ -156,7 +161,7 @@ pub(super) async fn connect(
 }
 
 /// Wakes the tenant once its API server is ready. It is asked as little as possible, for each answer costs both sides:
-/// first whether somebody listens, then by a watch that it holds until it has made the namespaces, then for `/readyz`.
+/// first whether somebody listens, then by a watch that it holds until it has made its roles, then for `/readyz`.
 pub(super) fn await_ready(
     connection: Connection,
     ready: Arc<AtomicBool>,
@@ -166,32 +171,34 @@ pub(super) fn await_ready(
     Task::spawn(async move {
         let started = Instant::now();
         let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
-        let (mut listens, mut serves) = (false, false);
+        let (mut listens, mut has_roles) = (false, false);
         loop {
             if !listens {
-                let dial = tokio::time::timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
+                let dial = timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
                 listens = matches!(dial.await, Ok(Ok(_)));
             }
-            if listens && !serves {
-                serves = matches!(
-                    stoker_kube::namespaces_made(&connection.client).await,
-                    Ok(true)
-                );
-                if serves {
-                    tokio::time::sleep(FIRST_POLL).await;
+            let mut is_late = false;
+            if listens && !has_roles {
+                let asked = Instant::now();
+                let made = timeout(ROLES, stoker_kube::roles_made(&connection.client)).await;
+                is_late = made.is_err();
+                has_roles = matches!(made, Ok(Ok(true)));
+                if has_roles {
+                    let rest = FIRST_POLL.saturating_sub(asked.elapsed());
+                    sleep(rest.max(LAST_STEPS)).await;
                 }
             }
-            if serves && answers(&connection.client).await {
+            if (has_roles || is_late) && answers(&connection.client).await {
                 ready.store(true, Ordering::Release);
                 ctx.wake(tenant);
                 return;
             }
-            let pause = match (started.elapsed() < PATIENCE, serves) {
+            let pause = match (started.elapsed() < PATIENCE, has_roles) {
                 (true, false) => POLL_LISTEN,
                 (true, true) => POLL,
                 (false, _) => POLL_LATER,
             };
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
         }
     })
 }
@@ -221,7 +228,7 @@ pub(super) fn watch(
         while let Some(change) = changes.next().await {
             match change {
                 Ok(change) if ledger.observe(&change) == Observation::Changed => {
-                    tokio::time::sleep(damper.delay(Instant::now())).await;
+                    sleep(damper.delay(Instant::now())).await;
                     ctx.wake(tenant.clone());
                 }
                 Ok(_) => {}
