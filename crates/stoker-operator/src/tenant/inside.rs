@@ -30,6 +30,8 @@ use crate::metrics::Step;
 
 /// Within which an API server that runs already answers a new connection.
 const SOON: Duration = Duration::from_secs(2);
+/// An API server that has answered is not doubted within.
+const FRESH: Duration = Duration::from_secs(2);
 /// Between two looks at the addresses behind an endpoint that is a name.
 const RESOLVE_AGAIN: time::Duration = time::Duration::MINUTE;
 
@@ -52,6 +54,8 @@ pub enum Inside {
     Open {
         /// The connection to it.
         connection: Connection,
+        /// Since when.
+        since: Instant,
         /// Our objects inside the tenant.
         kept: Kept,
         /// Whether API priority is among what is watched.
@@ -269,22 +273,24 @@ async fn advance(
     let opens = match &*inside {
         Inside::Starting {
             connection, ready, ..
-        } if ready.load(Ordering::Acquire) => Some(connection.clone()),
+        } if ready.load(Ordering::Acquire) => Some((connection.clone(), Instant::now())),
         // Other kinds are to be watched: everything is looked at anew.
         Inside::Open {
             connection,
+            since,
             prioritized,
             ..
-        } if *prioritized != tenant.api_priority.is_some() => Some(connection.clone()),
+        } if *prioritized != tenant.api_priority.is_some() => Some((connection.clone(), *since)),
         _ => None,
     };
-    if let Some(connection) = opens {
+    if let Some((connection, since)) = opens {
         let reference = ObjectRef::from_obj(object);
         let client = || connection.client.clone();
         let serving = serving::approve(client(), reference.clone(), ctx.clone());
         let joining = attend::follow(client(), reference, ctx.clone());
         *inside = Inside::Open {
             connection: connection.clone(),
+            since,
             kept: Kept::new(),
             prioritized: tenant.api_priority.is_some(),
             _serving: serving,
@@ -317,9 +323,11 @@ async fn is_stale(
     match inside {
         Inside::Closed => true,
         Inside::Starting { connection, .. } => of_no_use(connection),
-        Inside::Open { connection, .. } => {
-            let ready = lock(&state.pods).is_ready(address);
-            let gone = !ready && !answers(&connection.client).await;
+        Inside::Open {
+            connection, since, ..
+        } => {
+            let sure = since.elapsed() < FRESH || lock(&state.pods).is_ready(address);
+            let gone = !sure && !answers(&connection.client).await;
             if gone {
                 // Perhaps its etcd user is: the claim is made sure of again.
                 state.set_claimed(false);

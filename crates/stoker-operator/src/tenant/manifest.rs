@@ -42,14 +42,16 @@ pub(super) fn of(
             manifest["metadata"][field] = json!(texts);
         }
     }
-    if kubelets_verified(object) == Some(false) {
+    if are_unverified(object) {
         manifest["status"] = json!({ "kubeletsVerified": false });
     }
     Ok(manifest)
 }
 
-fn kubelets_verified(object: &TenantControlPlane) -> Option<bool> {
-    object.status.as_ref()?.kubelets_verified
+/// Whether the status says so of the certificates that kubelets serve.
+fn are_unverified(object: &TenantControlPlane) -> bool {
+    let status = object.status.as_ref();
+    status.and_then(|status| status.kubelets_verified) == Some(false)
 }
 
 /// Everything [`of`] depends on, in few bytes: the generation stands for the spec.
@@ -58,7 +60,7 @@ fn edition(object: &TenantControlPlane, data_store: &str) -> u64 {
     object.metadata.generation.hash(&mut hasher);
     object.metadata.labels.hash(&mut hasher);
     object.metadata.annotations.hash(&mut hasher);
-    kubelets_verified(object).hash(&mut hasher);
+    are_unverified(object).hash(&mut hasher);
     data_store.hash(&mut hasher);
     hasher.finish()
 }
