@@ -92,7 +92,7 @@ async fn a_tenant_with_eleven_watches_fits_its_budget() -> Result<()> {
         "one connection each"
     );
 
-    // Changes pass through all of them, as bookmarks and events do in the long run.
+    // Changes pass through all of them, as events do in the long run.
     let writer = Writer::new(kept[0].0.clone(), "e2e-memory");
     for round in 0..5 {
         let object: ConfigMap = serde_json::from_value(json!({

@@ -33,6 +33,10 @@ pub struct OwnedWatch {
     /// the first of them, instead of with all objects that there are. What happens to them since is told, as far as they
     /// are remembered.
     pub written: Vec<(ObjectKey, Fingerprint)>,
+    /// Whether API servers are to tell about once a minute how far a silent watch has come. Without, one that begins with
+    /// all objects still asks for it, until it is opened again; and one that has been silent for long may begin with a
+    /// list then: the better choice where there are few objects.
+    pub bookmarks: bool,
     /// Objects per kind that are remembered. Beyond it an object that vanishes while the watch is
     /// broken goes unnoticed; whoever owns the cluster can create labelled objects without end.
     pub remembered: usize,

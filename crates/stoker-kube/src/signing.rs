@@ -161,6 +161,7 @@ impl OwnedWatch {
             namespace: None,
             owner_label: None,
             written: Vec::new(),
+            bookmarks: false,
             remembered: 0,
         }
     }

@@ -69,6 +69,7 @@ pub(crate) fn watch_ours(resources: Vec<ApiResource>) -> OwnedWatch {
         namespace: None,
         owner_label: None,
         written: Vec::new(),
+        bookmarks: false,
         remembered: 1000,
     }
 }

@@ -85,6 +85,7 @@ pub(super) fn follow(
         client,
         selector: watch.selector.clone(),
         fields: watch.fields,
+        bookmarks: watch.bookmarks,
         phase: Phase::Open {
             version: since.unwrap_or_else(|| ALL.to_owned()),
         },
@@ -104,6 +105,7 @@ struct Follower {
     url: String,
     selector: String,
     fields: Option<&'static str>,
+    bookmarks: bool,
     phase: Phase,
     /// Present after a failure, until something succeeds.
     backoff: Option<Box<DefaultBackoff>>,
@@ -180,7 +182,8 @@ impl Follower {
             label_selector: Some(self.selector.clone()),
             field_selector: self.fields.map(str::to_owned),
             timeout: u32::try_from(lasts.as_secs()).ok(),
-            bookmarks: true,
+            // The first one tells that all objects were shown.
+            bookmarks: self.bookmarks || version == ALL,
             ..WatchParams::default()
         };
         let request = Request::new(&self.url).watch_metadata(&params, &version);

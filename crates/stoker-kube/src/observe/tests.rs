@@ -87,6 +87,7 @@ async fn a_watch_of_what_was_written_begins_behind_the_first_of_it_and_misses_no
             written(config_map("b"), 9),
             written(secret, 5),
         ],
+        bookmarks: true,
         remembered: 10,
     };
     let mut changes = Box::pin(watch_owned(client, watch));

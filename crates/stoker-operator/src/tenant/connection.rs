@@ -220,6 +220,7 @@ pub(super) fn watch(
         namespace: None,
         owner_label: None,
         written,
+        bookmarks: false,
         remembered: REMEMBERED,
     };
     Task::spawn(async move {

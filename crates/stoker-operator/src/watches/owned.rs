@@ -65,6 +65,7 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
         namespace: None,
         owner_label: Some(TENANT),
         written: Vec::new(),
+        bookmarks: true,
         remembered: usize::MAX,
     };
     let mut changes = std::pin::pin!(stoker_kube::watch_owned(ctx.client.clone(), watch));

@@ -5,12 +5,14 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 const PATH: &str = "/api/v1/namespaces/ns/configmaps";
+const BOOKMARKS: &str = "allowWatchBookmarks=true";
 
+/// As the management API server has it.
 fn following() -> (impl Stream<Item = String>, Scenario) {
-    following_since(None)
+    following_since(None, true)
 }
 
-fn following_since(since: Option<&str>) -> (impl Stream<Item = String>, Scenario) {
+fn following_since(since: Option<&str>, bookmarks: bool) -> (impl Stream<Item = String>, Scenario) {
     let (client, server) = Scenario::new();
     let watch = OwnedWatch {
         resources: Vec::new(),
@@ -19,6 +21,7 @@ fn following_since(since: Option<&str>) -> (impl Stream<Item = String>, Scenario
         namespace: Some("ns".to_owned()),
         owner_label: None,
         written: Vec::new(),
+        bookmarks,
         remembered: 10,
     };
     let since = since.map(str::to_owned);
@@ -97,6 +100,7 @@ async fn a_list_in_pages_is_followed_by_a_watch_from_its_version_on() {
         let call = server.expect("GET", PATH).await;
         assert!(call.uri.contains("watch=true"), "{}", call.uri);
         assert!(call.uri.contains("resourceVersion=5"), "{}", call.uri);
+        assert!(call.uri.contains(BOOKMARKS), "{}", call.uri);
         let mark =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": "9"}});
         lines(
@@ -133,12 +137,13 @@ async fn the_first_watch_begins_with_everything_and_goes_on_from_its_first_bookm
     let mark =
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": "9"}});
     for marked in [true, false] {
-        let (stream, mut server) = following();
+        let (stream, mut server) = following_since(None, false);
         let mut stream = Box::pin(stream);
         let serve = async {
             let call = server.expect("GET", PATH).await;
             assert!(call.uri.contains("watch=true"), "{}", call.uri);
             assert!(call.uri.contains("resourceVersion=0"), "{}", call.uri);
+            assert!(call.uri.contains(BOOKMARKS), "{}", call.uri);
             let mut events = vec![
                 event("ADDED", &object("a", 7)),
                 event("ADDED", &object("b", 5)),
@@ -167,12 +172,13 @@ async fn the_first_watch_begins_with_everything_and_goes_on_from_its_first_bookm
 
 #[tokio::test(start_paused = true)]
 async fn what_was_just_written_is_not_shown_again() {
-    let (stream, mut server) = following_since(Some("7"));
+    let (stream, mut server) = following_since(Some("7"), false);
     let mut stream = Box::pin(stream);
     let serve = async {
         let call = server.expect("GET", PATH).await;
         assert!(call.uri.contains("watch=true"), "{}", call.uri);
         assert!(call.uri.contains("resourceVersion=7"), "{}", call.uri);
+        assert!(!call.uri.contains(BOOKMARKS), "{}", call.uri);
         lines(call, &[event("MODIFIED", &object("a", 9))]);
         // It goes on from there, without a bookmark and without a list.
         let call = server.expect("GET", PATH).await;
