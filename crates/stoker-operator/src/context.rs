@@ -26,7 +26,7 @@ use crate::soon::Soon;
 use crate::tenant::Tenants;
 use crate::tenant::rollout::Rollouts;
 
-/// How long a tenant may lag behind its pods and its Deployment, whose status follows theirs within milliseconds.
+/// How long a tenant may lag behind its pods and what is news of its Deployment, whose status follows theirs within milliseconds.
 pub(crate) const TENANT_LAG: Duration = Duration::from_millis(50);
 /// How long a `DataStore` may lag behind its tenants: many that come, go or are failed by their pool at once are one
 /// reason to look at it.
@@ -95,6 +95,8 @@ pub struct Context {
     pub wake_data_store: mpsc::UnboundedSender<ObjectRef<DataStore>>,
     /// Tenants to be woken in a moment.
     pub soon: Soon<ObjectRef<TenantControlPlane>>,
+    /// Tenants to be woken when the next word of how far they have come is due.
+    pub later: Soon<ObjectRef<TenantControlPlane>>,
     /// `DataStore`s to be woken in a moment.
     pub data_stores_soon: Soon<ObjectRef<DataStore>>,
     /// Failures in a row, per tenant.
@@ -131,6 +133,17 @@ impl Context {
     /// Asks for a pass over `tenant` in a moment: what its pods and its Deployment tell comes in bursts.
     pub fn wake_soon(&self, tenant: ObjectRef<TenantControlPlane>) {
         self.soon.ask(tenant);
+    }
+
+    /// Asks for a pass over `tenant` for the sake of numbers alone, which nobody waits for.
+    pub fn wake_later(&self, tenant: ObjectRef<TenantControlPlane>) {
+        self.later.ask(tenant);
+    }
+
+    /// A pass over `tenant` begins.
+    pub fn looks_at(&self, tenant: &ObjectRef<TenantControlPlane>) {
+        self.soon.met(tenant);
+        self.later.met(tenant);
     }
 
     /// Has a `DataStore` looked at in a moment: its pool has failed a tenant, or the data of one may be kept there now.

@@ -190,6 +190,7 @@ pub(crate) fn parts(
         kubeconfigs,
         work: Semaphore::new(usize::from(args.max_concurrent_reconciles)),
         soon: Soon::new(wake.clone(), TENANT_LAG),
+        later: Soon::new(wake.clone(), tenant::status::urgency::PROGRESS),
         data_stores_soon: Soon::new(wake_data_store.clone(), DATA_STORE_LAG),
         wake,
         wake_data_store,

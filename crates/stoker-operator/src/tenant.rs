@@ -30,7 +30,7 @@ pub mod status;
 pub mod storage_client;
 mod store;
 mod told;
-mod trouble;
+pub(crate) mod trouble;
 mod turn;
 pub mod writes;
 

@@ -9,6 +9,7 @@ mod networks;
 mod owned;
 mod pods;
 mod routes;
+mod standing;
 mod tenants;
 pub(crate) mod wake_requests;
 

@@ -89,6 +89,7 @@ async fn tell(
 async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Action, Error> {
     tracing::debug!("pass begins");
     let reference = ObjectRef::from_obj(object.as_ref());
+    ctx.looks_at(&reference);
     let state = ctx
         .tenants
         .state_of(&reference, object.meta().uid.as_deref());

@@ -1,5 +1,6 @@
 //! What we made on the management cluster: changes by others ask for a pass.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -16,36 +17,58 @@ use stoker_api::labels::{MANAGED_BY, MANAGED_BY_VALUE, TENANT};
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_kube::{Change, ObjectKey, Observation, OwnedWatch};
 
-use super::lean::Kind;
+use super::standing::Standing;
 use super::{broken, cached, events, ours};
 use crate::context::Context;
 
-/// Services and Deployments: cached for what their status says.
+/// Services and Deployments: cached for what their status says. What we have made, the pass that made it knows.
 pub(super) async fn watch_cached<K>(cache: Writer<K>, ctx: Arc<Context>)
 where
-    K: Kind + Send + Sync + 'static,
+    K: Standing + Send + Sync + 'static,
 {
     let kind = K::kind(&());
     let stream = events(ctx.client.clone(), ours());
     let mut stream = std::pin::pin!(cached(cache, stream));
+    let mut known: HashMap<_, (K::Word, K::Count)> = HashMap::new();
+    let mut listed = Vec::new();
     while let Some(event) = stream.next().await {
-        let (object, deleted) = match broken(&kind, event) {
-            Some(Event::Apply(object) | Event::InitApply(object)) => (object, false),
-            Some(Event::Delete(object)) => (object, true),
-            Some(Event::Init | Event::InitDone) | None => continue,
+        let (object, deleted, lists) = match broken(&kind, event) {
+            Some(Event::Apply(object)) => (object, false, false),
+            Some(Event::InitApply(object)) => (object, false, true),
+            Some(Event::Delete(object)) => (object, true, false),
+            Some(Event::InitDone) => {
+                // The cache has what was listed only now.
+                listed.drain(..).for_each(|tenant| ctx.wake_soon(tenant));
+                continue;
+            }
+            Some(Event::Init) | None => continue,
         };
         let key = ObjectKey::of::<K>(object.meta().namespace.as_deref(), &object.name_any());
+        let now = object.standing();
+        let before = known.remove(&key);
+        let before = before.unwrap_or_else(|| (object.made(), K::Count::default()));
+        let (is_news, counts) = (before.0 != now.0, before.1 != now.1);
+        if !deleted {
+            known.insert(key.clone(), now);
+        }
         let metadata = object.meta().clone();
-        saw(
-            &ctx,
-            &Change {
-                key,
-                metadata,
-                deleted,
-            },
-        );
-        if let Some(tenant) = tenant_of(object.meta()) {
-            ctx.wake_soon(tenant);
+        let change = Change {
+            key,
+            metadata,
+            deleted,
+        };
+        let observation = saw(&ctx, &change);
+        let Some(tenant) = tenant_of(object.meta()) else {
+            continue;
+        };
+        if is_news || observation != Some(Observation::Echo) {
+            if lists {
+                listed.push(tenant);
+            } else {
+                ctx.wake_soon(tenant);
+            }
+        } else if counts {
+            ctx.wake_later(tenant);
         }
     }
 }
@@ -80,7 +103,7 @@ pub(super) async fn watch_metadata(ctx: Arc<Context>) {
         if change.key.kind() == Secret::KIND {
             ctx.kubeconfigs.saw_secret(&tenant, &change);
         }
-        if saw(&ctx, &change) {
+        if saw(&ctx, &change) == Some(Observation::Changed) {
             ctx.wake(tenant);
         }
     }
@@ -98,19 +121,14 @@ pub(crate) fn tenant_of(object: &ObjectMeta) -> Option<ObjectRef<TenantControlPl
     Some(ObjectRef::new(name).within(object.namespace.as_deref()?))
 }
 
-/// Tells the tenant's ledger; true when others changed something of ours.
-pub(super) fn saw(ctx: &Context, change: &Change) -> bool {
-    let Some(tenant) = tenant_of(&change.metadata) else {
-        return false;
-    };
-    let Some(state) = ctx.tenants.get(&tenant) else {
-        return false;
-    };
+/// Tells the tenant's ledger; `None` of a tenant that is not known.
+pub(super) fn saw(ctx: &Context, change: &Change) -> Option<Observation> {
+    let tenant = tenant_of(&change.metadata)?;
+    let state = ctx.tenants.get(&tenant)?;
     let observation = state.ledger.observe(change);
     tracing::debug!(object = %change.key, deleted = change.deleted, ?observation, version = change.metadata.resource_version, "seen");
-    let changed = observation == Observation::Changed;
-    if changed {
+    if observation == Observation::Changed {
         state.unsettle();
     }
-    changed
+    Some(observation)
 }

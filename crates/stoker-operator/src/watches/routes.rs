@@ -15,7 +15,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, ResourceExt};
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_kube::{Change, ObjectKey};
+use stoker_kube::{Change, ObjectKey, Observation};
 
 use super::owned::{saw, tenant_of};
 use super::{broken, ours};
@@ -131,7 +131,7 @@ fn tell(
         metadata,
         deleted,
     };
-    if saw(ctx, &change) || news {
+    if saw(ctx, &change) == Some(Observation::Changed) || news {
         ctx.wake(tenant);
     }
 }

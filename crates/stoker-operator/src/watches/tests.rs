@@ -16,8 +16,10 @@ use kube::ResourceExt as _;
 
 use super::*;
 use crate::args::Args;
+use crate::context::TENANT_LAG;
 use crate::run::{Parts, parts};
 use crate::tenant::state::lock;
+use crate::tenant::status::urgency::PROGRESS;
 
 const PATIENCE: Duration = Duration::from_mins(10);
 const SERVICES: &str = "/api/v1/services";
@@ -165,7 +167,9 @@ async fn a_service_that_vanished_while_its_watch_was_broken_is_to_be_applied_aga
     let watching = owned::watch_cached(watches.services, ctx.clone());
     let _watching = JoinSet::from_iter([watching]);
     server.list(SERVICES, "Service", &[service]).await;
-    assert_eq!(next(&mut woken).await, tenant);
+    ctx.stores.services.wait_until_ready().await.unwrap();
+    tokio::time::sleep(TENANT_LAG * 2).await;
+    assert!(woken.try_recv().is_err(), "what we have made is no news");
     assert!(state.ledger.is_current(&desired));
     let disturbances = state.disturbances();
     server.forget(SERVICES).await;
@@ -174,6 +178,84 @@ async fn a_service_that_vanished_while_its_watch_was_broken_is_to_be_applied_aga
     assert!(!state.ledger.is_current(&desired));
     assert!(state.disturbances() > disturbances);
     assert!(ctx.stores.services.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_deployment_we_wrote_what_is_ready_is_news_and_what_is_counted_can_wait() {
+    let (parts, mut server) = operator(&[]);
+    let Parts {
+        ctx,
+        mut watches,
+        mut woken,
+        ..
+    } = parts;
+    let tenant = tenant_exists(&mut watches.tenants);
+    let state = ctx.tenants.state(&tenant);
+    let stored = |version: &str, status: Value| {
+        let mut deployment = object("Deployment", "one");
+        deployment["apiVersion"] = json!("apps/v1");
+        deployment["metadata"]["generation"] = json!(1);
+        deployment["metadata"]["resourceVersion"] = json!(version);
+        deployment["spec"] = json!({ "replicas": 1, "selector": {}, "template": {} });
+        deployment["status"] = status;
+        deployment
+    };
+    let written = stored("3", json!({}));
+    let desired = serde_json::from_value::<Deployment>(written.clone()).unwrap();
+    let desired = Desired::of(&desired).unwrap();
+    let applying = ctx.writer.apply_all(vec![desired], &state.ledger, 1);
+    let path = "/apis/apps/v1/namespaces/a/deployments/one";
+    let storing = async { server.expect("PATCH", path).await.answer(&written) };
+    tokio::join!(applying, storing).0.unwrap();
+
+    let _watching = JoinSet::from_iter([owned::watch_cached(watches.deployments, ctx.clone())]);
+    let began = tokio::time::Instant::now();
+    let path = "/apis/apps/v1/deployments";
+    server.list(path, "Deployment", &[written]).await;
+    let counted = json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1 });
+    let mut ready = counted.clone();
+    ready["readyReplicas"] = json!(1);
+    let counted = ("MODIFIED", stored("4", counted));
+    server.watch(path, &[counted]).await;
+    assert_eq!(next(&mut woken).await, tenant);
+    assert!(began.elapsed() >= PROGRESS, "what we wrote, and a number");
+    let began = tokio::time::Instant::now();
+    server
+        .watch(path, &[("MODIFIED", stored("5", ready.clone()))])
+        .await;
+    assert_eq!(next(&mut woken).await, tenant);
+    assert!(began.elapsed() < PROGRESS, "it is ready");
+
+    // We write another, and what follows is seen only once it is over.
+    let mut another = stored("6", ready);
+    another["metadata"]["generation"] = json!(2);
+    another["spec"]["paused"] = json!(true);
+    let desired = serde_json::from_value::<Deployment>(another.clone()).unwrap();
+    let desired = vec![Desired::of(&desired).unwrap()];
+    another["status"]["observedGeneration"] = json!(2);
+    server.forget(path).await;
+    let applying = ctx.writer.apply_all(desired, &state.ledger, 1);
+    let write = "/apis/apps/v1/namespaces/a/deployments/one";
+    let storing = async {
+        let first = server.0.next_request().await.unwrap();
+        let second = server.0.next_request().await.unwrap();
+        for (request, answer) in [first, second] {
+            let body = if request.method() == "PATCH" {
+                assert_eq!(request.uri().path(), write);
+                another.clone()
+            } else {
+                json!({ "metadata": { "resourceVersion": "8" }, "items": [another] })
+            };
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            answer.send_response(Response::new(body));
+        }
+    };
+    tokio::join!(applying, storing).0.unwrap();
+    assert_eq!(
+        next(&mut woken).await,
+        tenant,
+        "another generation is complete"
+    );
 }
 
 #[tokio::test(start_paused = true)]

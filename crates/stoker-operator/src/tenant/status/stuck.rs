@@ -1,7 +1,7 @@
 //! When a tenant makes no progress for too long, and what somebody can do about it. Pure.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stoker_api::v1alpha1::TenantControlPlaneStatus;
 use stoker_kube::conditions;
@@ -77,20 +77,30 @@ pub fn progress(facts: &Facts<'_>, now: Timestamp) -> Progress {
     }
 }
 
-/// What the Deployment controller says of new pods that take longer than `progressDeadlineSeconds`, ten minutes too.
 fn rollout(deployment: &Deployment) -> Option<Progress> {
-    let mut conditions = deployment.status.as_ref()?.conditions.iter().flatten();
-    let found = conditions.find(|found| {
-        found.type_ == "Progressing"
-            && found.status == "False"
-            && found.reason.as_deref() == Some("ProgressDeadlineExceeded")
-    })?;
+    let found = overdue(deployment)?;
     let since = found.last_transition_time.as_ref().map(|time| time.0);
     Some(Progress::Stuck {
         reason: ROLLOUT.to_owned(),
         since: since.unwrap_or_default(),
         said: found.message.clone().unwrap_or_default(),
     })
+}
+
+/// What the Deployment controller says of new pods that take longer than `progressDeadlineSeconds`, ten minutes too.
+fn overdue(deployment: &Deployment) -> Option<&DeploymentCondition> {
+    let mut conditions = deployment.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|found| {
+        found.type_ == "Progressing"
+            && found.status == "False"
+            && found.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    })
+}
+
+/// Whether the Deployment controller says that new pods take too long.
+#[must_use]
+pub fn is_overdue(deployment: &Deployment) -> bool {
+    overdue(deployment).is_some()
 }
 
 /// Sets the condition on a tenant that is stuck, and takes it from one that is not.
