@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
 
 use crate::tenant::state::lock;
 
@@ -13,13 +14,8 @@ use crate::tenant::state::lock;
 pub struct Soon<K> {
     wake: UnboundedSender<K>,
     lag: Duration,
-    asked: Arc<Mutex<Asked<K>>>,
-}
-
-struct Asked<K> {
-    /// What is asked for, and by which timer.
-    waiting: HashMap<K, u64>,
-    timers: u64,
+    /// What is asked for, and the timer of each.
+    asked: Arc<Mutex<HashMap<K, AbortHandle>>>,
 }
 
 impl<K: Hash + Eq + Clone + Send + 'static> Soon<K> {
@@ -29,40 +25,35 @@ impl<K: Hash + Eq + Clone + Send + 'static> Soon<K> {
         Self {
             wake,
             lag,
-            asked: Arc::new(Mutex::new(Asked {
-                waiting: HashMap::new(),
-                timers: 0,
-            })),
+            asked: Arc::default(),
         }
     }
 
     /// Asks for a pass over `object` after the lag.
     pub fn ask(&self, object: K) {
-        let mut asked = lock(&self.asked);
-        if asked.waiting.contains_key(&object) {
+        let mut waiting = lock(&self.asked);
+        if waiting.contains_key(&object) {
             return;
         }
-        asked.timers += 1;
-        let timer = asked.timers;
-        asked.waiting.insert(object.clone(), timer);
-        drop(asked);
         let (wake, lag, asked) = (self.wake.clone(), self.lag, self.asked.clone());
-        tokio::spawn(async move {
+        let key = object.clone();
+        let timer = tokio::spawn(async move {
             tokio::time::sleep(lag).await;
-            let mut asked = lock(&asked);
-            if asked.waiting.get(&object) == Some(&timer) {
-                asked.waiting.remove(&object);
+            if lock(&asked).remove(&object).is_some() {
                 // Nobody listens any more only while the process ends.
                 let _ = wake.send(object);
             }
         });
+        waiting.insert(key, timer.abort_handle());
     }
 }
 
 impl<K: Hash + Eq> Soon<K> {
     /// A pass over `object` begins: it looks at all that was a reason to ask for one.
     pub fn met(&self, object: &K) {
-        lock(&self.asked).waiting.remove(object);
+        if let Some(timer) = lock(&self.asked).remove(object) {
+            timer.abort();
+        }
     }
 }
 

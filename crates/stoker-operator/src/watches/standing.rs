@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 
 use super::lean::Kind;
 use crate::tenant::rollout::is_complete;
-use crate::tenant::status::stuck::is_overdue;
+use crate::tenant::status::stuck::overdue;
 use crate::tenant::trouble::Trouble;
 
 /// An object that passes go by as the cache has it.
@@ -60,7 +60,7 @@ impl Standing for Deployment {
         let is_complete = is_complete(self, generation) && all == wanted;
         let word = Word {
             refused: Trouble::of_deployment(self),
-            is_overdue: is_overdue(self),
+            is_overdue: overdue(self).is_some(),
             ready: of(status.and_then(|status| status.ready_replicas)),
             complete: is_complete.then_some(generation),
         };

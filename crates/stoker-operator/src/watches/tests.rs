@@ -4,6 +4,8 @@ use clap::Parser as _;
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::client::{Body, Client};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoker_api::labels::TENANT;
 use stoker_kube::Desired;
@@ -18,7 +20,7 @@ use super::*;
 use crate::args::Args;
 use crate::context::TENANT_LAG;
 use crate::run::{Parts, parts};
-use crate::tenant::state::lock;
+use crate::tenant::state::{TenantState, lock};
 use crate::tenant::status::urgency::PROGRESS;
 
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -139,6 +141,29 @@ fn object(kind: &str, name: &str) -> Value {
     })
 }
 
+fn desired<K: DeserializeOwned + Resource<DynamicType = ()> + Serialize>(
+    object: &Value,
+) -> Desired {
+    Desired::of(&serde_json::from_value::<K>(object.clone()).unwrap()).unwrap()
+}
+
+/// Applies an object, which is stored as it is.
+async fn write<K: DeserializeOwned + Resource<DynamicType = ()> + Serialize>(
+    ctx: &Context,
+    state: &TenantState,
+    server: &mut Server,
+    path: &str,
+    object: &Value,
+) -> Desired {
+    let desired = desired::<K>(object);
+    let applying = ctx
+        .writer
+        .apply_all(vec![desired.clone()], &state.ledger, 1);
+    let storing = async { server.expect("PATCH", path).await.answer(object) };
+    tokio::join!(applying, storing).0.unwrap();
+    desired
+}
+
 async fn next<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> T {
     timeout(PATIENCE, queue.recv()).await.unwrap().unwrap()
 }
@@ -155,14 +180,8 @@ async fn a_service_that_vanished_while_its_watch_was_broken_is_to_be_applied_aga
     let tenant = tenant_exists(&mut watches.tenants);
     let state = ctx.tenants.state(&tenant);
     let service = object("Service", "one");
-    let desired =
-        Desired::of(&serde_json::from_value::<Service>(service.clone()).unwrap()).unwrap();
-    let applying = ctx
-        .writer
-        .apply_all(vec![desired.clone()], &state.ledger, 1);
     let path = "/api/v1/namespaces/a/services/one";
-    let storing = async { server.expect("PATCH", path).await.answer(&service) };
-    tokio::join!(applying, storing).0.unwrap();
+    let desired = write::<Service>(&ctx, &state, &mut server, path, &service).await;
 
     let watching = owned::watch_cached(watches.services, ctx.clone());
     let _watching = JoinSet::from_iter([watching]);
@@ -201,12 +220,8 @@ async fn of_a_deployment_we_wrote_what_is_ready_is_news_and_what_is_counted_can_
         deployment
     };
     let written = stored("3", json!({}));
-    let desired = serde_json::from_value::<Deployment>(written.clone()).unwrap();
-    let desired = Desired::of(&desired).unwrap();
-    let applying = ctx.writer.apply_all(vec![desired], &state.ledger, 1);
-    let path = "/apis/apps/v1/namespaces/a/deployments/one";
-    let storing = async { server.expect("PATCH", path).await.answer(&written) };
-    tokio::join!(applying, storing).0.unwrap();
+    let one = "/apis/apps/v1/namespaces/a/deployments/one";
+    write::<Deployment>(&ctx, &state, &mut server, one, &written).await;
 
     let _watching = JoinSet::from_iter([owned::watch_cached(watches.deployments, ctx.clone())]);
     let began = tokio::time::Instant::now();
@@ -230,18 +245,16 @@ async fn of_a_deployment_we_wrote_what_is_ready_is_news_and_what_is_counted_can_
     let mut another = stored("6", ready);
     another["metadata"]["generation"] = json!(2);
     another["spec"]["paused"] = json!(true);
-    let desired = serde_json::from_value::<Deployment>(another.clone()).unwrap();
-    let desired = vec![Desired::of(&desired).unwrap()];
+    let desired = vec![desired::<Deployment>(&another)];
     another["status"]["observedGeneration"] = json!(2);
     server.forget(path).await;
     let applying = ctx.writer.apply_all(desired, &state.ledger, 1);
-    let write = "/apis/apps/v1/namespaces/a/deployments/one";
     let storing = async {
         let first = server.0.next_request().await.unwrap();
         let second = server.0.next_request().await.unwrap();
         for (request, answer) in [first, second] {
             let body = if request.method() == "PATCH" {
-                assert_eq!(request.uri().path(), write);
+                assert_eq!(request.uri().path(), one);
                 another.clone()
             } else {
                 json!({ "metadata": { "resourceVersion": "8" }, "items": [another] })

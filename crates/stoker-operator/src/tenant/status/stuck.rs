@@ -88,19 +88,14 @@ fn rollout(deployment: &Deployment) -> Option<Progress> {
 }
 
 /// What the Deployment controller says of new pods that take longer than `progressDeadlineSeconds`, ten minutes too.
-fn overdue(deployment: &Deployment) -> Option<&DeploymentCondition> {
+#[must_use]
+pub fn overdue(deployment: &Deployment) -> Option<&DeploymentCondition> {
     let mut conditions = deployment.status.as_ref()?.conditions.iter().flatten();
     conditions.find(|found| {
         found.type_ == "Progressing"
             && found.status == "False"
             && found.reason.as_deref() == Some("ProgressDeadlineExceeded")
     })
-}
-
-/// Whether the Deployment controller says that new pods take too long.
-#[must_use]
-pub fn is_overdue(deployment: &Deployment) -> bool {
-    overdue(deployment).is_some()
 }
 
 /// Sets the condition on a tenant that is stuck, and takes it from one that is not.
