@@ -135,18 +135,8 @@ async fn keep_up(
         not_yet(state, findings, "APIServerStarting", usual);
         return Ok(());
     };
-    if lock(&state.pods).any_ready() {
-        findings.holds(
-            Aspect::ApiServerAvailable,
-            "Answering",
-            "an API server answers /readyz",
-        );
-    } else {
-        // Until the kubelet's probe says so too, the Service leads nowhere. What belongs inside need not wait.
-        let usual = "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody";
-        not_yet(state, findings, "PodsStarting", usual.to_owned());
-    }
     let Some(endpoint) = &exposure.endpoint else {
+        say_served(state, findings);
         findings.fails(
             Aspect::TenantConfigured,
             "EndpointPending",
@@ -188,12 +178,30 @@ async fn keep_up(
         )
     };
     let applied = kept.keep(client, tenant, access, known, watch).boxed();
-    if applied.await? {
+    let applied = applied.await;
+    // Not before: all that may have taken as long as the kubelet needs to find the pod ready.
+    say_served(state, findings);
+    if applied? {
         ctx.metrics.step(Step::Inside, started.elapsed());
     }
     resolved?;
     say_applied(tenant, exposure, findings);
     Ok(())
+}
+
+/// An API server answers; whether the Service leads to it is for the kubelet to say.
+fn say_served(state: &TenantState, findings: &mut Findings) {
+    if lock(&state.pods).any_ready() {
+        findings.holds(
+            Aspect::ApiServerAvailable,
+            "Answering",
+            "an API server answers /readyz",
+        );
+    } else {
+        // Until the kubelet's probe says so too, the Service leads nowhere. What belongs inside need not wait.
+        let usual = "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody";
+        not_yet(state, findings, "PodsStarting", usual.to_owned());
+    }
 }
 
 /// Everything is applied, but for what pods could not dial.

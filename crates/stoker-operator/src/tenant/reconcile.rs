@@ -127,6 +127,10 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
+    if let (Some(tenant), Some(known)) = (&tenant, findings.deployment.take()) {
+        let cached = apply::cached_deployment(tenant, ctx);
+        findings.deployment = Some(rollout::newer(known, cached));
+    }
     let turn_ends = rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
     hibernation::hear(object, wishes, &state, ctx).await?;

@@ -16,7 +16,7 @@ use kube::ResourceExt;
 use kube::core::ApiResource;
 use kube::runtime::reflector::ObjectRef;
 use stoker_api::v1alpha1::TenantControlPlane;
-use stoker_kube::{Desired, conditions};
+use stoker_kube::{Desired, Fingerprint, conditions};
 
 use super::apply::{Pass, cached_deployment};
 use super::error::Error;
@@ -280,6 +280,16 @@ impl Pass<'_> {
         }
         Ok(Rolled { deployment, turn })
     }
+}
+
+/// The Deployment as a pass has `known` it when it began, or as it is `cached` by now: what a pass does inside a tenant takes
+/// longer than its pod needs to become ready.
+#[must_use]
+pub fn newer(known: Deployment, cached: Option<Deployment>) -> Deployment {
+    let version = |of: &Deployment| Fingerprint::of(&of.metadata);
+    cached
+        .filter(|cached| version(&known).not_after(&version(cached)))
+        .unwrap_or(known)
 }
 
 /// Whether the tenant has ever been ready.

@@ -78,6 +78,19 @@ fn a_rollout_is_complete_when_every_pod_is_new_and_ready() {
 }
 
 #[test]
+fn what_the_cache_has_counts_unless_it_lags_behind_an_answer() {
+    let of = |version: &str, ready| {
+        let mut one = deployment(&json!({}), [2, 2, 1, 1, ready]);
+        one.metadata.resource_version = Some(version.to_owned());
+        one
+    };
+    let ready = |known: Deployment, cached| serves(&newer(known, cached));
+    assert!(ready(of("9", 0), Some(of("10", 1))));
+    assert!(!ready(of("10", 0), Some(of("9", 1))), "it was ready once");
+    assert!(!ready(of("9", 0), None), "not there yet");
+}
+
+#[test]
 fn a_process_that_begins_knows_whose_turn_it_was() {
     let unfinished = [3, 3, 2, 1, 2];
     let of = |annotations: &Value, counters, reason: &str| {
