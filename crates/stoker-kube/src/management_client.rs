@@ -19,7 +19,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::{Client, Config};
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,7 +29,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use crate::error::Error;
 use crate::exchange::{Limits, exchange};
 use crate::requests::{CountRequests, RequestCounter, is_watch};
-use crate::wire::{Arriving, Dial, Gather, Keeping, Unanswered, Wire};
+use crate::wire::{Arriving, Dial, Keeping, Wire};
 
 /// TCP and TLS together, when the configuration does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,8 +44,6 @@ const KEEPING: Keeping = Keeping {
     ping_interval: Duration::from_secs(20),
     ping_timeout: Duration::from_secs(20),
 };
-/// Answers are read together where they come within. All passes share the connection.
-const TOGETHER: Duration = Duration::from_millis(10);
 
 /// A client for the management cluster that tells `counter` of each request. Requests refused with
 /// 429, 503 or 504 are sent again with backoff and counted once. An API server that does not offer
@@ -66,12 +63,12 @@ fn make(config: Config, counter: RequestCounter) -> Result<Client, kube::Error> 
         let builder = ClientBuilder::try_from(config)?;
         return Ok(builder.with_layer(&CountRequests::new(counter)).build());
     }
-    let way = Way::of(&config)?;
+    let connector = connector(&config)?;
     let other = HttpClient::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .build(way.connector(&Unanswered::default()));
+        .build(connector.clone());
     let dial = ManagementDial {
-        way,
+        connector,
         uri: config.cluster_url.clone(),
     };
     let http = Arc::new(Http {
@@ -130,22 +127,21 @@ impl Http {
 struct NoHttp2;
 
 /// TCP, and TLS where the URI asks for it.
-type Stream = MaybeHttpsStream<TokioIo<Gather>>;
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// Makes a [`Stream`].
 type Connector = BoxCloneSyncService<Uri, Stream, BoxError>;
 
 /// Makes the connections for HTTP/2.
 struct ManagementDial {
-    way: Way,
+    connector: Connector,
     uri: Uri,
 }
 
 impl Dial for ManagementDial {
     type Io = TokioIo<Stream>;
 
-    async fn dial(&self, unanswered: Unanswered) -> Result<Self::Io, BoxError> {
-        let connector = self.way.connector(&unanswered);
-        let io = connector.oneshot(self.uri.clone()).await?;
+    async fn dial(&self) -> Result<Self::Io, BoxError> {
+        let io = self.connector.clone().oneshot(self.uri.clone()).await?;
         if !io.connected().is_negotiated_h2() {
             return Err(NoHttp2.into());
         }
@@ -153,49 +149,24 @@ impl Dial for ManagementDial {
     }
 }
 
-/// How to reach it.
-struct Way {
-    tls: ClientConfig,
-    name: Option<ServerName<'static>>,
-    limit: Duration,
-}
-
-impl Way {
-    fn of(config: &Config) -> Result<Self, kube::Error> {
-        let name = config.tls_server_name.clone().map(ServerName::try_from);
-        Ok(Self {
-            tls: config.rustls_client_config()?,
-            name: name
-                .transpose()
-                .map_err(|error| kube::Error::Service(Box::new(error)))?,
-            limit: config.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-        })
+fn connector(config: &Config) -> Result<Connector, kube::Error> {
+    let mut dial = HttpConnector::new();
+    dial.enforce_http(false);
+    dial.set_nodelay(true);
+    // For HTTP/1.1, which has no pings.
+    dial.set_keepalive(Some(KEEPING.ping_interval));
+    let mut builder = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config()?)
+        .https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = ServerName::try_from(name.clone())
+            .map_err(|error| kube::Error::Service(Box::new(error)))?;
+        builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
     }
-
-    /// Makes connections on which so many requests are `unanswered`.
-    fn connector(&self, unanswered: &Unanswered) -> Connector {
-        let mut dial = HttpConnector::new();
-        dial.enforce_http(false);
-        dial.set_nodelay(true);
-        // For HTTP/1.1, which has no pings.
-        dial.set_keepalive(Some(KEEPING.ping_interval));
-        let unanswered = unanswered.clone();
-        let dial = dial.map_response(move |stream: TokioIo<TcpStream>| {
-            let stream = Gather::new(stream.into_inner(), unanswered.clone(), TOGETHER);
-            TokioIo::new(stream)
-        });
-        let mut builder = HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls.clone())
-            .https_or_http();
-        if let Some(name) = &self.name {
-            let name = FixedServerNameResolver::new(name.clone());
-            builder = builder.with_server_name_resolver(name);
-        }
-        let https = builder.enable_http1().enable_http2().wrap_connector(dial);
-        let limit = self.limit;
-        BoxCloneSyncService::new(service_fn(move |uri: Uri| {
-            let mut https: HttpsConnector<_> = https.clone();
-            async move { timeout(limit, https.call(uri)).await? }
-        }))
-    }
+    let https = builder.enable_http1().enable_http2().wrap_connector(dial);
+    let limit = config.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+    Ok(BoxCloneSyncService::new(service_fn(move |uri: Uri| {
+        let mut https: HttpsConnector<_> = https.clone();
+        async move { timeout(limit, https.call(uri)).await? }
+    })))
 }

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::exchange::{Limits, exchange};
 use crate::requests::{Exchange, RequestCounter, is_watch, verb_and_resource};
-use crate::wire::{Dial, Gather, Keeping, Unanswered, Wire};
+use crate::wire::{Dial, Keeping, Wire};
 
 /// TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,9 +40,6 @@ const KEEPING: Keeping = Keeping {
     ping_interval: Duration::from_secs(20),
     ping_timeout: Duration::from_secs(10),
 };
-
-/// Answers of one tenant's API server are read together where they come within.
-const TOGETHER: Duration = Duration::from_millis(30);
 
 /// How to reach a tenant's API server and how to prove who we are.
 pub struct TenantEndpoint {
@@ -114,13 +111,12 @@ impl TenantDial {
 }
 
 impl Dial for TenantDial {
-    type Io = TlsStream<Gather>;
+    type Io = TlsStream<TcpStream>;
 
-    async fn dial(&self, unanswered: Unanswered) -> Result<Self::Io, BoxError> {
+    async fn dial(&self) -> Result<Self::Io, BoxError> {
         let dialled = async {
             let stream = TcpStream::connect(self.address).await?;
             stream.set_nodelay(true)?;
-            let stream = Gather::new(stream, unanswered, TOGETHER);
             self.tls.connect(self.name.clone(), stream).await
         };
         Ok(timeout(CONNECT_TIMEOUT, dialled).await??)

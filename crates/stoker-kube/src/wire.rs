@@ -5,7 +5,6 @@
 //! whoever makes a request hands it to the connection himself, and reads the answer from it.
 
 mod cork;
-mod gather;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,18 +24,14 @@ use tokio::time::{sleep, timeout};
 use tower::BoxError;
 
 use self::cork::Cork;
-pub(crate) use self::gather::{Gather, Unanswered};
 
 /// Makes a connection that is ready for HTTP/2.
 pub(crate) trait Dial: Send + Sync {
     /// The connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Makes one, on which so many requests are `unanswered`.
-    fn dial(
-        &self,
-        unanswered: Unanswered,
-    ) -> impl Future<Output = Result<Self::Io, BoxError>> + Send;
+    /// Makes one.
+    fn dial(&self) -> impl Future<Output = Result<Self::Io, BoxError>> + Send;
 }
 
 /// How a connection is kept.
@@ -55,21 +50,7 @@ pub(crate) struct Wire<D> {
     dial: D,
     keeping: Keeping,
     /// The connection last made. Locked while one is made: whoever comes meanwhile gets the same.
-    open: Mutex<Option<Known>>,
-}
-
-/// A connection that was made.
-#[derive(Clone)]
-struct Known {
-    sender: SendRequest<Bytes>,
-    unanswered: Unanswered,
-}
-
-impl Known {
-    async fn ready(self) -> Result<Opened, h2::Error> {
-        let (sender, unanswered) = (self.sender.ready().await?, self.unanswered);
-        Ok(Opened { sender, unanswered })
-    }
+    open: Mutex<Option<SendRequest<Bytes>>>,
 }
 
 impl<D: Dial> Wire<D> {
@@ -89,20 +70,19 @@ impl<D: Dial> Wire<D> {
     pub(crate) async fn open(&self) -> Result<Opened, BoxError> {
         let mut open = self.open.lock().await;
         if let Some(known) = open.clone()
-            && let Ok(opened) = known.ready().await
+            && let Ok(ready) = known.ready().await
         {
-            return Ok(opened);
+            return Ok(Opened(ready));
         }
         // Boxed: a handshake's state is large, and moved about with every request that might have to make one.
         let fresh = Box::pin(self.connect()).await?;
         *open = Some(fresh.clone());
-        Ok(fresh.ready().await?)
+        Ok(Opened(fresh.ready().await?))
     }
 
-    async fn connect(&self) -> Result<Known, BoxError> {
+    async fn connect(&self) -> Result<SendRequest<Bytes>, BoxError> {
         let (stream, all) = self.keeping.windows;
-        let unanswered = Unanswered::default();
-        let cork = Cork::new(self.dial.dial(unanswered.clone()).await?);
+        let cork = Cork::new(self.dial.dial().await?);
         let (sender, mut connection) = Builder::new()
             .initial_window_size(stream)
             .initial_connection_window_size(all)
@@ -132,7 +112,7 @@ impl<D: Dial> Wire<D> {
                 None => note(connection.await),
             }
         });
-        Ok(Known { sender, unanswered })
+        Ok(sender)
     }
 }
 
@@ -154,10 +134,7 @@ async fn silence(mut pings: PingPong, keeping: Keeping) {
 }
 
 /// A connection that has room for a request.
-pub(crate) struct Opened {
-    sender: SendRequest<Bytes>,
-    unanswered: Unanswered,
-}
+pub(crate) struct Opened(SendRequest<Bytes>);
 
 impl Opened {
     /// Sends a request, whose URI must be whole, and waits for the head of its answer. Nothing is sent twice.
@@ -171,11 +148,10 @@ impl Opened {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let head = Request::from_parts(head, ());
-        let (answer, mut stream) = self.sender.send_request(head, body.is_empty())?;
+        let (answer, mut stream) = self.0.send_request(head, body.is_empty())?;
         if !body.is_empty() {
             stream.send_data(body, true)?;
         }
-        let _sent = self.unanswered.sent();
         Ok(answer.await?.map(Arriving))
     }
 }

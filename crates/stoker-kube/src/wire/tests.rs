@@ -24,7 +24,7 @@ struct Plain {
 impl Dial for Plain {
     type Io = Counted;
 
-    async fn dial(&self, _: Unanswered) -> Result<Counted, BoxError> {
+    async fn dial(&self) -> Result<Counted, BoxError> {
         self.dialled.fetch_add(1, Ordering::Relaxed);
         Ok(Counted {
             stream: TcpStream::connect(self.address).await?,
