@@ -135,8 +135,8 @@ async fn keep_up(
         not_yet(state, findings, "APIServerStarting", usual);
         return Ok(());
     };
+    findings.answers = true;
     let Some(endpoint) = &exposure.endpoint else {
-        say_served(state, findings);
         findings.fails(
             Aspect::TenantConfigured,
             "EndpointPending",
@@ -178,10 +178,7 @@ async fn keep_up(
         )
     };
     let applied = kept.keep(client, tenant, access, known, watch).boxed();
-    let applied = applied.await;
-    // Not before: all that may have taken as long as the kubelet needs to find the pod ready.
-    say_served(state, findings);
-    if applied? {
+    if applied.await? {
         ctx.metrics.step(Step::Inside, started.elapsed());
     }
     resolved?;
@@ -189,8 +186,8 @@ async fn keep_up(
     Ok(())
 }
 
-/// An API server answers; whether the Service leads to it is for the kubelet to say.
-fn say_served(state: &TenantState, findings: &mut Findings) {
+/// Of an API server that answers: whether the Service leads to it, which is for the kubelet to say.
+pub(super) fn say_served(state: &TenantState, findings: &mut Findings) {
     if lock(&state.pods).any_ready() {
         findings.holds(
             Aspect::ApiServerAvailable,

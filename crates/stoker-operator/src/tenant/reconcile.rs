@@ -127,9 +127,8 @@ async fn look(object: &Arc<TenantControlPlane>, ctx: &Arc<Context>) -> Result<Ac
         // Nothing is known against what the status says: a restart of the operator makes no tenant unready.
         return Ok(Action::await_change());
     }
-    if let (Some(tenant), Some(known)) = (&tenant, findings.deployment.take()) {
-        let cached = apply::cached_deployment(tenant, ctx);
-        findings.deployment = Some(rollout::newer(known, cached));
+    if let Some(tenant) = &tenant {
+        catch_up(tenant, &state, ctx, &mut findings);
     }
     let turn_ends = rollout::end_turn(&reference, &state, &mut findings, ctx);
     let held = write_status(object, tenant.as_ref(), &findings, &state, ctx).await?;
@@ -169,6 +168,18 @@ fn validate(object: &TenantControlPlane, ctx: &Context, findings: &mut Findings)
             findings.fails(Aspect::Valid, reason, wrong);
             None
         }
+    }
+}
+
+/// What is said of pods and Deployment is what is known when all is done: writing into a tenant may take as long as the
+/// kubelet needs to find its pod ready.
+fn catch_up(tenant: &Tenant, state: &TenantState, ctx: &Context, findings: &mut Findings) {
+    if let Some(known) = findings.deployment.take() {
+        let cached = apply::cached_deployment(tenant, ctx);
+        findings.deployment = Some(rollout::newer(known, cached));
+    }
+    if findings.answers {
+        inside::say_served(state, findings);
     }
 }
 

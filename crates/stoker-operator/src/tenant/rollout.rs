@@ -265,15 +265,9 @@ impl Pass<'_> {
         let outcomes = writer.apply_all(vec![desired], ledger, 1).await?;
         let answer = outcomes.into_iter().find_map(|outcome| outcome.object);
         let deployment: Option<Deployment> = answer.as_deref().map(read).transpose()?;
-        let answered = deployment.as_ref().or(live.as_ref());
-        let generation = answered.and_then(|deployment| deployment.metadata.generation);
         let mut deployed = lock(&self.state.deployed);
-        // What was answered before may not be in the cache yet.
-        let before = deployed.map_or(0, |deployed| deployed.generation);
-        *deployed = Some(Deployed {
-            of: self.tenant.generation,
-            generation: generation.unwrap_or_default().max(before),
-        });
+        let (of, answered) = (self.tenant.generation, deployment.as_ref());
+        *deployed = Some(follow(deployed.take(), of, answered, live.as_ref()));
         drop(deployed);
         if turn.is_some() && deployment.is_some() {
             tracing::info!("it is the tenant's turn to have its pods replaced");
@@ -282,14 +276,41 @@ impl Pass<'_> {
     }
 }
 
-/// The Deployment as a pass has `known` it when it began, or as it is `cached` by now: what a pass does inside a tenant takes
-/// longer than its pod needs to become ready.
+/// The Deployment as it is `cached`, unless that is older than what is `known`, which may be what the API server has
+/// answered.
 #[must_use]
 pub fn newer(known: Deployment, cached: Option<Deployment>) -> Deployment {
-    let version = |of: &Deployment| Fingerprint::of(&of.metadata);
+    let state = |of: &Deployment| Fingerprint::of(&of.metadata);
     cached
-        .filter(|cached| version(&known).not_after(&version(cached)))
+        .filter(|cached| state(&known).not_after(&state(cached)))
         .unwrap_or(known)
+}
+
+/// What is deployed for generation `of` of the tenant, where the API server has `answered` this or, if nothing was sent,
+/// the cache has that. The cache may lag behind what was answered `before`, of a Deployment that is gone by now too.
+fn follow(
+    before: Option<Deployed>,
+    of: i64,
+    answered: Option<&Deployment>,
+    cached: Option<&Deployment>,
+) -> Deployed {
+    let said = answered.or(cached).map(|said| Deployed {
+        of,
+        generation: said.metadata.generation.unwrap_or_default(),
+        uid: said.metadata.uid.clone(),
+    });
+    match (before, said) {
+        (Some(before), Some(said)) if before.uid == said.uid => Deployed {
+            generation: said.generation.max(before.generation),
+            ..said
+        },
+        (Some(before), _) if answered.is_none() => Deployed { of, ..before },
+        (_, said) => said.unwrap_or(Deployed {
+            of,
+            generation: 0,
+            uid: None,
+        }),
+    }
 }
 
 /// Whether the tenant has ever been ready.
@@ -303,7 +324,7 @@ fn has_served(object: &TenantControlPlane, state: &TenantState) -> bool {
 /// annotations count for its generation. Where it is not known, nobody has changed the spec.
 fn is_same_spec(object: &TenantControlPlane, state: &TenantState) -> bool {
     let generation = object.metadata.generation;
-    if let Some(deployed) = *lock(&state.deployed) {
+    if let Some(deployed) = &*lock(&state.deployed) {
         return Some(deployed.of) == generation;
     }
     let status = object.status.as_ref();
@@ -337,7 +358,9 @@ pub(super) fn end_turn(
 }
 
 fn has_had_turn(state: &TenantState, findings: &Findings) -> bool {
-    let applied = lock(&state.deployed).map_or(0, |deployed| deployed.generation);
+    let deployed = lock(&state.deployed);
+    let applied = deployed.as_ref().map_or(0, |deployed| deployed.generation);
+    drop(deployed);
     let Some(live) = &findings.deployment else {
         return false;
     };

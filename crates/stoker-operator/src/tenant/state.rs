@@ -89,12 +89,14 @@ pub struct TenantState {
 }
 
 /// A Deployment that was applied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployed {
     /// `metadata.generation` of the tenant it was made from.
     pub of: i64,
     /// Its own, as the API server answered.
     pub generation: i64,
+    /// `metadata.uid`: one that was deleted and made again counts from the beginning.
+    pub uid: Option<String>,
 }
 
 /// What the last complete application to the management cluster was made from.

@@ -91,6 +91,31 @@ fn what_the_cache_has_counts_unless_it_lags_behind_an_answer() {
 }
 
 #[test]
+fn a_deployment_made_again_counts_from_the_beginning_and_a_cache_that_lags_takes_nothing_back() {
+    let of = |uid: &str, generation| {
+        let mut one = deployment(&json!({}), [generation, generation, 1, 1, 1]);
+        one.metadata.uid = Some(uid.to_owned());
+        one
+    };
+    let known = |uid: &str, generation| Deployed {
+        of: 1,
+        generation,
+        uid: Some(uid.to_owned()),
+    };
+    let (old, new) = (of("a", 5), of("b", 1));
+    let first = follow(None, 1, Some(&old), None);
+    assert_eq!(first, known("a", 5));
+    let lags = of("a", 4);
+    assert_eq!(follow(Some(first.clone()), 1, None, Some(&lags)), first);
+    let again = follow(Some(first), 1, Some(&new), Some(&old));
+    assert_eq!(again, known("b", 1), "it is complete at generation 1");
+    assert_eq!(follow(Some(again.clone()), 1, None, Some(&old)), again);
+    assert_eq!(follow(Some(again.clone()), 1, None, None), again);
+    let from_cache = follow(None, 1, None, Some(&old));
+    assert_eq!(from_cache, known("a", 5), "after a start of this process");
+}
+
+#[test]
 fn a_process_that_begins_knows_whose_turn_it_was() {
     let unfinished = [3, 3, 2, 1, 2];
     let of = |annotations: &Value, counters, reason: &str| {
