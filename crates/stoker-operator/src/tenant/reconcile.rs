@@ -309,3 +309,67 @@ async fn write_status(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::runtime::watcher::Event;
+    use serde_json::{from_value, json};
+
+    use super::*;
+    use crate::watches::tests::operator;
+
+    #[tokio::test]
+    async fn a_pod_that_becomes_ready_during_a_pass_is_ready_in_what_the_pass_says() {
+        let (mut parts, _server) = operator(&[]);
+        let object: TenantControlPlane = from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
+            "metadata": { "name": "one", "namespace": "a", "uid": "u", "generation": 1 },
+            "spec": {
+                "controlPlane": { "service": { "serviceType": "ClusterIP" } },
+                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
+            },
+        }))
+        .unwrap();
+        let tenant = Tenant::validate(&object).unwrap();
+        let state = parts.ctx.tenants.state(&ObjectRef::from_obj(&object));
+        let deployment = |version: &str, ready: i32| -> Deployment {
+            from_value(json!({
+                "metadata": { "name": "one", "namespace": "a", "uid": "d", "resourceVersion": version },
+                "status": { "readyReplicas": ready },
+            }))
+            .unwrap()
+        };
+        let pod = |ready: &str| -> Pod {
+            from_value(json!({
+                "metadata": { "name": "p", "namespace": "a" },
+                "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+            }))
+            .unwrap()
+        };
+        let known = deployment("9", 0);
+        lock(&state.pods).saw(&pod("False"));
+        let found = |answers| {
+            let mut findings = Findings::default();
+            findings.answers = answers;
+            findings.deployment = Some(known.clone());
+            catch_up(&tenant, &state, &parts.ctx, &mut findings);
+            let counted = findings.deployment.as_ref().unwrap().status.clone();
+            let reason = findings.first_failure().map(|check| check.reason);
+            let available = findings.has_found(Aspect::ApiServerAvailable);
+            (counted.unwrap().ready_replicas, reason, available)
+        };
+        assert_eq!(found(true), (Some(0), Some("PodsStarting"), false));
+        lock(&state.pods).saw(&pod("True"));
+        for event in [
+            Event::Init,
+            Event::InitApply(deployment("10", 1)),
+            Event::InitDone,
+        ] {
+            parts.watches.deployments.apply_watcher_event(&event);
+        }
+        assert_eq!(found(true), (Some(1), None, true));
+        assert_eq!(found(false), (Some(1), None, false), "nothing was asked");
+    }
+}
