@@ -135,7 +135,11 @@ async fn keep_up(
         not_yet(state, findings, "APIServerStarting", usual);
         return Ok(());
     };
-    findings.answers = true;
+    findings.holds(
+        Aspect::ApiServerAvailable,
+        "Answering",
+        "an API server answers /readyz",
+    );
     let Some(endpoint) = &exposure.endpoint else {
         findings.fails(
             Aspect::TenantConfigured,
@@ -186,16 +190,10 @@ async fn keep_up(
     Ok(())
 }
 
-/// Of an API server that answers: whether the Service leads to it, which is for the kubelet to say.
-pub(super) fn say_served(state: &TenantState, findings: &mut Findings) {
-    if lock(&state.pods).any_ready() {
-        findings.holds(
-            Aspect::ApiServerAvailable,
-            "Answering",
-            "an API server answers /readyz",
-        );
-    } else {
-        // Until the kubelet's probe says so too, the Service leads nowhere. What belongs inside need not wait.
+/// An API server answers. Until the kubelet's probe says so too, the Service leads nowhere; what belongs inside need not
+/// wait for that.
+pub(super) fn say_unserved(state: &TenantState, findings: &mut Findings) {
+    if !lock(&state.pods).any_ready() {
         let usual = "an API server answers, but the kubelet has no control-plane pod ready yet: the Service refuses everybody";
         not_yet(state, findings, "PodsStarting", usual.to_owned());
     }

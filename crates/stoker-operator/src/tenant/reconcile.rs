@@ -178,8 +178,8 @@ fn catch_up(tenant: &Tenant, state: &TenantState, ctx: &Context, findings: &mut 
         let cached = apply::cached_deployment(tenant, ctx);
         findings.deployment = Some(rollout::newer(known, cached));
     }
-    if findings.answers {
-        inside::say_served(state, findings);
+    if findings.has_found(Aspect::ApiServerAvailable) {
+        inside::say_unserved(state, findings);
     }
 }
 
@@ -352,8 +352,10 @@ mod tests {
         lock(&state.pods).saw(&pod("False"));
         let found = |answers| {
             let mut findings = Findings::default();
-            findings.answers = answers;
             findings.deployment = Some(known.clone());
+            if answers {
+                findings.holds(Aspect::ApiServerAvailable, "Answering", "");
+            }
             catch_up(&tenant, &state, &parts.ctx, &mut findings);
             let counted = findings.deployment.as_ref().unwrap().status.clone();
             let reason = findings.first_failure().map(|check| check.reason);

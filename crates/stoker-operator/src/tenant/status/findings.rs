@@ -86,8 +86,6 @@ pub struct Findings {
     pub applied: bool,
     /// Whether the API servers verify the certificates that kubelets serve.
     pub kubelets_verified: Option<bool>,
-    /// Whether an API server was seen to answer.
-    pub answers: bool,
     /// The Deployment as last seen.
     pub deployment: Option<Deployment>,
     /// Where it is in the queue of those whose pods are replaced because of us.
