@@ -201,9 +201,7 @@ fn servers(tenant: &Tenant, findings: &Findings, state: &TenantState) -> (Server
     if findings.rollout == Some(Turn::Waiting) {
         return behind("they wait for their turn");
     }
-    let applied = lock(&state.deployed)
-        .as_ref()
-        .map(|deployed| deployed.generation);
+    let applied = state.deployed_generation();
     let checksum = lock(&state.restart_checksum).clone();
     let (Some(live), Some(applied), Some(checksum)) = (&findings.deployment, applied, checksum)
     else {

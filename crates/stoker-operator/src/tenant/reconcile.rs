@@ -318,22 +318,15 @@ mod tests {
     use serde_json::{from_value, json};
 
     use super::*;
-    use crate::watches::tests::operator;
+    use crate::watches::tests::{operator, tenant_exists};
 
     #[tokio::test]
     async fn a_pod_that_becomes_ready_during_a_pass_is_ready_in_what_the_pass_says() {
         let (mut parts, _server) = operator(&[]);
-        let object: TenantControlPlane = from_value(json!({
-            "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
-            "metadata": { "name": "one", "namespace": "a", "uid": "u", "generation": 1 },
-            "spec": {
-                "controlPlane": { "service": { "serviceType": "ClusterIP" } },
-                "kubernetes": { "version": "v1.36.3", "kubelet": {} },
-            },
-        }))
-        .unwrap();
+        let reference = tenant_exists(&mut parts.watches.tenants);
+        let object = parts.ctx.stores.tenants.get(&reference).unwrap();
         let tenant = Tenant::validate(&object).unwrap();
-        let state = parts.ctx.tenants.state(&ObjectRef::from_obj(&object));
+        let state = parts.ctx.tenants.state(&reference);
         let deployment = |version: &str, ready: i32| -> Deployment {
             from_value(json!({
                 "metadata": { "name": "one", "namespace": "a", "uid": "d", "resourceVersion": version },

@@ -358,9 +358,7 @@ pub(super) fn end_turn(
 }
 
 fn has_had_turn(state: &TenantState, findings: &Findings) -> bool {
-    let deployed = lock(&state.deployed);
-    let applied = deployed.as_ref().map_or(0, |deployed| deployed.generation);
-    drop(deployed);
+    let applied = state.deployed_generation().unwrap_or_default();
     let Some(live) = &findings.deployment else {
         return false;
     };

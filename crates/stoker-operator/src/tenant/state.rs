@@ -161,6 +161,12 @@ impl Default for TenantState {
 }
 
 impl TenantState {
+    /// Generation of the Deployment as last applied.
+    #[must_use]
+    pub fn deployed_generation(&self) -> Option<i64> {
+        Some(lock(&self.deployed).as_ref()?.generation)
+    }
+
     /// A pass begins: a look that was due is this one. Whoever needs another asks for it.
     pub fn look(&self, now: OffsetDateTime) {
         lock(&self.look_again).take_if(|due| *due <= now);

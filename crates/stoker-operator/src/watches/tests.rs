@@ -114,7 +114,9 @@ pub(crate) fn operator(flags: &[&str]) -> (Parts, Server) {
 }
 
 /// Tenant `a/one` exists.
-fn tenant_exists(cache: &mut Writer<TenantControlPlane>) -> ObjectRef<TenantControlPlane> {
+pub(crate) fn tenant_exists(
+    cache: &mut Writer<TenantControlPlane>,
+) -> ObjectRef<TenantControlPlane> {
     let tenant: TenantControlPlane = serde_json::from_value(json!({
         "apiVersion": "stoker.dev/v1alpha1", "kind": "TenantControlPlane",
         "metadata": { "name": "one", "namespace": "a", "uid": "u" },
