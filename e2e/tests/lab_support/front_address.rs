@@ -12,6 +12,7 @@ use serde_json::json;
 use stoker_api::v1alpha1::TenantControlPlane;
 use stoker_lab::images::agnhost_reference;
 use stoker_lab::product::NAMESPACE;
+use tokio::net::TcpStream;
 
 use crate::front::{DOMAIN, Front, GATEWAY, TENANT, looked_up};
 use crate::node_dials::talks_to;
@@ -105,9 +106,11 @@ async fn move_to(world: &World, new: IpAddr) -> Result<()> {
     let patch = Patch::Merge(json!({ "spec": { "loadBalancerIP": new } }));
     let params = PatchParams::default();
     services.patch(GATEWAY, &params, &patch).await?;
+    // The Service says its address before kube-proxy leads there what arrives for it: names follow what answers.
     eventually(SOON, "the load balancer moves", async || {
         let found = world.lab.gateway_address().await?;
         ensure!(found == new, "it is at {found}");
+        TcpStream::connect((new, 6443)).await?;
         Ok(())
     })
     .await?;
