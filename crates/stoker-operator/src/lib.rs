@@ -17,6 +17,7 @@
 
 pub mod admission;
 pub mod args;
+mod contained;
 pub mod context;
 pub mod data_store;
 pub mod escrow_key;

@@ -20,6 +20,7 @@ use tracing::Instrument;
 
 use crate::admission::{self, Reviewer};
 use crate::args::Args;
+use crate::contained::contained;
 use crate::context::{Context, DATA_STORE_LAG, Stores, TENANT_LAG, TenantClient};
 use crate::health::{self, Health};
 use crate::join_token::{self, JoinTokens};
@@ -345,7 +346,7 @@ async fn data_stores_loop(ctx: Arc<Context>, woken: mpsc::UnboundedReceiver<Obje
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
     let reconcile = |object: Arc<DataStore>, ctx: Arc<Context>| {
         let span = tracing::info_span!("data_store", data_store = object.name_any());
-        Box::pin(data_store::reconcile::reconcile(object, ctx).instrument(span))
+        Box::pin(contained(data_store::reconcile::reconcile(object, ctx)).instrument(span))
     };
     let failed = |object: Arc<DataStore>,
                   error: &data_store::reconcile::Error,

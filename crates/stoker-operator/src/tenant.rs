@@ -29,6 +29,7 @@ pub mod state;
 pub mod status;
 pub mod storage_client;
 mod store;
+mod task;
 mod told;
 pub(crate) mod trouble;
 mod turn;

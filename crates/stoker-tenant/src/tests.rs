@@ -92,11 +92,11 @@ fn document(objects: &TenantObjects, config_map: &str, key: &str) -> Value {
 #[test]
 fn every_object_has_our_labels_and_a_watched_kind() {
     let mut tenant = plain("v1.36.3", "addons: { coreDNS: {}, kubeProxy: {} }");
-    let few: Vec<_> = watched_kinds_of(&tenant).collect();
+    let few: Vec<_> = watched_kinds_of(false).collect();
     assert_eq!(few.len() + 2, watched_kinds().len());
     let preset = json!({ "preset": "Agents", "namespaces": ["agents"] });
     tenant.api_priority = serde_json::from_value(preset).unwrap();
-    assert!(watched_kinds_of(&tenant).eq(watched_kinds()));
+    assert!(watched_kinds_of(true).eq(watched_kinds()));
     let objects = build(
         &tenant,
         &access("192.0.2.10", &["192.0.2.10", "2001:db8::1"]),

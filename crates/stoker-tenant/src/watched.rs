@@ -6,7 +6,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
-use stoker_api::tenant::Tenant;
 
 /// A kind of which there are objects of ours in a tenant cluster, selected by the label
 /// [`stoker_api::labels::MANAGED_BY`].
@@ -45,11 +44,11 @@ pub const fn watched_kinds() -> &'static [WatchedKind] {
     KINDS
 }
 
-/// The kinds of which `tenant` has objects: a watch costs both sides, and few ask for API priority.
-pub fn watched_kinds_of(tenant: &Tenant) -> impl Iterator<Item = &'static WatchedKind> {
-    let all = tenant.api_priority.is_some();
+/// The kinds of which a tenant has objects, with those of API priority or without: a watch costs both sides, and few ask
+/// for that.
+pub fn watched_kinds_of(api_priority: bool) -> impl Iterator<Item = &'static WatchedKind> {
     let kinds = watched_kinds().iter();
-    kinds.filter(move |kind| all || kind.group != FlowSchema::GROUP)
+    kinds.filter(move |kind| api_priority || kind.group != FlowSchema::GROUP)
 }
 
 const fn namespaced<K: Resource<Scope = NamespaceResourceScope>>() -> WatchedKind {

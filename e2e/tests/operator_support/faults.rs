@@ -65,6 +65,8 @@ pub(crate) enum Failure {
     AnswerLost,
     /// The API server answers with this code and does nothing.
     Status(u16),
+    /// Whoever sends it panics before it is sent: a mistake of ours.
+    Panics,
     /// The operator dies before it is sent: whoever sent it waits for ever.
     DiesBefore,
     /// The operator dies before the answer arrives.
@@ -216,6 +218,7 @@ impl Faults {
         match failure {
             Some(Failure::Refused) => Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
             Some(Failure::Status(code)) => Ok(refusal(code)),
+            Some(Failure::Panics) => panic!("by a test"),
             Some(Failure::DiesBefore) => std::future::pending().await,
             Some(Failure::AnswerLost) => {
                 let answer = client.send(request).await;

@@ -15,6 +15,7 @@ use super::look::{Look, look};
 use super::pools::Entry;
 use super::status::{self, Verdict};
 use super::stock::{self, Stock};
+use crate::contained::{Panicked, contained};
 use crate::context::Context;
 use crate::finalizer;
 use crate::metrics::{Controller, Outcome};
@@ -39,6 +40,8 @@ pub enum Error {
     Finalizer(#[source] Box<kube::Error>),
     #[error("cannot list the TenantControlPlanes")]
     Tenants(#[source] Box<kube::Error>),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 impl Error {
@@ -49,6 +52,7 @@ impl Error {
             Self::WriteStatus(_) => "StatusNotWritten",
             Self::Finalizer(_) => "FinalizerNotSet",
             Self::Tenants(_) => "TenantsNotListed",
+            Self::Panicked(_) => Panicked::CATEGORY,
         }
     }
 }
@@ -69,7 +73,8 @@ pub async fn reconcile(object: Arc<DataStore>, ctx: Arc<Context>) -> Result<Acti
         return Ok(Action::requeue(wait));
     }
     ctx.looks.begin(&name);
-    let done = look_at(&object, used_by, &ctx).await;
+    // Also one that panics is due again at once: what it has not found must not be counted as found.
+    let done = contained(look_at(&object, used_by, &ctx)).await;
     if done.is_err() {
         ctx.looks.ask(&name);
     }
@@ -288,20 +293,21 @@ pub fn reference(name: &str) -> ObjectRef<DataStore> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
     use serde_json::json;
+    use tower::service_fn;
 
     use super::*;
-    use crate::watches::tests::operator;
+    use crate::watches::tests::{operator, operator_with};
 
-    /// A store that never worked is being deleted, and the cache knows no tenant of it; the API server knows these.
-    /// Returns whether it was let go.
-    async fn let_go_beside(data_stores: &[&str]) -> bool {
-        let leaving: DataStore = serde_json::from_value(json!({
+    fn data_store(metadata: &serde_json::Value) -> DataStore {
+        serde_json::from_value(json!({
             "apiVersion": "stoker.dev/v1alpha1", "kind": "DataStore",
-            "metadata": {
-                "name": "x", "resourceVersion": "7", "finalizers": [FINALIZER],
-                "deletionTimestamp": "2026-01-01T00:00:00Z",
-            },
+            "metadata": metadata,
             "spec": {
                 "driver": "etcd", "endpoints": ["127.0.0.1:1"],
                 "tlsConfig": {
@@ -310,7 +316,30 @@ mod tests {
                 },
             },
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_a_look_that_panics_nothing_counts_as_found() {
+        let broken = service_fn(
+            async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("by a test") },
+        );
+        let ctx = operator_with(Client::new(broken, "default")).ctx;
+        for _ in 0..2 {
+            let store = Arc::new(data_store(&json!({ "name": "x" })));
+            let passed = reconcile(store, Arc::clone(&ctx)).await;
+            assert!(matches!(passed, Err(Error::Panicked(_))), "{passed:?}");
+            assert!(ctx.looks.last("x").is_none(), "it is looked at again");
+        }
+    }
+
+    /// A store that never worked is being deleted, and the cache knows no tenant of it; the API server knows these.
+    /// Returns whether it was let go.
+    async fn let_go_beside(data_stores: &[&str]) -> bool {
+        let leaving = data_store(&json!({
+            "name": "x", "resourceVersion": "7", "finalizers": [FINALIZER],
+            "deletionTimestamp": "2026-01-01T00:00:00Z",
+        }));
         let tenant = |store: &&str| {
             json!({
                 "metadata": { "name": "one", "namespace": "a", "uid": "u" },

@@ -25,6 +25,7 @@ use super::status::{
     TENANT_NOT_FOUND, TENANT_NOT_READY,
 };
 use crate::FIELD_MANAGER;
+use crate::contained::Panicked;
 use crate::context::Context;
 use crate::finalizer::set_finalizer;
 use crate::metrics::{Controller, Outcome};
@@ -53,6 +54,8 @@ pub enum Error {
     Make(#[source] stoker_pki::Error),
     #[error("an object of the token does not turn into JSON")]
     Serialize(#[source] serde_json::Error),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 impl Error {
@@ -65,6 +68,7 @@ impl Error {
             Self::InsideTimeout(_) => "InsideTimeout",
             Self::Make(_) => "TokenNotMade",
             Self::Serialize(_) => "NotSerialized",
+            Self::Panicked(_) => Panicked::CATEGORY,
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::Instrument;
 
 use super::reconcile::{self, Error};
+use crate::contained::contained;
 use crate::context::Context;
 use crate::metrics::Controller;
 
@@ -33,7 +34,7 @@ pub async fn work(ctx: Arc<Context>, woken: UnboundedReceiver<ObjectRef<JoinToke
             namespace = object.namespace().unwrap_or_default(),
             token = object.name_any(),
         );
-        Box::pin(reconcile::reconcile(object, ctx).instrument(span))
+        Box::pin(contained(reconcile::reconcile(object, ctx)).instrument(span))
     };
     let failed = |object: Arc<JoinToken>, error: &Error, ctx: Arc<Context>| {
         ctx.metrics.failed(Controller::JoinToken, error.category());

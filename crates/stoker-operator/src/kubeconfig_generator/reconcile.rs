@@ -11,6 +11,7 @@ use stoker_api::labels::{GENERATED_BY, GENERATOR_FINALIZER, MANAGED_BY, MANAGED_
 use stoker_api::v1alpha1::KubeconfigGenerator;
 
 use super::status;
+use crate::contained::Panicked;
 use crate::context::Context;
 use crate::finalizer::set_finalizer;
 use crate::metrics::{Controller, Outcome};
@@ -27,6 +28,8 @@ pub enum Error {
     Serialize(#[source] serde_json::Error),
     #[error("cannot set the generator's finalizer")]
     Finalizer(#[source] Box<kube::Error>),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 impl Error {
@@ -38,6 +41,7 @@ impl Error {
             Self::Write(error) => error.category(),
             Self::Serialize(_) => "NotSerialized",
             Self::Finalizer(_) => "FinalizerNotSet",
+            Self::Panicked(_) => Panicked::CATEGORY,
         }
     }
 }

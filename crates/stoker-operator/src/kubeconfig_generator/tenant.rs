@@ -18,6 +18,7 @@ use super::build::{self, Problem};
 use super::dereference;
 use super::reconcile::Error;
 use super::state::TenantKubeconfigs;
+use crate::contained::contained;
 use crate::context::Context;
 use crate::metrics::{Controller, Outcome};
 
@@ -43,7 +44,7 @@ pub async fn reconcile(
     let mut keep = selected.untouched;
     for generator in &selected.wanted {
         let name = generator.name_any();
-        let result = match keep_up(&tenant, generator, &state, &ctx).await {
+        let result = match contained(keep_up(&tenant, generator, &state, &ctx)).await {
             Ok(result) => result,
             Err(error) => {
                 let refused = Problem::Refused(error.to_string());

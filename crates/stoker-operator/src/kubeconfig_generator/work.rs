@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::reconcile::{self, Error};
 use super::state::Woken;
 use super::tenant;
+use crate::contained::contained;
 use crate::context::Context;
 use crate::metrics::Controller;
 
@@ -41,7 +42,7 @@ async fn tenants_loop(
             namespace = object.namespace().unwrap_or_default(),
             tenant = object.name_any(),
         );
-        Box::pin(tenant::reconcile(object, ctx).instrument(span))
+        Box::pin(contained(tenant::reconcile(object, ctx)).instrument(span))
     };
     let failed = |object: Arc<TenantControlPlane>, error: &Error, ctx: Arc<Context>| {
         ctx.metrics
@@ -71,7 +72,7 @@ async fn generators_loop(
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<_, std::convert::Infallible>);
     let reconcile = |object: Arc<KubeconfigGenerator>, ctx: Arc<Context>| {
         let span = tracing::info_span!("kubeconfig_generator", generator = object.name_any());
-        Box::pin(reconcile::reconcile(object, ctx).instrument(span))
+        Box::pin(contained(reconcile::reconcile(object, ctx)).instrument(span))
     };
     let failed = |object: Arc<KubeconfigGenerator>, error: &Error, ctx: Arc<Context>| {
         ctx.metrics

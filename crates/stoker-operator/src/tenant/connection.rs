@@ -19,12 +19,12 @@ use stoker_pki::{KeyedCertificate, LeafRequest, LeafUsage};
 use stoker_tenant::WatchedKind;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::damper::Damper;
 use super::error::Error;
 use super::secrets::{NamesThere, TenantSecrets};
+use super::task::Task;
 use crate::context::Context;
 use crate::metrics::Side;
 
@@ -59,21 +59,6 @@ pub struct Connection {
     pub(super) certificate_authority: String,
     /// When the credential must be minted anew.
     pub(super) expires: OffsetDateTime,
-}
-
-/// A task that ends with its owner.
-pub struct Task(JoinHandle<()>);
-
-impl Task {
-    pub(super) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(work))
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 pub(super) async fn answers(client: &Client) -> bool {
@@ -160,90 +145,113 @@ pub(super) async fn connect(
     })
 }
 
-/// Wakes the tenant once its API server is ready. It is asked as little as possible, for each answer costs both sides:
-/// first whether somebody listens, then by a watch that it holds until it has made its roles, then for `/readyz`.
+/// Wakes the tenant once its API server is ready.
 pub(super) fn await_ready(
+    connection: &Connection,
+    ready: &Arc<AtomicBool>,
+    tenant: &ObjectRef<TenantControlPlane>,
+    ctx: &Arc<Context>,
+) -> Task {
+    let (connection, ready) = (connection.clone(), Arc::clone(ready));
+    let begin = move |tenant, ctx| wait(connection.clone(), Arc::clone(&ready), tenant, ctx);
+    Task::spawn("wait for the API server", tenant, ctx, begin)
+}
+
+/// The API server is asked as little as possible, for each answer costs both sides: first whether somebody listens, then
+/// by a watch that it holds until it has made its roles, then for `/readyz`.
+async fn wait(
     connection: Connection,
     ready: Arc<AtomicBool>,
     tenant: ObjectRef<TenantControlPlane>,
     ctx: Arc<Context>,
-) -> Task {
-    Task::spawn(async move {
-        let started = Instant::now();
-        let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
-        let (mut listens, mut has_roles) = (false, false);
-        loop {
-            if !listens {
-                let dial = timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
-                listens = matches!(dial.await, Ok(Ok(_)));
-            }
-            let mut is_late = false;
-            if listens && !has_roles {
-                let asked = Instant::now();
-                let made = timeout(ROLES, stoker_kube::roles_made(&connection.client)).await;
-                is_late = made.is_err();
-                has_roles = matches!(made, Ok(Ok(true)));
-                if has_roles {
-                    let rest = FIRST_POLL.saturating_sub(asked.elapsed());
-                    sleep(rest.max(LAST_STEPS)).await;
-                }
-            }
-            if (has_roles || is_late) && answers(&connection.client).await {
-                ready.store(true, Ordering::Release);
-                ctx.wake(tenant);
-                return;
-            }
-            let pause = match (started.elapsed() < PATIENCE, has_roles) {
-                (true, false) => POLL_LISTEN,
-                (true, true) => POLL,
-                (false, _) => POLL_LATER,
-            };
-            sleep(pause).await;
+) {
+    let started = Instant::now();
+    let socket = SocketAddr::new(connection.address, API_SERVER_PORT);
+    let (mut listens, mut has_roles) = (false, false);
+    loop {
+        if !listens {
+            let dial = timeout(POLL_LISTEN * 2, TcpStream::connect(socket));
+            listens = matches!(dial.await, Ok(Ok(_)));
         }
-    })
+        let mut is_late = false;
+        if listens && !has_roles {
+            let asked = Instant::now();
+            let made = timeout(ROLES, stoker_kube::roles_made(&connection.client)).await;
+            is_late = made.is_err();
+            has_roles = matches!(made, Ok(Ok(true)));
+            if has_roles {
+                let rest = FIRST_POLL.saturating_sub(asked.elapsed());
+                sleep(rest.max(LAST_STEPS)).await;
+            }
+        }
+        if (has_roles || is_late) && answers(&connection.client).await {
+            ready.store(true, Ordering::Release);
+            ctx.wake(tenant);
+            return;
+        }
+        let pause = match (started.elapsed() < PATIENCE, has_roles) {
+            (true, false) => POLL_LISTEN,
+            (true, true) => POLL,
+            (false, _) => POLL_LATER,
+        };
+        sleep(pause).await;
+    }
 }
 
 /// Watches our objects inside the tenant; whatever others change there wakes the tenant. What was `written` just now need
 /// not be shown again.
 pub(super) fn watch(
-    client: Client,
+    client: &Client,
     ledger: Arc<Ledger>,
     written: Vec<(ObjectKey, Fingerprint)>,
-    resources: Vec<ApiResource>,
-    tenant: ObjectRef<TenantControlPlane>,
-    ctx: Arc<Context>,
+    api_priority: bool,
+    tenant: &ObjectRef<TenantControlPlane>,
+    ctx: &Arc<Context>,
 ) -> Task {
-    let owned = OwnedWatch {
-        resources,
-        selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
-        fields: None,
-        namespace: None,
-        owner_label: None,
-        written,
-        bookmarks: false,
-        remembered: REMEMBERED,
+    let (client, mut written) = (client.clone(), Some(written));
+    let begin = move |tenant, ctx| {
+        let owned = OwnedWatch {
+            resources: watched(api_priority),
+            selector: format!("{MANAGED_BY}={MANAGED_BY_VALUE}"),
+            fields: None,
+            namespace: None,
+            owner_label: None,
+            // Of one that is begun again, what vanished meanwhile is missed too.
+            written: written.take().unwrap_or_else(|| ledger.written()),
+            bookmarks: false,
+            remembered: REMEMBERED,
+        };
+        follow(client.clone(), owned, Arc::clone(&ledger), tenant, ctx)
     };
-    Task::spawn(async move {
-        let mut changes = std::pin::pin!(stoker_kube::watch_owned(client, owned));
-        let mut damper = Damper::default();
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(change) if ledger.observe(&change) == Observation::Changed => {
-                    sleep(damper.delay(Instant::now())).await;
-                    ctx.wake(tenant.clone());
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
-                }
-            }
-        }
-    })
+    Task::spawn("watch inside", tenant, ctx, begin)
 }
 
-/// The kinds of which there are objects of ours inside `tenant`.
-pub(super) fn watched(tenant: &Tenant) -> Vec<ApiResource> {
-    let kinds = stoker_tenant::watched_kinds_of(tenant);
+async fn follow(
+    client: Client,
+    owned: OwnedWatch,
+    ledger: Arc<Ledger>,
+    tenant: ObjectRef<TenantControlPlane>,
+    ctx: Arc<Context>,
+) {
+    let mut changes = std::pin::pin!(stoker_kube::watch_owned(client, owned));
+    let mut damper = Damper::default();
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(change) if ledger.observe(&change) == Observation::Changed => {
+                sleep(damper.delay(Instant::now())).await;
+                ctx.wake(tenant.clone());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
+            }
+        }
+    }
+}
+
+/// The kinds of which there are objects of ours inside a tenant.
+fn watched(api_priority: bool) -> Vec<ApiResource> {
+    let kinds = stoker_tenant::watched_kinds_of(api_priority);
     kinds.map(api_resource).collect()
 }
 

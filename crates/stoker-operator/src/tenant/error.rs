@@ -5,6 +5,8 @@ use std::error::Error as StdError;
 use stoker_control_plane::KeysError;
 use stoker_pki::EscrowError;
 
+use crate::contained::Panicked;
+
 /// Why a pass failed. The category becomes the condition's reason, the message its message.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -66,6 +68,8 @@ pub enum Error {
         "the pass took longer than {0:?} and was cut off; it is tried again: does the management cluster answer?"
     )]
     PassTimeout(std::time::Duration),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     #[error("cannot delete")]
     Delete(#[source] Box<kube::Error>),
 }
@@ -96,6 +100,7 @@ impl Error {
             Self::Resolve { .. } => "EndpointUnresolved",
             Self::Patch(_) => "InvalidPatch",
             Self::PassTimeout(_) => "PassTimeout",
+            Self::Panicked(_) => Panicked::CATEGORY,
             Self::Delete(_) => "DeletionFailed",
         }
     }

@@ -17,13 +17,15 @@ use time::OffsetDateTime;
 
 use self::kept::Kept;
 use super::addresses::{is_name, missing_family, resolve};
-use super::connection::{self, Connection, Task, answers, await_ready, connect, mint, watched};
+use super::connection::{self, Connection, answers, await_ready, connect, mint};
 use super::error::Error;
 use super::hibernation;
 use super::serving;
 use super::state::{TenantState, lock};
 use super::status::{Aspect, Findings};
+use super::task::Task;
 use super::trouble::Trouble;
+use crate::contained::contained;
 use crate::context::Context;
 use crate::join_token::attend;
 use crate::metrics::Step;
@@ -35,7 +37,7 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Between two looks at the addresses behind an endpoint that is a name.
 const RESOLVE_AGAIN: time::Duration = time::Duration::MINUTE;
 
-/// The connection into a tenant.
+/// The connection into a tenant, and what is done over it.
 #[derive(Default)]
 pub enum Inside {
     /// None: asleep, or no pod has an address.
@@ -68,7 +70,7 @@ pub enum Inside {
 }
 
 /// Waits for the tenant's API server and applies what belongs inside the tenant. `keys` are the tenant's, if
-/// this pass has read them.
+/// this pass has read them. If that panics, the rest of the pass goes on: what a tenant answers is the tenant's.
 ///
 /// # Errors
 /// The tenant's API refused a write.
@@ -81,7 +83,8 @@ pub(super) async fn configure(
     ctx: &Arc<Context>,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let configured = keep_up(object, tenant, exposure, keys, state, ctx, findings).await;
+    let kept_up = keep_up(object, tenant, exposure, keys, state, ctx, findings);
+    let configured = contained(kept_up).await;
     if let Err(error) = &configured {
         findings.error(Aspect::TenantConfigured, error);
     }
@@ -171,14 +174,14 @@ async fn keep_up(
     let access = way.access(addresses, &connection.certificate_authority);
     let client = &connection.client;
     let watch = |ledger, written| {
-        let (kinds, reference) = (watched(tenant), ObjectRef::from_obj(object));
+        let prioritized = tenant.api_priority.is_some();
         connection::watch(
-            client.clone(),
+            client,
             ledger,
             written,
-            kinds,
-            reference,
-            ctx.clone(),
+            prioritized,
+            &ObjectRef::from_obj(object),
+            ctx,
         )
     };
     let applied = kept.keep(client, tenant, access, known, watch).boxed();
@@ -266,7 +269,7 @@ async fn advance(
             lock(&state.pods).is_ready(address) && answers_soon(&connection.client).await;
         let ready = Arc::new(AtomicBool::new(answering));
         let reference = ObjectRef::from_obj(object);
-        let wait = await_ready(connection.clone(), ready.clone(), reference, ctx.clone());
+        let wait = await_ready(&connection, &ready, &reference, ctx);
         *inside = Inside::Starting {
             connection,
             ready,
@@ -288,16 +291,17 @@ async fn advance(
     };
     if let Some((connection, since)) = opens {
         let reference = ObjectRef::from_obj(object);
-        let client = || connection.client.clone();
-        let serving = serving::approve(client(), reference.clone(), ctx.clone());
-        let joining = attend::follow(client(), reference, ctx.clone());
+        let client = connection.client.clone();
+        let serve = move |tenant, ctx| serving::approve(client.clone(), tenant, ctx);
+        let client = connection.client.clone();
+        let join = move |tenant, ctx| attend::follow(client.clone(), tenant, ctx);
         *inside = Inside::Open {
             connection: connection.clone(),
             since,
             kept: Kept::new(),
             prioritized: tenant.api_priority.is_some(),
-            _serving: serving,
-            _joining: Task::spawn(joining),
+            _serving: Task::spawn("kubelets' serving certificates", &reference, ctx, serve),
+            _joining: Task::spawn("machines that join", &reference, ctx, join),
         };
     }
     Ok(())
@@ -308,7 +312,7 @@ async fn answers_soon(client: &kube::Client) -> bool {
     answer.unwrap_or_default()
 }
 
-/// Whether the connection is of no use any more: another pod, an old credential or authority, no answer.
+/// Whether the connection is of no use any more: another pod, an old credential or authority, or no answer.
 async fn is_stale(
     inside: &Inside,
     address: IpAddr,

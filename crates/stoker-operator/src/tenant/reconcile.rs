@@ -22,6 +22,7 @@ use super::{
     authority, delete, encryption, error::Error, hibernation, inside, rollout, routes, store, told,
     writes,
 };
+use crate::contained::{caught, contained};
 use crate::context::Context;
 use crate::data_store::reconcile::data_store_of;
 use crate::metrics::{Controller, Outcome};
@@ -40,16 +41,13 @@ pub async fn reconcile(
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
     let _pass = ctx.metrics.pass(Controller::Tenant);
-    let limited = tokio::time::timeout(LIMIT, look(&object, &ctx).boxed());
-    let result = if let Ok(done) = limited.await {
-        done
-    } else {
-        let error = Error::PassTimeout(LIMIT);
-        let told = tokio::time::timeout(SAYING, tell(&object, &error, &ctx)).await;
-        if !matches!(told, Ok(Ok(()))) {
-            tracing::debug!("the failure is not on the object");
-        }
-        Err(error)
+    let ended = tokio::time::timeout(LIMIT, caught(look(&object, &ctx).boxed())).await;
+    let result = match ended {
+        Ok(Ok(done)) => done,
+        Ok(Err(panicked)) => Err(cut_off(&object, panicked.into(), &ctx).boxed().await),
+        Err(_) => Err(cut_off(&object, Error::PassTimeout(LIMIT), &ctx)
+            .boxed()
+            .await),
     };
     if let Err(Error::Pool(error)) = &result
         && error.is_of_pool()
@@ -70,17 +68,26 @@ fn suspect_store(object: &TenantControlPlane, problem: (&'static str, String), c
     }
 }
 
-/// Says of a pass that was cut off that it was.
+/// Says of a pass that was cut off, or panicked, that it was or did, and lets others go before it. Returns why it failed.
+async fn cut_off(object: &Arc<TenantControlPlane>, error: Error, ctx: &Arc<Context>) -> Error {
+    let told = tokio::time::timeout(SAYING, contained(tell(object, &error, ctx))).await;
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::debug!("the failure is not on the object");
+    }
+    error
+}
+
 async fn tell(
     object: &Arc<TenantControlPlane>,
     error: &Error,
     ctx: &Arc<Context>,
 ) -> Result<(), Error> {
-    let uid = object.meta().uid.as_deref();
+    let reference = ObjectRef::from_obj(object.as_ref());
     let state = ctx
         .tenants
-        .state_of(&ObjectRef::from_obj(object.as_ref()), uid);
+        .state_of(&reference, object.meta().uid.as_deref());
     let mut findings = Findings::default();
+    findings.rollout = rollout::stand_aside(&reference, ctx);
     findings.error(Aspect::ControlPlaneApplied, error);
     write_status(object, None, &findings, &state, ctx).await?;
     Ok(())

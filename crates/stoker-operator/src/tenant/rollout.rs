@@ -366,6 +366,16 @@ fn has_had_turn(state: &TenantState, findings: &Findings) -> bool {
         && (is_asleep(live) || findings.has_found(Aspect::ApiServerAvailable))
 }
 
+/// After a pass that was cut off: who waits leaves the queue, for nobody knows whether its next pass comes as far as to
+/// ask again; who is being rolled out keeps its turn, for a version that does harm does it to one. Returns that.
+pub(super) fn stand_aside(reference: &TenantRef, ctx: &Context) -> Option<Turn> {
+    let rolling = ctx.rollouts.turn_of(reference).map(|_| Turn::Rolling);
+    if rolling.is_none() {
+        leave(reference, ctx);
+    }
+    rolling
+}
+
 /// The tenant leaves the queue; the next one is woken when it may go.
 pub(crate) fn leave(tenant: &TenantRef, ctx: &Context) {
     if let Some(next) = ctx.rollouts.leave(tenant) {

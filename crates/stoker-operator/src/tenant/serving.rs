@@ -8,6 +8,7 @@ mod decision;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -20,7 +21,6 @@ use stoker_kube::{Answer, Change, KUBELET_SERVING, KubeletRequest, NodeAddresses
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::decision::{Decision, Reserved, decide};
-use super::connection::Task;
 use super::damper::Damper;
 use super::state::lock;
 use crate::context::Context;
@@ -49,34 +49,32 @@ const APPROVED: &str = "AddressesOfNode";
 const DENIED: &str = "ServingCertificateRefused";
 
 /// Answers requests until dropped.
-pub(super) fn approve(
+pub(super) async fn approve(
     client: Client,
     tenant: ObjectRef<TenantControlPlane>,
-    ctx: std::sync::Arc<Context>,
-) -> Task {
-    Task::spawn(async move {
-        let watch = OwnedWatch::signing_requests(SELECTED);
-        let mut changes = pin!(stoker_kube::watch_owned(client.clone(), watch));
-        let mut pending = Pending::default();
-        loop {
-            let change = match pending.due {
-                None => Some(changes.next().await),
-                Some(due) if pending.is_full() => {
-                    tokio::time::sleep_until(due).await;
-                    None
-                }
-                Some(due) => timeout_at(due, changes.next()).await.ok(),
-            };
-            match change {
-                Some(None) => return,
-                Some(Some(Ok(change))) => pending.note(&change, Instant::now()),
-                Some(Some(Err(error))) => {
-                    tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
-                }
-                None => Box::pin(pending.look(&client, &tenant, &ctx)).await,
+    ctx: Arc<Context>,
+) {
+    let watch = OwnedWatch::signing_requests(SELECTED);
+    let mut changes = pin!(stoker_kube::watch_owned(client.clone(), watch));
+    let mut pending = Pending::default();
+    loop {
+        let change = match pending.due {
+            None => Some(changes.next().await),
+            Some(due) if pending.is_full() => {
+                tokio::time::sleep_until(due).await;
+                None
             }
+            Some(due) => timeout_at(due, changes.next()).await.ok(),
+        };
+        match change {
+            Some(None) => return,
+            Some(Some(Ok(change))) => pending.note(&change, Instant::now()),
+            Some(Some(Err(error))) => {
+                tracing::debug!(tenant = %tenant, error = %error, "watch broken, resuming");
+            }
+            None => Box::pin(pending.look(&client, &tenant, &ctx)).await,
         }
-    })
+    }
 }
 
 /// Requests that may be unanswered.

@@ -262,7 +262,7 @@ impl TenantState {
     }
 }
 
-/// A lock whose holder cannot panic halfway.
+/// A lock whose holders leave what it guards whole, whatever they do next.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

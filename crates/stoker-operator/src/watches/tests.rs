@@ -102,15 +102,24 @@ impl Call {
 /// The parts of an operator whose API server is the other.
 pub(crate) fn operator(flags: &[&str]) -> (Parts, Server) {
     let (service, handle) = mock::pair();
+    let parts = parts_with(flags, Client::new(service, "default"));
+    (parts, Server(handle))
+}
+
+/// The parts of an operator with this client.
+pub(crate) fn operator_with(client: Client) -> Parts {
+    parts_with(&[], client)
+}
+
+fn parts_with(flags: &[&str], client: Client) -> Parts {
     let args = [&["stoker-operator"], flags].concat();
-    let parts = parts(
+    parts(
         Args::parse_from(args),
-        Client::new(service, "default"),
+        client,
         Arc::new(stoker_kube::tenant_client),
         Arc::default(),
         EscrowKey::generate().unwrap(),
-    );
-    (parts, Server(handle))
+    )
 }
 
 /// Tenant `a/one` exists.

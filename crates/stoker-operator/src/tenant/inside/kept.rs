@@ -13,8 +13,9 @@ use stoker_tenant::{Access, TenantObjects};
 
 use crate::FIELD_MANAGER;
 use crate::tenant::addresses::left_alone;
-use crate::tenant::connection::{Task, owned_kinds};
+use crate::tenant::connection::owned_kinds;
 use crate::tenant::error::Error;
+use crate::tenant::task::Task;
 
 /// Objects applied at the same time inside one tenant: all of them, so that they leave together and their answers come
 /// together. An API server takes hundreds.
@@ -180,11 +181,13 @@ mod tests {
     use k8s_openapi::api::rbac::v1::ClusterRole;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use kube::client::Body;
+    use kube::runtime::reflector::ObjectRef;
     use serde_json::json;
     use stoker_api::v1alpha1::TenantControlPlane;
     use stoker_kube::Change;
 
     use super::*;
+    use crate::watches::tests::operator;
 
     /// An API server to which every object is new and which lists none, and how often it was asked.
     fn server() -> (Client, Arc<AtomicUsize>) {
@@ -231,7 +234,11 @@ mod tests {
     }
 
     fn nobody() -> Task {
-        Task::spawn(std::future::pending())
+        let (parts, _server) = operator(&[]);
+        let tenant = ObjectRef::new("one").within("a");
+        Task::spawn("nothing", &tenant, &parts.ctx, |_, _| {
+            std::future::pending()
+        })
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::watches::tests::operator;
 
 /// As a watch shows it: generation, observed generation, replicas, updated and ready ones. One without replicas has none
 /// wanted.
@@ -208,4 +209,18 @@ fn a_turn_that_must_end_says_when_however_often_it_is_asked_for() {
     assert_eq!(rollouts.turn_of(&a), Some(Some(now)));
     assert_eq!(rollouts.ask(&b, None), Turn::Waiting);
     assert_eq!(rollouts.turn_of(&b), None);
+}
+
+#[tokio::test]
+async fn who_is_cut_off_keeps_its_turn_but_no_place_before_others() {
+    let (parts, _server) = operator(&[]);
+    let rollouts = &parts.ctx.rollouts;
+    let [a, b, c] = ["a", "b", "c"].map(tenant);
+    for waiting in [&a, &b, &c] {
+        rollouts.ask(waiting, None);
+    }
+    assert_eq!(stand_aside(&b, &parts.ctx), None);
+    assert_eq!(stand_aside(&a, &parts.ctx), Some(Turn::Rolling));
+    assert_eq!(rollouts.ask(&a, None), Turn::Rolling);
+    assert_eq!(rollouts.leave(&a), Some(c), "b is to ask again");
 }
